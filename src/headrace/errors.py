@@ -1,0 +1,106 @@
+"""Errors, sorted by what the catcher does next.
+
+    HeadraceError(message, *, hint)                                    exit code
+    ├── ConfigError          fix the pipeline                                 2
+    ├── DataError            look at the rows                                 3
+    │   ├── ContractError    rows broke the contract
+    │   └── SchemaError      columns or types do not fit
+    ├── UnavailableError     not now; the only one that is retried            4
+    │   └── CircuitOpenError
+    ├── ConflictError        another headrace run has it, or moved it         5
+    ├── TransformError       your function failed; ``__cause__`` is yours     1
+    └── RejectedError        the system said no: rights, a full disk          1
+
+A message says what and where, the hint says what to do next. Neither ever holds a cell's value or a
+driver's raw text: both may carry secrets. Each system translates its driver's exceptions at its own edge.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "CircuitOpenError",
+    "ConfigError",
+    "ConflictError",
+    "ContractError",
+    "DataError",
+    "HeadraceError",
+    "RejectedError",
+    "SchemaError",
+    "TransformError",
+    "UnavailableError",
+]
+
+
+class HeadraceError(Exception):
+    """The root of every error that headrace raises on purpose.
+
+    `message` says what is wrong and where; `hint` what to do about it; `details` are plain JSON values for
+    machines (a file, a line, counts by rule).
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "", details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = details or {}
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as JSON: ``{"type", "message", "hint", "exit_code", "details"}``."""
+        return {
+            "type": type(self).__name__,
+            "message": self.message,
+            "hint": self.hint,
+            "exit_code": self.exit_code,
+            "details": self.details,
+        }
+
+
+class ConfigError(HeadraceError):
+    """The pipeline as written cannot work: fix it."""
+
+    exit_code = 2
+
+
+class DataError(HeadraceError):
+    """The rows are not what they should be: look at them."""
+
+    exit_code = 3
+
+
+class ContractError(DataError):
+    """Rows broke the contract, and the contract says that this fails the run."""
+
+
+class SchemaError(DataError):
+    """Columns or types do not fit the contract or the target."""
+
+
+class UnavailableError(HeadraceError):
+    """A system cannot answer now: a network, a foreign lock, a file that is still changing. Retried."""
+
+    exit_code = 4
+
+
+class CircuitOpenError(UnavailableError):
+    """The circuit breaker is open; the message says when it will try again."""
+
+
+class ConflictError(HeadraceError):
+    """Another headrace run holds the pipeline, or has moved it since it was inspected."""
+
+    exit_code = 5
+
+
+class TransformError(HeadraceError):
+    """A transform failed; ``__cause__`` is what it raised."""
+
+
+class RejectedError(HeadraceError):
+    """The system said no and will say no again: missing rights, a full disk."""

@@ -1,0 +1,233 @@
+"""What crosses the seams: positions, batches, commits. Frozen values; what is lazy is a callable.
+
+A run asks the destination how far it has come (`Snapshot`), the source reads on from there (`Batch`), and the
+engine hands back a `Commit`: rows, rejected rows, schema changes, the new position and the record of it, which
+the destination applies wholly or not at all. There is no other state.
+
+Rows cross as Arrow C streams (any object with ``__arrow_c_stream__``), never as Python rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from headrace.schema import Schema, SchemaChange
+    from headrace.writes import Write
+
+__all__ = [
+    "ArrowStream",
+    "Batch",
+    "Commit",
+    "Counts",
+    "FileStamp",
+    "Frame",
+    "News",
+    "Position",
+    "Range",
+    "Receipt",
+    "Rejects",
+    "Seal",
+    "Snapshot",
+    "TableChange",
+]
+
+Position = Mapping[str, Any]
+"""How far a source has been read: JSON that only that source can read. Never compared by anyone else."""
+
+
+class ArrowStream(Protocol):
+    """Rows as an Arrow C stream. Each call opens the stream again, from its beginning."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """A PyCapsule of an ArrowArrayStream."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """What to read: from just after `after` (None: from the beginning) up to now.
+
+    `ties` says what becomes of rows that share the last position's cursor value: read `again` (a merge
+    settles them) or `once` (an append must not see them twice).
+    """
+
+    after: Position | None = None
+    ties: Literal["again", "once"] = "again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileStamp:
+    """One file as it was when it was read: the name relative to the fixed part of the path, size in bytes,
+    and `version`, an etag or the modification time in nanoseconds, as text."""
+
+    name: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Rows, lazily, with a description of where they come from.
+
+    `lazy` can be collected any number of times, by any thread; each time it reads again. `scan` is plain JSON
+    (``{"type": "files", "format": "csv", "files": […]}``) for `plan`, and for engines other than Polars.
+    """
+
+    lazy: pl.LazyFrame
+    scan: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What a drained batch has read. Rows as they came from the source, before contract and transforms."""
+
+    rows: int = 0
+    bytes: int = 0
+    files: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What a batch is about to read, known before any row is: for `plan` and for progress.
+
+    `rows` is None where only reading would tell. `facts` are plain JSON: bounds, the sample's size, a guessed
+    dialect.
+    """
+
+    files: tuple[FileStamp, ...] = ()
+    rows: int | None = None
+    bytes: int | None = None
+    empty: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What is new in a source, larger than memory.
+
+    `frame` is the new rows. `whole` is everything up to the same point in the same snapshot, for `recompute`
+    and for look-ups; `former` the rows as they were before the new ones superseded them (None where the
+    source cannot know). `position`, `counts`, `files` and `rejects` tell the truth once the rows of `frame`
+    (or of `whole`, when that is what was drained) have been drained to the end, and not before; draining
+    twice does not count twice. `rejects` are the rows that could not be parsed, as frames with the columns of
+    `schema.REJECTS`.
+    """
+
+    frame: Frame
+    news: News
+    position: Callable[[], Position]
+    counts: Callable[[], Counts]
+    rejects: Callable[[], Iterator[pl.DataFrame]]
+    files: Callable[[], Sequence[FileStamp]]
+    whole: Frame | None = None
+    former: Frame | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What the destination holds for one pipeline, at one instant.
+
+    `number` is that of the last commit (0: none). `positions` and `identities` are by source name. `schema` is
+    the logical schema of the target table (None: there is no table), `owned` whether headrace made it or took
+    it over. `seen(source, names)` gives the stamps under which files were read (`names` None: all of them).
+    `scan` reads the target as of this commit (None: no table). `newest(column)` is the greatest value in the
+    target, as text.
+    """
+
+    number: int = 0
+    positions: Mapping[str, Position] = field(default_factory=dict)
+    identities: Mapping[str, Any] = field(default_factory=dict)
+    schema: Schema | None = None
+    owned: bool = True
+    write: str | None = None
+    seen: Callable[[str, Iterable[str] | None], Mapping[str, FileStamp]] = lambda _source, _names: {}
+    scan: Callable[[], pl.LazyFrame] | None = None
+    newest: Callable[[str], str | None] = lambda _column: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableChange:
+    """How one table changes.
+
+    `rows()` opens the stream again at each call. `schema` is the table's logical schema after `changes`.
+    `groups` (recompute only) are the distinct `by` values whose rows are replaced. `complete` says that the
+    rows are ALL the source has: only then may absence mean anything.
+    """
+
+    table: str
+    write: Write
+    schema: Schema
+    rows: Callable[[], ArrowStream]
+    changes: tuple[SchemaChange, ...] = ()
+    groups: Callable[[], ArrowStream] | None = None
+    complete: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejects:
+    """The rejected rows of a commit, and what becomes of earlier ones.
+
+    `rows` has the columns of `schema.REJECTS`. Earlier rejects of this pipeline leave the quarantine when their
+    id is in `resolved` (a replay or a discard; `reason` is kept in the record), when a good row of the same
+    `keys` is in the commit, when their file is among `files` (it was read again), or all of them when
+    `replace_all` (a full read).
+    """
+
+    rows: Callable[[], ArrowStream]
+    count: int = 0
+    keys: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    resolved: tuple[str, ...] = ()
+    replace_all: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seal:
+    """What is known only once all rows are drained: the end of a commit.
+
+    `positions` replaces the positions of the sources it names. `files` are, by source, the stamps to remember
+    as seen. `record` is plain JSON for the ledger (counts, bounds, fingerprints, versions).
+    """
+
+    positions: Mapping[str, Position]
+    files: Mapping[str, Sequence[FileStamp]]
+    record: Mapping[str, Any]
+    rejects: Rejects | None = None
+    identities: Mapping[str, Any] = field(default_factory=dict)
+    forget_files: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """One atomic step of one pipeline.
+
+    `id` is made before the first attempt and names it for ever. `expected` is the number of the last commit.
+    The destination drains the rows of every change, in order, and then calls `seal()` ONCE in an attempt: it
+    may raise (the contract's verdict), and then nothing of the commit is kept.
+    """
+
+    id: str
+    pipeline: str
+    run: str
+    expected: int
+    changes: tuple[TableChange, ...]
+    seal: Callable[[], Seal]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What the ledger says of a commit. `counts`: inserted, updated, deleted, rejected (where known).
+
+    `repeated`: the ledger had the id already: the answer of an earlier attempt was lost, not its effect.
+    """
+
+    id: str
+    number: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+    repeated: bool = False

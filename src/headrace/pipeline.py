@@ -1,0 +1,115 @@
+"""A pipeline: all its parts, named. Frozen data; nothing on it acts. A JSON key IS a field here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from headrace.errors import ConfigError
+from headrace.schema import SchemaPolicy
+from headrace.writes import Append, Write
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from headrace.contract import Contract
+    from headrace.protocols import Destination, Source
+
+__all__ = ["Pipeline", "PythonStep", "SQLStep", "Step", "python", "sql"]
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SQLStep:
+    """One SELECT in DuckDB's dialect over the frames by name. Exactly one of `sql` and `sql_file` is given.
+
+    The result is bound as `as_` (JSON key ``as``) and as ``previous``. ``$name`` is a parameter.
+    """
+
+    sql: str | None = None
+    sql_file: str | None = None
+    as_: str | None = field(default=None, metadata={"key": "as"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonStep:
+    """A function of lazy frames: the function itself, or ``file.py:name`` (or ``module:name``) in JSON.
+
+    Parameter names choose frames; a single parameter of another name gets the previous result; keyword-only
+    parameters are params. `rows` says that the function looks at each row alone (no aggregate, window,
+    distinct or join), so that a long load may be cut into commits.
+    """
+
+    python: str | Callable[..., pl.LazyFrame]
+    as_: str | None = field(default=None, metadata={"key": "as"})
+    rows: bool = False
+
+
+Step = SQLStep | PythonStep
+
+
+def sql(text: str, *, as_: str | None = None) -> SQLStep:
+    """An SQL transform from its text."""
+    return SQLStep(sql=text, as_=as_)
+
+
+def python(function: str | Callable[..., pl.LazyFrame], *, as_: str | None = None, rows: bool = False) -> PythonStep:
+    """A Python transform; the bare function does too, where no name is needed."""
+    return PythonStep(python=function, as_=as_, rows=rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """Sources, transforms, contract, destination and write, under a name that the ledger keeps.
+
+    Give `source`, or `sources` by name. `params` reach transforms as keywords and as ``$name``.
+    `independent` says that several incremental sources do not meet (a union). `after` names pipelines that
+    must have run before in a project. `was` is an earlier name whose ledger this pipeline takes over, or the
+    name of the identity that a source had. `commit_every` (bytes of source, e.g. ``"5GB"``) cuts a long load
+    into commits. `base` is the folder that relative paths are relative to.
+    """
+
+    name: str
+    destination: Destination
+    source: Source | None = None
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    transforms: tuple[Step | Callable[..., pl.LazyFrame], ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    contract: Contract | None = None
+    write: Write = field(default_factory=Append)
+    on_schema_change: SchemaPolicy = field(default_factory=SchemaPolicy)
+    independent: bool = False
+    after: tuple[str, ...] = ()
+    was: str | None = None
+    commit_every: str | int | None = None
+    base: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"pipeline name {self.name!r} cannot be used",
+                hint="use letters, digits, _ . - and begin with a letter or _",
+            )
+        if (self.source is None) == (not self.sources):
+            raise ConfigError(
+                f"pipeline {self.name!r}: give either source or sources",
+                hint='one: "source": {…}; several: "sources": {"orders": {…}, …}',
+            )
+        if "previous" in self.sources:
+            raise ConfigError("a source cannot be called 'previous'", hint="it names the last step's result")
+
+    @property
+    def named_sources(self) -> Mapping[str, Source]:
+        """The sources by name; a single one is called ``source``."""
+        return self.sources or {"source": self.source}  # type: ignore[dict-item]  # __post_init__ saw to it
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The transforms, bare functions wrapped."""
+        return tuple(s if isinstance(s, SQLStep | PythonStep) else PythonStep(python=s) for s in self.transforms)
+
+

@@ -1,0 +1,90 @@
+"""The writes: how a batch of rows changes a table. Frozen values; destinations carry them out.
+
+`type` is the tag that a write has in JSON; the fields are the JSON keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+__all__ = ["Append", "History", "Merge", "Partitions", "Recompute", "Replace", "Write"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Append:
+    """Add the rows."""
+
+    type: ClassVar[str] = "append"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replace:
+    """The rows become the whole table, in one instant: readers never see it partial or empty.
+
+    An empty full read is refused unless `allow_empty`.
+    """
+
+    type: ClassVar[str] = "replace"
+    allow_empty: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partitions:
+    """Replace the partitions that the batch touches: all rows whose `by` columns equal those of a new row."""
+
+    type: ClassVar[str] = "partitions"
+    by: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Update the rows whose `keys` exist, insert the others.
+
+    `latest_by` settles repeated keys, in the batch AND against the target: the row with the greatest
+    `latest_by` stays, so a late older row or a replay never overwrites a newer one (NULL is the oldest; of
+    equal ones the last read wins). Without it the last read wins. `delete_when` is an SQL boolean expression
+    over the row: a winning row for which it is TRUE deletes its key, and the deletion is remembered, so that
+    an older row read later does not bring it back. A NULL key is a violation. Columns that the rows do not
+    have keep their values.
+    """
+
+    type: ClassVar[str] = "merge"
+    keys: tuple[str, ...]
+    latest_by: tuple[str, ...] = ()
+    delete_when: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """Keep every version of each key (slowly changing dimension, type 2).
+
+    Adds `valid_from` and `valid_to` (half-open; NULL: still valid), taken from the first `latest_by` column,
+    else from the commit's time. Only a change in a `track` column (default: all but keys and `latest_by`)
+    makes a version. Late versions go in between. A key that returns comes back as a new version. A key that
+    is absent from a complete full read is closed when `close_absent`.
+    """
+
+    type: ClassVar[str] = "history"
+    keys: tuple[str, ...]
+    track: tuple[str, ...] = ()
+    latest_by: tuple[str, ...] = ()
+    valid_from: str = "valid_from"
+    valid_to: str = "valid_to"
+    close_absent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recompute:
+    """Rebuild the groups that the new rows touch, from everything read so far.
+
+    Groups are the `by` values of the transform's result over the new rows and over the former images of the
+    same rows (where the source knows them). The target's rows of those groups are replaced by those of the
+    transform over all rows.
+    """
+
+    type: ClassVar[str] = "recompute"
+    by: tuple[str, ...]
+
+
+Write = Append | Replace | Partitions | Merge | History | Recompute
