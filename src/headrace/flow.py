@@ -53,11 +53,13 @@ class Range:
     """What to read: from just after `after` (None: from the beginning) up to now.
 
     `ties` says what becomes of rows that share the last position's cursor value: read `again` (a merge
-    settles them) or `once` (an append must not see them twice).
+    settles them) or `once` (an append must not see them twice). `batch_bytes` asks for batches of about so many
+    bytes of source, cut where the source can (between files); None: ONE batch of all that is new.
     """
 
     after: Position | None = None
     ties: Literal["again", "once"] = "again"
+    batch_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +76,13 @@ class FileStamp:
 class Frame:
     """Rows, lazily, with a description of where they come from.
 
-    `lazy` can be collected any number of times, by any thread; each time it reads again. `scan` is plain JSON
+    `lazy` can be collected any number of times, by any thread; each time it reads again. `placed` (where rows
+    have a place) is the same rows with two more columns in front, `_headrace_file` and `_headrace_line`. `scan` is plain JSON
     (``{"type": "files", "format": "csv", "files": […]}``) for `plan`, and for engines other than Polars.
     """
 
     lazy: pl.LazyFrame
+    placed: pl.LazyFrame | None = None
     scan: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -132,7 +136,7 @@ class Batch:
 class Snapshot:
     """What the destination holds for one pipeline, at one instant.
 
-    `number` is that of the last commit (0: none). `positions` and `identities` are by source name. `schema` is
+    `number` and `last_id` are those of the last commit (0, None: there is none). `positions` and `identities` are by source name. `schema` is
     the logical schema of the target table (None: there is no table), `owned` whether headrace made it or took
     it over. `seen(source, names)` gives the stamps under which files were read (`names` None: all of them).
     `scan` reads the target as of this commit (None: no table). `newest(column)` is the greatest value in the
@@ -140,6 +144,7 @@ class Snapshot:
     """
 
     number: int = 0
+    last_id: str | None = None
     positions: Mapping[str, Position] = field(default_factory=dict)
     identities: Mapping[str, Any] = field(default_factory=dict)
     schema: Schema | None = None
@@ -156,7 +161,8 @@ class TableChange:
 
     `rows()` opens the stream again at each call. `schema` is the table's logical schema after `changes`.
     `groups` (recompute only) are the distinct `by` values whose rows are replaced. `complete` says that the
-    rows are ALL the source has: only then may absence mean anything.
+    rows are ALL the source has: only then may absence mean anything. `fresh` (a full refresh) says that the table
+    begins empty: what it held goes in the same transaction, deletions that a merge remembers too.
     """
 
     table: str
@@ -166,6 +172,7 @@ class TableChange:
     changes: tuple[SchemaChange, ...] = ()
     groups: Callable[[], ArrowStream] | None = None
     complete: bool = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +180,10 @@ class Rejects:
     """The rejected rows of a commit, and what becomes of earlier ones.
 
     `rows` has the columns of `schema.REJECTS`. Earlier rejects of this pipeline leave the quarantine when their
-    id is in `resolved` (a replay or a discard; `reason` is kept in the record), when a good row of the same
-    `keys` is in the commit, when their file is among `files` (it was read again), or all of them when
-    `replace_all` (a full read).
+    id is in `resolved` (a replay or a discard; the reason is in the record), when a good row of the same `keys` is
+    in the commit (recompute: when their key is among the change's groups), when their file is among `files` (it was
+    read again), when they have a source and `replace_sources` (everything was read again), or all of them when
+    `replace_all` (a full refresh).
     """
 
     rows: Callable[[], ArrowStream]
@@ -183,6 +191,7 @@ class Rejects:
     keys: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     resolved: tuple[str, ...] = ()
+    replace_sources: bool = False
     replace_all: bool = False
 
 

@@ -16,9 +16,13 @@ __all__ = ["Destination", "Holder", "Ledger", "Source", "Transform"]
 
 @runtime_checkable
 class Source(Protocol):
-    """Where rows come from. Frozen data with these methods; the same words in JSON and in Python."""
+    """Where rows come from. Frozen data with these methods; the same words in JSON and in Python.
 
-    def read(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
+    A source also has the fields `read` ("new": incrementally, or "all": whole at every run, a look-up),
+    `contract` (its raw rows') and, where it reads by one, `cursor`.
+    """
+
+    def batches(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
         """What is new, as batches. `name` is the source's name in the pipeline: its key in the snapshot.
 
         Reading on from a batch's position continues exactly after it: nothing skipped, nothing twice.

@@ -1,0 +1,272 @@
+"""Transforms: functions of lazy frames and SELECTs, bound to frames by name. Pure; nothing here reads a row.
+
+Each step's result is bound under its ``as`` and as ``previous``; sources are never shadowed; the last result is
+what is loaded. ``previous`` begins as the single source, or as the one that is read incrementally.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from headrace.errors import ConfigError, HeadraceError, TransformError
+from headrace.pipeline import PythonStep, SQLStep, Step
+from headrace.query import Query, Syntax
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["Bound", "Transformed", "load_function", "transform"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A step with its result: the frame, its name, and what it says of how rows of the input mix.
+
+    `mixing` is empty for a step that looks at each row alone. `certain` is False where that was read off
+    Polars' plan of an opaque function. `drops_groups`: HAVING and the like, see `query.Syntax`.
+    """
+
+    name: str
+    lazy: pl.LazyFrame
+    mixing: tuple[str, ...] = ()
+    drops_groups: tuple[str, ...] = ()
+    certain: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transformed:
+    """All steps bound; `lazy` is the last result."""
+
+    lazy: pl.LazyFrame
+    steps: tuple[Bound, ...]
+
+
+def transform(
+    steps: Sequence[Step],
+    frames: Mapping[str, pl.LazyFrame],
+    *,
+    previous: str | None,
+    params: Mapping[str, Any],
+    base: Path | None = None,
+    until: str | None = None,
+) -> Transformed:
+    """Bind the steps to the frames, in order, up to and with the step called `until` (None: all).
+
+    `previous` names the frame that the first step may call ``previous``. Raises ConfigError (names, params,
+    SQL that does not bind) and TransformError (a function that fails; ``__cause__`` is its exception).
+    """
+    known = dict(frames)
+    if previous is not None:
+        known["previous"] = frames[previous]
+    if until is not None and until in frames:
+        return Transformed(lazy=frames[until], steps=())
+    bound: list[Bound] = []
+    for number, step in enumerate(steps, start=1):
+        name = step.as_ or _default_name(step, number)
+        if name in frames:
+            raise ConfigError(f"step {name!r} has the name of a source", hint='sources are never shadowed: change "as"')
+        done = _bind(step, name, known, params, base)
+        bound.append(done)
+        known[name] = known["previous"] = done.lazy
+        if until in (name, str(number)):
+            return Transformed(lazy=done.lazy, steps=tuple(bound))
+    if until is not None:
+        names = [*frames, *(b.name for b in bound)]
+        near = difflib.get_close_matches(until, names, n=1)
+        raise ConfigError(
+            f"there is no step {until!r}", hint=f"did you mean {near[0]!r}?" if near else f"there are: {names}"
+        )
+    if "previous" not in known:
+        raise ConfigError(
+            "several sources and no transform that joins them", hint="add a transform, or load each by its own pipeline"
+        )
+    return Transformed(lazy=known["previous"], steps=tuple(bound))
+
+
+def _default_name(step: Step, number: int) -> str:
+    if isinstance(step, PythonStep):
+        reference = step.python
+        return reference.rpartition(":")[2] if isinstance(reference, str) else reference.__name__
+    return Path(step.sql_file).stem if step.sql_file else f"sql_{number}"
+
+
+def _bind(
+    step: Step, name: str, known: Mapping[str, pl.LazyFrame], params: Mapping[str, Any], base: Path | None
+) -> Bound:
+    if isinstance(step, SQLStep):
+        query = Query(_sql_text(step, base), known, params)
+        return Bound(
+            name=name, lazy=query.lazy(), mixing=query.syntax.mixing, drops_groups=query.syntax.after_groups
+        )
+    function = load_function(step.python, base) if isinstance(step.python, str) else step.python
+    result = _call(function, name, known, params)
+    mixing = () if step.rows else _mixing(result)
+    return Bound(name=name, lazy=result, mixing=mixing, certain=False)
+
+
+def _sql_text(step: SQLStep, base: Path | None) -> str:
+    if (step.sql is None) == (step.sql_file is None):
+        raise ConfigError("an SQL step takes either sql or sql_file")
+    if step.sql is not None:
+        return step.sql
+    path = (base or Path()) / str(step.sql_file)
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"SQL file {path} cannot be read", hint="the path is relative to the pipeline's file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"SQL file {path} is not UTF-8") from error
+
+
+def _call(
+    function: Callable[..., Any], name: str, known: Mapping[str, pl.LazyFrame], params: Mapping[str, Any]
+) -> pl.LazyFrame:
+    arguments, keywords = _arguments(function, name, known, params)
+    try:
+        result = function(*arguments, **keywords)
+        if isinstance(result, pl.DataFrame):
+            result = result.lazy()
+        if not isinstance(result, pl.LazyFrame):
+            raise TransformError(
+                f"transform {name!r} returned {type(result).__name__}, not a LazyFrame", hint="return a pl.LazyFrame"
+            )
+        result.collect_schema()
+    except HeadraceError:
+        raise
+    except Exception as error:
+        raise TransformError(f"transform {name!r} failed{_place(error, function)}", hint=_safe_hint(error)) from error
+    return result
+
+
+def _arguments(
+    function: Callable[..., Any], name: str, known: Mapping[str, pl.LazyFrame], params: Mapping[str, Any]
+) -> tuple[list[pl.LazyFrame], dict[str, Any]]:
+    """Which frames and params a function takes, by its signature."""
+    signature = inspect.signature(function).parameters.values()
+    places = [p for p in signature if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    frames: list[pl.LazyFrame] = []
+    for place in places:
+        if place.name in known:
+            frames.append(known[place.name])
+        elif len(places) == 1 and "previous" in known:
+            frames.append(known["previous"])
+        else:
+            near = difflib.get_close_matches(place.name, known, n=1)
+            raise ConfigError(
+                f"transform {name!r} takes {place.name!r}, and no frame has that name",
+                hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}",
+            )
+    keywords = [p for p in signature if p.kind is p.KEYWORD_ONLY]
+    for keyword in keywords:
+        if keyword.name not in params and keyword.default is keyword.empty:
+            raise ConfigError(
+                f"transform {name!r} takes the param {keyword.name!r}, and params have none", hint='add it to "params"'
+            )
+    if any(p.kind is p.VAR_KEYWORD for p in signature):
+        return frames, dict(params)
+    return frames, {k.name: params[k.name] for k in keywords if k.name in params}
+
+
+def _place(error: BaseException, function: Callable[..., Any]) -> str:
+    """`` at file:line``: the innermost line of the file that holds the function."""
+    file = inspect.unwrap(function).__code__.co_filename if hasattr(function, "__code__") else None
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f" at {file}:{line}" if line is not None else ""
+
+
+def _safe_hint(error: Exception) -> str:
+    """The exception's kind, and the missing column's name where that is what it is. Other texts may hold values."""
+    kind = type(error).__name__
+    if isinstance(error, pl.exceptions.ColumnNotFoundError):
+        return f"{kind}: {str(error).splitlines()[0][:120]}"
+    return f"it raised {kind}; `headrace run -v` shows its traceback"
+
+
+_MIXING = {"AGGREGATE": "group_by", "UNIQUE": "unique", ".over(": "a window (over)", "SLICE": "head or slice"}
+
+
+def _mixing(frame: pl.LazyFrame) -> tuple[str, ...]:
+    """What in Polars' own plan makes a row of the result depend on several of the input."""
+    plan = frame.explain(optimized=False)
+    found = [words for mark, words in _MIXING.items() if mark in plan]
+    if any(f".{name}()" in plan for name in ("sum", "mean", "len", "count", "max", "min", "n_unique", "first", "last")):
+        found.append("an aggregate")
+    return tuple(found)
+
+
+def load_function(reference: str, base: Path | None) -> Callable[..., Any]:
+    """The function that ``file.py:name`` (relative to `base`) or ``module:name`` names.
+
+    A file is executed once in a process for as long as it does not change. Raises ConfigError.
+    """
+    place, _, name = reference.rpartition(":")
+    if not place or not name:
+        raise ConfigError(f"transform {reference!r} is not file.py:name", hint='write e.g. "transforms.py:clean"')
+    module = _load_file((base or Path()) / place) if place.endswith(".py") else _load_module(place)
+    function = getattr(module, name, None)
+    if not callable(function):
+        named = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        near = difflib.get_close_matches(name, named, n=1)
+        raise ConfigError(
+            f"{place} has no function {name!r}", hint=f"did you mean {near[0]!r}?" if near else f"it has: {named[:20]}"
+        )
+    return function  # type: ignore[no-any-return]
+
+
+def _load_file(path: Path) -> ModuleType:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read", hint="the path is relative to the pipeline's file") from error
+    digest = hashlib.blake2b(str(path.resolve()).encode() + text, digest_size=8).hexdigest()
+    key = f"headrace_file_{path.stem}_{digest}"
+    if key in sys.modules:
+        return sys.modules[key]
+    spec = importlib.util.spec_from_file_location(key, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[key] = module
+    sys.path.insert(0, str(path.parent.resolve()))  # a transform may import its neighbours, as a script may
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[key]
+        line = error.lineno if isinstance(error, SyntaxError) else _line_in(error, str(path))
+        raise ConfigError(
+            f"{path}:{line or 1} fails when it is imported ({type(error).__name__})", hint="run it by python to see why"
+        ) from error
+    finally:
+        sys.path.remove(str(path.parent.resolve()))
+    return module
+
+
+def _line_in(error: BaseException, file: str) -> int | None:
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _load_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"module {name!r} cannot be imported", hint="install it, or give a file: file.py:name") from error
