@@ -1,0 +1,148 @@
+"""Rows on their way between engines, and the exceptions that must survive the way.
+
+Polars hands an exception of a Python generator on as it is. DuckDB, draining an Arrow stream, makes it a text
+inside an exception of its own, where cell values may stand too. So `FrameStream` sends a token instead of the
+exception, and `original` (or `reraise`, around whatever drains the stream) finds the very exception again,
+however many engines lie between.
+"""
+
+from __future__ import annotations
+
+import atexit
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+
+import polars as pl
+import pyarrow as pa
+from polars.io.plugins import register_io_source
+
+from headrace.errors import HeadraceError
+
+__all__ = ["FrameStream", "original", "reraise", "scan_batches", "scan_generator"]
+
+Generator = Callable[[list[str] | None, pl.Expr | None, int | None, int | None], Iterator[pl.DataFrame]]
+"""(columns, predicate, row limit, batch size) → frames. The predicate may use columns outside `columns`; the
+frames that come out have passed the predicate and have just `columns`."""
+
+_KEPT = 16
+_TOKEN = re.compile(r"headrace-stream-([0-9a-f]{16})")
+_held: OrderedDict[str, BaseException] = OrderedDict()
+_lock = Lock()
+atexit.register(_held.clear)  # DuckDB complains at exit of connections that a traceback still holds
+
+
+class _StreamBrokenError(Exception):
+    """Goes through a foreign engine in the place of the exception that it stands for."""
+
+
+def _hold(error: BaseException) -> _StreamBrokenError:
+    token = secrets.token_hex(8)
+    with _lock:
+        _held[token] = error
+        while len(_held) > _KEPT:  # a traceback keeps frames of rows alive
+            _held.popitem(last=False)
+    return _StreamBrokenError(f"headrace-stream-{token}")
+
+
+def original(error: BaseException) -> BaseException | None:
+    """The exception that broke a stream, from what an engine made of it; None where `error` is not about one."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        if isinstance(link, HeadraceError):
+            return link
+        if found := _TOKEN.search(str(link)):
+            with _lock:
+                return _held.get(found[1])
+        link = link.__cause__ or link.__context__
+    return None
+
+
+@contextmanager
+def reraise() -> Iterator[None]:
+    """Around whatever drains a stream: an exception raised inside the stream comes out as it was.
+
+    Other exceptions pass unchanged.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = original(error)
+        if found is None or found is error:
+            raise
+        raise found from None
+
+
+class FrameStream:
+    """A lazy frame as an `ArrowStream`: each ``__arrow_c_stream__`` collects it afresh, batch by batch.
+
+    `frame` is the frame, or a callable that makes it. Nothing starts before the first batch is asked for: an
+    engine may open the stream for its schema alone. `error` is the exception that broke the stream last, as
+    it was raised; `reraise` finds it too.
+
+    The stream is PyArrow's, not the one that Polars can export: where Polars runs a Python generator that asks
+    DuckDB for rows of such a stream, Polars' own takes the thread for one that still has the interpreter's
+    lock, and crashes while it words the error.
+    """
+
+    def __init__(self, frame: pl.LazyFrame | Callable[[], pl.LazyFrame]) -> None:
+        self._frame = frame
+        self.error: BaseException | None = None
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """A PyCapsule of an ArrowArrayStream."""
+        try:
+            frame = self._frame() if callable(self._frame) else self._frame
+            schema = frame.collect_schema()
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it must come out as it was
+            self.error = error
+            raise _hold(error) from None
+        empty = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.newest())
+        reader = pa.RecordBatchReader.from_batches(empty.schema, self._batches(frame))
+        return reader.__arrow_c_stream__(requested_schema)
+
+    def _batches(self, frame: pl.LazyFrame) -> Iterator[pa.RecordBatch]:
+        try:
+            for rows in frame.collect_batches():
+                yield from rows.to_arrow(compat_level=pl.CompatLevel.newest()).to_batches()
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it must come out as it was
+            self.error = error
+            raise _hold(error) from None
+
+
+def scan_generator(generator: Generator, schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema]) -> pl.LazyFrame:
+    """A lazy frame over a generator that heeds what is pushed down; called anew for each collection.
+
+    What the generator raises reaches whoever collects the frame as it was, and whoever drains a `FrameStream`
+    over it through `reraise`.
+    """
+    return register_io_source(generator, schema=schema)
+
+
+def scan_batches(
+    batches: Callable[[], Iterator[pl.DataFrame]], schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema]
+) -> pl.LazyFrame:
+    """`scan_generator` for a generator that knows of no push-down: predicate, limit and columns are applied here."""
+
+    def pushed(
+        columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        left = n_rows
+        for batch in batches():
+            rows = batch if predicate is None else batch.filter(predicate)
+            rows = rows if columns is None else rows.select(columns)
+            if left is not None:
+                rows = rows.head(left)
+                left -= rows.height
+            yield rows
+            if left == 0:
+                return
+
+    return scan_generator(pushed, schema)
