@@ -119,7 +119,8 @@ class Batch:
     source cannot know). `position`, `counts`, `files` and `rejects` tell the truth once the rows of `frame`
     (or of `whole`, when that is what was drained) have been drained to the end, and not before; draining
     twice does not count twice. `rejects` are the rows that could not be parsed, as frames with the columns of
-    `schema.REJECTS`.
+    `schema.REJECTS`. `complete` says that `frame` is ALL the source has (a look-up, a full read): then a row that
+    is missing is gone, and joining or aggregating it misses nothing.
     """
 
     frame: Frame
@@ -130,6 +131,7 @@ class Batch:
     files: Callable[[], Sequence[FileStamp]]
     whole: Frame | None = None
     former: Frame | None = None
+    complete: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

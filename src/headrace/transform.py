@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,12 @@ import polars as pl
 
 from headrace.errors import ConfigError, HeadraceError, TransformError
 from headrace.pipeline import PythonStep, SQLStep, Step
-from headrace.query import Query, Syntax
+from headrace.query import Query
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["Bound", "Transformed", "load_function", "transform"]
+__all__ = ["Bound", "Transformed", "load_file", "load_function", "transform"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class Bound:
     """A step with its result: the frame, its name, and what it says of how rows of the input mix.
 
     `mixing` is empty for a step that looks at each row alone. `certain` is False where that was read off
-    Polars' plan of an opaque function. `drops_groups`: HAVING and the like, see `query.Syntax`.
+    Polars' plan of an opaque function. `drops_groups`: HAVING and the like, see `query.Syntax`. `increment` is
+    True where any of its input is, directly or through earlier steps, a part of what the source has.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Bound:
     mixing: tuple[str, ...] = ()
     drops_groups: tuple[str, ...] = ()
     certain: bool = True
+    increment: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +62,12 @@ def transform(
     params: Mapping[str, Any],
     base: Path | None = None,
     until: str | None = None,
+    increments: frozenset[str] = frozenset(),
 ) -> Transformed:
     """Bind the steps to the frames, in order, up to and with the step called `until` (None: all).
 
-    `previous` names the frame that the first step may call ``previous``. Raises ConfigError (names, params,
+    `previous` names the frame that the first step may call ``previous``; `increments` are the frames that are only
+    a part of what their source has. Raises ConfigError (names, params,
     SQL that does not bind) and TransformError (a function that fails; ``__cause__`` is its exception).
     """
     known = dict(frames)
@@ -71,13 +75,18 @@ def transform(
         known["previous"] = frames[previous]
     if until is not None and until in frames:
         return Transformed(lazy=frames[until], steps=())
+    partial = set(increments)
+    if previous in partial:
+        partial.add("previous")
     bound: list[Bound] = []
     for number, step in enumerate(steps, start=1):
         name = step.as_ or _default_name(step, number)
         if name in frames:
             raise ConfigError(f"step {name!r} has the name of a source", hint='sources are never shadowed: change "as"')
-        done = _bind(step, name, known, params, base)
+        done, reads = _bind(step, name, known, params, base)
+        done = replace(done, increment=not partial.isdisjoint(reads))
         bound.append(done)
+        partial = partial - {name, "previous"} | ({name, "previous"} if done.increment else set())
         known[name] = known["previous"] = done.lazy
         if until in (name, str(number)):
             return Transformed(lazy=done.lazy, steps=tuple(bound))
@@ -103,16 +112,16 @@ def _default_name(step: Step, number: int) -> str:
 
 def _bind(
     step: Step, name: str, known: Mapping[str, pl.LazyFrame], params: Mapping[str, Any], base: Path | None
-) -> Bound:
+) -> tuple[Bound, tuple[str, ...]]:
+    """The step's result, and the names of the frames that it reads."""
     if isinstance(step, SQLStep):
         query = Query(_sql_text(step, base), known, params)
-        return Bound(
-            name=name, lazy=query.lazy(), mixing=query.syntax.mixing, drops_groups=query.syntax.after_groups
-        )
+        mixing, dropping = query.syntax.mixing, query.syntax.after_groups
+        return Bound(name=name, lazy=query.lazy(), mixing=mixing, drops_groups=dropping), query.syntax.tables
     function = load_function(step.python, base) if isinstance(step.python, str) else step.python
-    result = _call(function, name, known, params)
-    mixing = () if step.rows else _mixing(result)
-    return Bound(name=name, lazy=result, mixing=mixing, certain=False)
+    reads, keywords = _arguments(function, name, known, params)
+    result = _call(function, name, [known[r] for r in reads], keywords)
+    return Bound(name=name, lazy=result, mixing=() if step.rows else _mixing(result), certain=step.rows), tuple(reads)
 
 
 def _sql_text(step: SQLStep, base: Path | None) -> str:
@@ -130,11 +139,10 @@ def _sql_text(step: SQLStep, base: Path | None) -> str:
 
 
 def _call(
-    function: Callable[..., Any], name: str, known: Mapping[str, pl.LazyFrame], params: Mapping[str, Any]
+    function: Callable[..., Any], name: str, frames: Sequence[pl.LazyFrame], keywords: Mapping[str, Any]
 ) -> pl.LazyFrame:
-    arguments, keywords = _arguments(function, name, known, params)
     try:
-        result = function(*arguments, **keywords)
+        result = function(*frames, **keywords)
         if isinstance(result, pl.DataFrame):
             result = result.lazy()
         if not isinstance(result, pl.LazyFrame):
@@ -151,16 +159,16 @@ def _call(
 
 def _arguments(
     function: Callable[..., Any], name: str, known: Mapping[str, pl.LazyFrame], params: Mapping[str, Any]
-) -> tuple[list[pl.LazyFrame], dict[str, Any]]:
+) -> tuple[list[str], dict[str, Any]]:
     """Which frames and params a function takes, by its signature."""
     signature = inspect.signature(function).parameters.values()
     places = [p for p in signature if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    frames: list[pl.LazyFrame] = []
+    frames: list[str] = []
     for place in places:
         if place.name in known:
-            frames.append(known[place.name])
+            frames.append(place.name)
         elif len(places) == 1 and "previous" in known:
-            frames.append(known["previous"])
+            frames.append("previous")
         else:
             near = difflib.get_close_matches(place.name, known, n=1)
             raise ConfigError(
@@ -217,7 +225,7 @@ def load_function(reference: str, base: Path | None) -> Callable[..., Any]:
     place, _, name = reference.rpartition(":")
     if not place or not name:
         raise ConfigError(f"transform {reference!r} is not file.py:name", hint='write e.g. "transforms.py:clean"')
-    module = _load_file((base or Path()) / place) if place.endswith(".py") else _load_module(place)
+    module = load_file((base or Path()) / place) if place.endswith(".py") else _load_module(place)
     function = getattr(module, name, None)
     if not callable(function):
         named = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
@@ -228,7 +236,8 @@ def load_function(reference: str, base: Path | None) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _load_file(path: Path) -> ModuleType:
+def load_file(path: Path) -> ModuleType:
+    """The module in a file, executed once in a process for as long as it does not change. Raises ConfigError."""
     try:
         text = path.read_bytes()
     except OSError as error:

@@ -1,0 +1,385 @@
+"""One increment of a pipeline: what is new, transformed, screened and ready to be applied as one commit.
+
+`run`, `plan`, `check` and `preview` all make increments and differ only in what they do with them: a dry run
+that cannot lie. Making one reads no rows but the samples that schemas need.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from headrace.contract import Contract
+from headrace.errors import ConfigError, ContractError
+from headrace.flow import Batch, Commit, FileStamp, Frame, Range, Rejects, Seal, Snapshot, TableChange
+from headrace.plan import Reading, fingerprint, key_columns, refuse_mixing
+from headrace.query import Query
+from headrace.schema import REJECTS, Schema, SchemaChange, evolve
+from headrace.screen import Screen
+from headrace.stream import FrameStream, scan_batches
+from headrace.transform import Transformed, transform
+from headrace.writes import Merge, Recompute
+
+if TYPE_CHECKING:
+    from headrace.pipeline import Pipeline
+
+__all__ = ["Increment", "increments"]
+
+_PLACE = ("_headrace_file", "_headrace_line")
+Watch = Callable[[int], None]
+"""Called with the number of rows in each batch that passes to the destination; it may raise to stop."""
+
+
+@dataclass(kw_only=True)
+class Increment:
+    """What one commit is made of. `close` frees the spools; before that `commit` may be applied again and again."""
+
+    pipeline: Pipeline
+    batches: Mapping[str, Batch]
+    drivers: tuple[str, ...]
+    transformed: Transformed
+    screen: Screen
+    screens: Mapping[str, Screen]
+    commit: Commit
+    change: TableChange
+    warnings: tuple[str, ...] = ()
+    _closers: list[Screen] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is new in any source that drives the pipeline."""
+        return all(self.batches[name].news.empty for name in self.drivers)
+
+    def close(self) -> None:
+        """Free what the screens hold on disk."""
+        for screen in self._closers:
+            screen.close()
+
+
+def increments(
+    pipeline: Pipeline, snapshot: Snapshot, how: Reading, *, run: str, watch: Watch = lambda _rows: None
+) -> Iterator[Increment]:
+    """What is new since the snapshot, one increment for each commit to come; at least one, maybe empty."""
+    named = pipeline.named_sources
+
+    def opened(name: str) -> Iterator[Batch]:
+        after = None if how.fresh else snapshot.positions.get(name)
+        cut = how.batch_bytes if len(how.drivers) == 1 and name in how.drivers else None
+        since = snapshot if not how.fresh else Snapshot(newest=snapshot.newest)
+        return iter(named[name].batches(Range(after=after, ties=how.ties, batch_bytes=cut), since, name))
+
+    first = {name: opened(name) for name in how.drivers}
+    number = snapshot.number
+    made = False
+    while True:
+        batches = {name: batch for name, stream in first.items() if (batch := next(stream, None)) is not None}
+        if not batches or (made and len(batches) < len(first)):
+            return
+        batches |= {name: next(opened(name)) for name in named if name not in batches}
+        batches = {name: batches[name] for name in named}
+        yield _increment(pipeline, snapshot, how, batches, number=number, run=run, watch=watch, again=made)
+        made, number = True, number + 1
+        if len(first) > 1:
+            return
+
+
+def _increment(
+    pipeline: Pipeline,
+    snapshot: Snapshot,
+    how: Reading,
+    batches: Mapping[str, Batch],
+    *,
+    number: int,
+    run: str,
+    watch: Watch,
+    again: bool,
+) -> Increment:
+    recompute = isinstance(pipeline.write, Recompute)
+    chosen = {n: _chosen(b, n, pipeline, how) for n, b in batches.items()}
+    screens = {n: _source_screen(pipeline, n, f) for n, f in chosen.items()}
+    frames = {n: s.lazy for n, s in screens.items()}
+    partial = frozenset(n for n, b in batches.items() if not b.complete and (recompute or not how.whole))
+    transformed = _transform(pipeline, frames, how.drivers, partial)
+    warnings = refuse_mixing(pipeline, batches, transformed)
+    keys = key_columns(pipeline.write)
+    _require(keys, transformed.lazy, pipeline.write.type)
+    groups = _Groups(pipeline, batches, how) if recompute and not how.fresh else None
+    screen = Screen(
+        pipeline.contract,
+        transformed.lazy if groups is None else groups.only(transformed.lazy),
+        source=None,
+        keys=keys,
+        required=() if recompute else keys,
+        existing=_existing(pipeline, snapshot),
+    )
+    rows = Schema.of_polars(screen.schema)
+    target = None if how.fresh and again is False else snapshot.schema
+    schema, changes = evolve(target, rows, pipeline.on_schema_change)
+    change = TableChange(
+        table=getattr(pipeline.destination, "table", None) or pipeline.name,
+        write=_settled(pipeline, rows),
+        schema=schema,
+        rows=lambda: FrameStream(_watched(screen.lazy, watch)),
+        changes=changes,
+        groups=None if groups is None else (lambda: FrameStream(groups.frame().lazy())),
+        complete=all(batches[n].complete for n in how.drivers) or how.fresh or how.whole,
+        fresh=how.fresh and not again,
+    )
+    sealed = _Sealing(pipeline, how, batches, screens, screen, change, keys)
+    commit = Commit(
+        id=secrets.token_hex(12), pipeline=pipeline.name, run=run, expected=number, changes=(change,), seal=sealed
+    )
+    return Increment(
+        pipeline=pipeline,
+        batches=batches,
+        drivers=how.drivers,
+        transformed=transformed,
+        screen=screen,
+        screens=screens,
+        commit=commit,
+        change=change,
+        warnings=warnings,
+        _closers=[screen, *screens.values(), *(groups.screens.values() if groups else ())],
+    )
+
+
+def _chosen(batch: Batch, name: str, pipeline: Pipeline, how: Reading) -> Frame:
+    """The frame that the transform sees: the new rows, or all where the write needs all."""
+    if not how.whole or batch.complete:
+        return batch.frame
+    if batch.whole is None:
+        raise ConfigError(
+            f"source {name!r} cannot be read whole, and {pipeline.write.type} needs that",
+            hint='take the "cursor" off the source, or use merge',
+        )
+    return batch.whole
+
+
+def _source_screen(pipeline: Pipeline, name: str, frame: Frame) -> Screen:
+    contract = getattr(pipeline.named_sources[name], "contract", None)
+    if contract is None:
+        return Screen(None, frame.lazy, source=name)
+    placed = frame.placed is not None
+    return Screen(
+        contract, frame.placed if frame.placed is not None else frame.lazy, source=name, place=_PLACE if placed else None
+    )
+
+
+def _transform(
+    pipeline: Pipeline, frames: Mapping[str, pl.LazyFrame], drivers: tuple[str, ...], partial: frozenset[str]
+) -> Transformed:
+    previous = next(iter(frames)) if len(frames) == 1 else drivers[0] if len(drivers) == 1 else None
+    return transform(
+        pipeline.steps, frames, previous=previous, params=pipeline.params, base=pipeline.base, increments=partial
+    )
+
+
+def _require(keys: Sequence[str], lazy: pl.LazyFrame, write: str) -> None:
+    columns = lazy.collect_schema().names()
+    for key in keys:
+        if key not in columns:
+            raise ConfigError(f"{write} names the column {key!r}, and the rows have none", hint=f"they have: {columns}")
+
+
+def _existing(pipeline: Pipeline, snapshot: Snapshot) -> Callable[[Sequence[str]], pl.LazyFrame] | None:
+    """On append, uniqueness is judged against the target too."""
+    scan = snapshot.scan
+    if pipeline.write.type != "append" or scan is None:
+        return None
+    return lambda columns: scan().select(columns)
+
+
+def _settled(pipeline: Pipeline, rows: Schema) -> Any:
+    """The write with `latest_by` settled: the source's cursor, where it is among the rows and none was given."""
+    write = pipeline.write
+    if isinstance(write, Merge) and not write.latest_by:
+        cursors = [getattr(s, "cursor", None) for s in pipeline.named_sources.values()]
+        columns = tuple(c.column for c in cursors if c is not None and c.column in rows)
+        if len(columns) == 1:
+            return Merge(keys=write.keys, latest_by=columns, delete_when=write.delete_when)
+    return write
+
+
+def _watched(lazy: pl.LazyFrame, watch: Watch) -> pl.LazyFrame:
+    def batches() -> Iterator[pl.DataFrame]:
+        for batch in lazy.collect_batches():
+            watch(batch.height)
+            yield batch
+
+    return scan_batches(batches, lazy.collect_schema())
+
+
+class _Groups:
+    """The groups that a recompute must rebuild: those of the new rows, and of the rows that they supersede."""
+
+    def __init__(self, pipeline: Pipeline, batches: Mapping[str, Batch], how: Reading) -> None:
+        assert isinstance(pipeline.write, Recompute)
+        self.by = pipeline.write.by
+        self.screens: dict[str, Screen] = {}
+        parts = []
+        for former in (False, True):
+            frames = {}
+            for name, batch in batches.items():
+                frame = batch.former if former and name in how.drivers and not batch.complete else batch.frame
+                if frame is None:
+                    break
+                screen = _source_screen(pipeline, name, frame)
+                self.screens[f"{name}/{former}"] = screen
+                frames[name] = screen.lazy
+            else:
+                if not former or any(batches[n].former is not None for n in how.drivers):
+                    parts.append(_transform(pipeline, frames, how.drivers, frozenset()).lazy.select(self.by))
+        self.found: pl.DataFrame | None = None
+        names = {f"part{i}": part for i, part in enumerate(parts)}
+        columns = ", ".join('"' + b.replace('"', '""') + '"' for b in self.by)
+        union = " UNION ".join(f"SELECT {columns} FROM {name}" for name in names)
+        # DuckDB, since its hash table spills to disk: the groups of a first load may be many.
+        self.query = Query(union if len(names) > 1 else f"SELECT DISTINCT {columns} FROM part0", names, {})
+
+    def frame(self) -> pl.DataFrame:
+        """The distinct `by` values; read once."""
+        if self.found is None:
+            self.found = self.query.lazy().collect()
+        return self.found
+
+    def only(self, lazy: pl.LazyFrame) -> pl.LazyFrame:
+        """The rows of `lazy` that belong to the groups. Ranges are pushed down as far as Polars can push them."""
+        schema = lazy.collect_schema()
+
+        def batches() -> Iterator[pl.DataFrame]:
+            groups = self.frame().cast({b: schema[b] for b in self.by})
+            ranges = [
+                pl.col(b).is_between(groups[b].min(), groups[b].max())
+                for b in self.by
+                if schema[b].is_temporal() and groups.height and groups[b].null_count() == 0
+            ]
+            rows = lazy.filter(*ranges) if ranges else lazy
+            matched = rows.join(groups.lazy(), on=list(self.by), how="semi", nulls_equal=True)
+            yield from matched.collect_batches()
+
+        return scan_batches(batches, schema)
+
+
+@dataclass(kw_only=False)
+class _Sealing:
+    """The end of a commit: judges the contracts, then says what the ledger must remember."""
+
+    pipeline: Pipeline
+    how: Reading
+    batches: Mapping[str, Batch]
+    screens: Mapping[str, Screen]
+    screen: Screen
+    change: TableChange
+    keys: tuple[str, ...]
+
+    def __call__(self) -> Seal:
+        parsed = {n: list(b.rejects()) for n, b in self.batches.items()}
+        dropped = self._judge_parsed(parsed)
+        for screen in self.screens.values():
+            screen.judge()
+        self.screen.judge()
+        files = {n: tuple(self.batches[n].files()) for n in self.how.drivers}
+        kept = [f for n, frames in parsed.items() if n not in dropped for f in frames]
+        rejects = self._rejects(kept, files)
+        return Seal(
+            positions={n: self.batches[n].position() for n in self.how.drivers},
+            files=files,
+            identities={n: self.pipeline.named_sources[n].identity() for n in self.how.drivers},
+            record=self._record(parsed, rejects.count),
+            rejects=rejects,
+            forget_files=self.how.fresh and self.change.fresh,
+        )
+
+    def _judge_parsed(self, parsed: Mapping[str, list[pl.DataFrame]]) -> set[str]:
+        """Raise for lines that could not be read where the contract says fail; the names of those that drop them."""
+        dropped = set()
+        for name, frames in parsed.items():
+            count = sum(f.height for f in frames)
+            contract = self._governing(name)
+            if not count:
+                continue
+            if contract.on_violation in ("fail", "warn"):
+                raise _malformed(name, frames, count)
+            if contract.on_violation == "drop":
+                dropped.add(name)
+            self.screens[name].count_parsed(count, contract)
+        return dropped
+
+    def _governing(self, name: str) -> Contract:
+        """Whose word counts for lines that cannot be read: the source's contract, else the result's."""
+        own = getattr(self.pipeline.named_sources[name], "contract", None)
+        return own or self.pipeline.contract or Contract()
+
+    def _rejects(self, parsed: list[pl.DataFrame], files: Mapping[str, Sequence[FileStamp]]) -> Rejects:
+        screens = [*self.screens.values(), self.screen]
+
+        def frames() -> Iterator[pl.DataFrame]:
+            yield from parsed
+            for screen in screens:
+                yield from screen.rejects()
+
+        count = sum(f.height for f in parsed) + sum(s.counts().rejected for s in screens)
+        reread = tuple(f.name for stamps in files.values() for f in stamps)
+        return Rejects(
+            rows=lambda: FrameStream(scan_batches(frames, REJECTS.polars())),
+            count=count,
+            keys=self.keys,
+            files=reread,
+            replace_sources=self.how.whole,
+            replace_all=self.change.fresh or self.pipeline.write.type == "replace",
+        )
+
+    def _record(self, parsed: Mapping[str, list[pl.DataFrame]], rejected: int) -> dict[str, Any]:
+        read = {}
+        for name, batch in self.batches.items():
+            counts = batch.counts()
+            bad = sum(f.height for f in parsed[name])
+            read[name] = {"rows": counts.rows, "bytes": counts.bytes, "files": counts.files, "malformed": bad}
+        rules: dict[str, int] = {}
+        for screen in (*self.screens.values(), self.screen):
+            for rule, broken in screen.counts().by_rule.items():
+                rules[rule] = rules.get(rule, 0) + broken
+        return {
+            "read": read,
+            "rejected": rejected,
+            "dropped": sum(s.counts().dropped for s in (*self.screens.values(), self.screen)),
+            "rules": rules,
+            "write": self.pipeline.write.type,
+            "schema_changes": [c.kind for c in self.change.changes],
+            "bounds": {n: dict(b.news.facts).get("bounds") for n, b in self.batches.items()},
+            **{f"{k}_fingerprint": v for k, v in fingerprint(self.pipeline).items()},
+            "versions": {p: version(p) for p in ("headrace", "polars", "duckdb", "pyarrow")},
+        }
+
+
+def _malformed(name: str, frames: Iterable[pl.DataFrame], count: int) -> ContractError:
+    """Lines that could not be read, where that fails the run: how many, the first places, the reasons."""
+    first = [
+        {"file": r["file"], "line": r["line"], "rules": r["rules"]} for f in frames for r in f.head(5).to_dicts()
+    ][:5]
+    places = "; ".join(f"{p['file']}:{p['line']} ({', '.join(p['rules'])})" for p in first)
+    more = f" and {count - len(first):,} more" if count > len(first) else ""
+    return ContractError(
+        f"source {name!r} has {count:,} malformed line{'s' if count > 1 else ''}: {places}{more}",
+        hint='mend the file, declare the column\'s type, or say "on_violation": "quarantine" in the contract',
+        details={"count": count, "first": first},
+    )
+
+
+def rows_of(changes: Sequence[SchemaChange]) -> list[str]:
+    """Schema changes in words that every destination shares."""
+    words = []
+    for change in changes:
+        match change.kind:
+            case "create":
+                words.append("create the table")
+            case "add":
+                words.append(f"add column {change.field.name} {change.field.type}")  # type: ignore[union-attr]
+            case "widen":
+                words.append(f"widen column {change.name} from {change.old} to {change.new}")  # type: ignore[union-attr]
+    return words

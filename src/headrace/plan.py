@@ -1,0 +1,216 @@
+"""Decisions: how a pipeline reads, what is refused before anything is, and what guarantee follows.
+
+No I/O, no clock. `run` and `plan` both go by what is decided here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from headrace.errors import ConfigError
+from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace, Write
+
+if TYPE_CHECKING:
+    from headrace.flow import Batch, Snapshot
+    from headrace.pipeline import Pipeline
+    from headrace.transform import Transformed
+
+__all__ = ["Reading", "fingerprint", "guarantee", "key_columns", "parse_bytes", "reading", "refuse_mixing", "refuse_start"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a run reads its sources.
+
+    `drivers` are the sources whose news make a run worth while; the others are look-ups, read whole each time.
+    `whole`: the transform sees everything read so far (replace, recompute). `fresh`: from the beginning, the
+    table empty. `ties`: see `flow.Range`.
+    """
+
+    drivers: tuple[str, ...]
+    whole: bool
+    fresh: bool
+    ties: Literal["again", "once"]
+    batch_bytes: int | None
+
+
+def reading(pipeline: Pipeline, *, full_refresh: bool) -> Reading:
+    """How this pipeline reads."""
+    named = pipeline.named_sources
+    drivers = tuple(n for n, s in named.items() if getattr(s, "read", "new") == "new") or tuple(named)
+    whole = isinstance(pipeline.write, Replace | Recompute)
+    return Reading(
+        drivers=drivers,
+        whole=whole,
+        fresh=full_refresh and not isinstance(pipeline.write, Replace),
+        ties="once" if isinstance(pipeline.write, Append) else "again",
+        batch_bytes=parse_bytes(pipeline.commit_every) if pipeline.commit_every and not whole else None,
+    )
+
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_bytes(text: str | int) -> int:
+    """A number of bytes from ``5GB``, ``64MiB`` or a plain number. Raises ConfigError."""
+    if isinstance(text, int):
+        return text
+    digits = text.strip().rstrip("BKMGTIbkmgti ")
+    unit = text.strip()[len(digits) :].strip().upper() or "B"
+    try:
+        found = int(float(digits) * _UNITS[unit])
+    except (ValueError, KeyError):
+        raise ConfigError(f"{text!r} is not a size", hint='write e.g. "5GB" or "64MiB"') from None
+    if found <= 0:
+        raise ConfigError(f"{text!r} is not a size above zero")
+    return found
+
+
+def key_columns(write: Write) -> tuple[str, ...]:
+    """The columns that say which row of the target a row is, or which group it belongs to."""
+    match write:
+        case Merge(keys=keys) | History(keys=keys):
+            return keys
+        case Recompute(by=by):
+            return by
+    return ()
+
+
+def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, discard_history: bool) -> None:
+    """Refuse what cannot go on from this snapshot. Raises ConfigError with the way out."""
+    if full_refresh and isinstance(pipeline.write, History) and snapshot.number and not discard_history:
+        raise ConfigError(
+            "a full refresh of a history would lose the versions that the source no longer has",
+            hint="say --discard-history if that is meant",
+        )
+    if pipeline.commit_every and isinstance(pipeline.write, Replace | Recompute):
+        raise ConfigError(f"commit_every cannot cut a {pipeline.write.type}", hint="it is one commit by nature")
+    for name, source in pipeline.named_sources.items():
+        before, now = snapshot.identities.get(name), source.identity()
+        if before is not None and before != now and pipeline.was != name and not full_refresh:
+            raise ConfigError(
+                f"source {name!r} of {pipeline.name!r} is not the one that was read before",
+                hint=f'if it is meant to go on from there, say "was": "{name}"; to begin anew, --full-refresh',
+                details={"before": before, "now": now},
+            )
+
+
+def refuse_mixing(pipeline: Pipeline, batches: Mapping[str, Batch], transformed: Transformed) -> tuple[str, ...]:
+    """Refuse transforms that would be wrong over an increment; what is only suspected is a warning, returned.
+
+    Raises ConfigError.
+    """
+    write = pipeline.write
+    partial = [n for n, b in batches.items() if not b.complete]
+    if isinstance(write, Append) and not partial:
+        raise ConfigError(
+            "append would load every row again at each run: no source is read incrementally",
+            hint='use merge or replace, or give the source a "cursor"',
+        )
+    if isinstance(write, Recompute):
+        return _refuse_dropped_groups(transformed)
+    if isinstance(write, Replace):
+        return ()
+    if len(partial) > 1 and not pipeline.independent:
+        raise ConfigError(
+            f"several sources are read incrementally ({', '.join(partial)}): new rows of one would miss old ones of another",
+            hint='say "read": "all" on the look-ups, or use recompute, or "independent": true if they never meet',
+        )
+    warnings = []
+    for step in transformed.steps:
+        if not step.increment or not step.mixing or pipeline.independent:
+            if step.increment and pipeline.commit_every and not step.certain:
+                raise ConfigError(
+                    f"commit_every: transform {step.name!r} may look at several rows at once",
+                    hint='say "rows": true on it if each row stands alone',
+                )
+            continue
+        what = f"step {step.name!r} uses {', '.join(step.mixing)} over rows that are only what is new"
+        if step.certain or pipeline.commit_every:
+            raise ConfigError(
+                what,
+                hint='use "write": {"type": "recompute", "by": […]}, or replace, or "independent": true if every '
+                "increment stands alone",
+            )
+        warnings.append(f'{what}; "recompute" would see all rows')
+    return tuple(warnings)
+
+
+def _refuse_dropped_groups(transformed: Transformed) -> tuple[str, ...]:
+    for step in transformed.steps:
+        if step.increment and step.drops_groups:
+            raise ConfigError(
+                f"step {step.name!r} uses {', '.join(step.drops_groups)}, and recompute could not see which groups change",
+                hint="move the condition into the contract's rules with on_violation drop, or use replace",
+            )
+    return ()
+
+
+def guarantee(pipeline: Pipeline, *, at_once: str) -> tuple[str, str]:
+    """The guarantee that follows for this pipeline, and why. `at_once` is how the destination commits."""
+    state = f"the position is committed together with the rows ({at_once})"
+    match pipeline.write:
+        case Append():
+            return "each row is loaded exactly once", state
+        case Merge(latest_by=()):
+            return "each key holds its last read row", f"{state}; a row that is read again replaces itself"
+        case Merge():
+            return "each key holds its newest row", f"{state}; rows are compared with the target by latest_by"
+        case Replace():
+            return "the table is always one whole read", f"it is swapped in one step, and {state}"
+        case Partitions():
+            return "each partition is always one whole batch", f"partitions are swapped in one step, and {state}"
+        case History():
+            return "each version of a key is kept once", f"{state}; a version that is read again is the same version"
+        case Recompute():
+            return "each group is what a full run would give", f"groups are replaced in one step, and {state}"
+
+
+def fingerprint(pipeline: Pipeline) -> dict[str, str]:
+    """Short hashes of the config and of the transforms' own text: they tell one run's meaning from another's."""
+    code = [_code(s, pipeline.base) for s in pipeline.steps]
+    config = {f.name: _plain(getattr(pipeline, f.name)) for f in fields(pipeline) if f.name not in ("transforms", "base")}
+    return {"config": _hash(config), "transforms": _hash(code)}
+
+
+def _hash(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True, default=repr).encode(), digest_size=8).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        body = {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.name != "base"}
+        return {"type": getattr(value, "type", type(value).__name__), **body}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, str | int | float | bool | None):
+        return repr(value) if isinstance(value, str) else value
+    return type(value).__name__
+
+
+def _code(step: Any, base: Path | None) -> Any:
+    reference = getattr(step, "python", None)
+    if callable(reference):
+        return _source_text(reference)
+    if isinstance(reference, str):
+        place = (base or Path()) / reference.rpartition(":")[0]
+        return [reference, place.read_text("utf-8") if place.is_file() else ""]
+    if step.sql_file is not None:
+        place = (base or Path()) / step.sql_file
+        return place.read_text("utf-8") if place.is_file() else step.sql_file
+    return step.sql
+
+
+def _source_text(function: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return getattr(function, "__qualname__", "")
