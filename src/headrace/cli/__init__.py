@@ -1,0 +1,74 @@
+"""The command. It is thin: it reads options, calls the engine, and prints what comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit: 0, an error's own code (2 config, 3 data, 4 unavailable, 5 conflict, 1 others),
+    130 when interrupted."""
+    given = list(sys.argv[1:] if args is None else args)
+    caught = _catch_signals()
+    try:
+        code = _run(given)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so do we
+        code = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        # DuckDB turns Ctrl-C into a RuntimeError: what counts is that the signal came.
+        if not caught:
+            raise
+        code = 0
+    if caught:
+        click.echo("interrupted: what was committed stays, the next run goes on from there", err=True)
+        sys.stdout.flush()
+        # Threads may still be in the middle of a run; a run may die at any instant, so this one does.
+        os._exit(128 + caught[0])
+    sys.exit(code)
+
+
+def _run(args: list[str]) -> int:
+    from headrace.cli.commands import cli
+
+    try:
+        code = cli.main(args=args, prog_name="headrace", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        if "--json" in args:
+            wrong: dict[str, Any] = {"type": "UsageError", "message": error.format_message(), "hint": "", "details": {}}
+            click.echo(json.dumps({"error": {**wrong, "exit_code": error.exit_code}}))
+        else:
+            error.show()
+        return error.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _catch_signals() -> list[int]:
+    """Ctrl-C and SIGTERM end the run by KeyboardInterrupt; the list says which came."""
+    caught: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+        caught.append(number)
+        raise KeyboardInterrupt
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, interrupt)
+    return caught

@@ -1,0 +1,122 @@
+"""What every command takes, and how a command's answer is printed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from headrace.errors import HeadraceError
+
+__all__ = ["Answer", "Common", "Duration", "common", "pipeline", "pipelines"]
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """The options of every command. `verbosity`: -1 quiet, 0, 1 verbose."""
+
+    json: bool
+    profile: str | None
+    set: tuple[str, ...]
+    log_format: str
+    verbosity: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a command says: a JSON document, and the same for people. `errors` go to stderr."""
+
+    document: Any
+    text: str = ""
+    exit_code: int = 0
+    errors: tuple[dict[str, Any], ...] = ()
+    failure: dict[str, Any] = field(default_factory=dict)
+
+
+class Duration(click.ParamType[float]):
+    """A duration: ``90``, ``90s``, ``10m``, ``1h``, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?\s*", str(value))
+        if found is None:
+            self.fail(f"{value!r} is no duration: write 90s, 10m or 1h", param, ctx)
+        return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+pipelines = click.argument("targets", metavar="PIPELINE...", nargs=-1, required=True, type=click.Path())
+pipeline = click.argument("target", metavar="PIPELINE", type=click.Path())
+
+_OPTIONS = (
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, and nothing else there."),
+    click.option("--profile", envvar="HEADRACE_PROFILE", help="The profile of headrace.json."),
+    click.option(
+        "--set", "set_", multiple=True, metavar="KEY.PATH=VALUE", help="Override a key; VALUE is JSON, else text."
+    ),
+    click.option(
+        "--log-format",
+        envvar="HEADRACE_LOG_FORMAT",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="How stderr is written; json: an object a line.",
+    ),
+    click.option("-v", "--verbose", is_flag=True, help="Say more; with the traceback of a bug."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+)
+
+
+def common(empty: dict[str, Any] | None = None) -> Callable[[Callable[..., Answer]], Callable[..., int]]:
+    """Give a command the common options, and print its Answer or its error.
+
+    `empty` is what the JSON document holds beside ``error`` when the command fails.
+    """
+
+    def decorate(command: Callable[..., Answer]) -> Callable[..., int]:
+        @functools.wraps(command)
+        def wrapped(
+            *, as_json: bool, profile: str | None, set_: tuple[str, ...], log_format: str, verbose: bool, quiet: bool, **rest: Any
+        ) -> int:
+            options = Common(
+                json=as_json, profile=profile, set=set_, log_format=log_format, verbosity=int(verbose) - int(quiet)
+            )
+            return _answered(lambda: command(options, **rest), options, empty or {})
+
+        made: Callable[..., int] = wrapped
+        for option in reversed(_OPTIONS):
+            made = option(made)
+        return made
+
+    return decorate
+
+
+def _answered(command: Callable[[], Answer], options: Common, empty: dict[str, Any]) -> int:
+    from headrace.cli import logs, output
+
+    logs.begin(options)
+    # With --json stdout belongs to the document: what a transform prints goes to stderr.
+    guard = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
+    try:
+        with guard:
+            answer = command()
+    except HeadraceError as error:
+        answer = Answer(document={**empty, "error": error.to_dict()}, exit_code=error.exit_code, errors=(error.to_dict(),))
+    except click.ClickException:
+        raise
+    except Exception as error:  # noqa: BLE001 - the last line of defence: its text may hold a cell's value
+        bug = output.bug(error, options)
+        answer = Answer(document={**empty, "error": bug}, exit_code=1, errors=(bug,))
+    output.show(answer, options)
+    return answer.exit_code

@@ -1,0 +1,92 @@
+"""Answers on stdout, errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from headrace.cli.options import Answer, Common
+
+__all__ = ["bug", "jsonable", "show", "table"]
+
+
+def show(answer: Answer, options: Common) -> None:
+    """Print the answer: the document with ``--json``, else its text; errors on stderr."""
+    if options.json:
+        click.echo(json.dumps(jsonable(answer.document), ensure_ascii=False, indent=2))
+    elif answer.text:
+        click.echo(answer.text)
+    for error in answer.errors:
+        _error(error, options)
+
+
+def _error(error: Mapping[str, Any], options: Common) -> None:
+    if options.log_format == "json":
+        from headrace.cli import logs
+
+        logs.error(error)
+        return
+    if options.json:
+        return  # it is in the document
+    click.echo(f"error: {error['message']}", err=True)
+    if error.get("hint"):
+        click.echo(f"hint: {error['hint']}", err=True)
+    if options.verbosity > 0 and (frames := error.get("details", {}).get("traceback")):
+        click.echo("".join(frames), err=True)
+
+
+def bug(error: Exception, options: Common) -> dict[str, Any]:
+    """An exception that headrace did not raise on purpose, as an error. Its text is not shown: it may hold a
+    cell's value."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f" at {last[0].filename}:{last[0].lineno}" if last else ""
+    return {
+        "type": type(error).__name__,
+        "message": f"this is a bug in headrace: {type(error).__name__}{where}",
+        "hint": "please report it" + ("" if options.verbosity > 0 else "; -v shows the traceback"),
+        "exit_code": 1,
+        "details": {"traceback": traceback.format_tb(error.__traceback__)} if options.verbosity > 0 else {},
+    }
+
+
+def jsonable(value: Any) -> Any:
+    """Plain JSON: what JSON has no word for becomes its text (NaN and infinities too)."""
+    match value:
+        case None | bool() | int() | str():
+            return str(value) if type(value) is not str and isinstance(value, str) else value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case Mapping():
+            return {str(key): jsonable(item) for key, item in value.items()}
+        case bytes():
+            return value.hex()
+        case _ if isinstance(value, Sequence | set | frozenset):
+            return [jsonable(item) for item in value]
+    return str(value)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, width: int | None = None) -> str:
+    """Rows as aligned columns; the last one is cut where the terminal ends."""
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    widths = [max([len(column), *(len(line[at]) for line in cells)]) for at, column in enumerate(columns)]
+    lines = [list(columns), *cells]
+    texts = ["  ".join(cell.ljust(widths[at]) for at, cell in enumerate(line)).rstrip() for line in lines]
+    return "\n".join(text if width is None or len(text) <= width else f"{text[: width - 1]}…" for text in texts)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(item) for item in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:,}"
+    return " ".join(str(value).split())

@@ -1,0 +1,66 @@
+"""Values that stand elsewhere: ``{"env": "NAME", "default": …}`` and ``{"file": "path"}``."""
+
+from __future__ import annotations
+
+import json
+import os
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from headrace.config.jsonc import Node, node_of
+from headrace.config.secret import Secret
+
+if TYPE_CHECKING:
+    from headrace.config.decode import Decoder
+
+__all__ = ["is_reference", "resolve"]
+
+
+def is_reference(node: Node, options: tuple[Any, ...]) -> bool:
+    """Whether an object stands for a value that is elsewhere.
+
+    Where a mapping is expected its keys are the user's own (a column may be called ``file``), so there it
+    never is one.
+    """
+    if not isinstance(node.value, dict) or not node.value:
+        return False
+    if any((typing.get_origin(option) or option) in (dict, Mapping) for option in options):
+        return False
+    return ("env" in node.value and node.value.keys() <= {"env", "default"}) or node.value.keys() == {"file"}
+
+
+def resolve(node: Node, options: tuple[Any, ...], path: str, decoder: Decoder) -> Any:
+    """The node that the reference stands for, or FAILED."""
+    kind = "env" if "env" in node.value else "file"
+    named = node.value[kind]
+    if not isinstance(named.value, str) or not named.value:
+        return decoder.note(f"{path}.{kind}", f"expected a text, found {named.kind}", "", named.place)
+    if kind == "env":
+        text = os.environ.get(named.value)
+        if text is None:
+            if "default" in node.value:
+                return node.value["default"]
+            message = f"the environment variable {named.value} is not set"
+            return decoder.note(path, message, 'set it, or give a "default" beside "env"', node.place)
+    else:
+        try:
+            text = (decoder.base / Path(named.value).expanduser()).read_text(encoding="utf-8")
+        except OSError as error:
+            message = f"the file {named.value} cannot be read ({error.strerror})"
+            return decoder.note(path, message, "paths start from the pipeline's folder", node.place)
+        except UnicodeDecodeError:
+            return decoder.note(path, f"the file {named.value} is not UTF-8 text", "", node.place)
+        text = text.removesuffix("\n").removesuffix("\r")
+    secret = Secret(text, {kind: named.value})
+    if _takes_text(options):
+        return Node(secret, node.place)
+    try:
+        return node_of(json.loads(text), node.place)
+    except ValueError:
+        return Node(secret, node.place)
+
+
+def _takes_text(options: tuple[Any, ...]) -> bool:
+    return any(option in (str, Path, Any) or typing.get_origin(option) is Literal for option in options)

@@ -1,0 +1,191 @@
+"""A project: pipelines in the order that follows from what each writes and reads, side by side where none does.
+
+An edge runs from a pipeline to those that must have run before it: the ones it names in ``after``, those whose
+table it reads (a `table` source), and those that write a table or files which one of its sources reads.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import ConfigError
+
+if TYPE_CHECKING:
+    from headrace.pipeline import Pipeline
+    from headrace.report import RunReport
+
+__all__ = ["Project"]
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Project:
+    """Pipelines and, by name, those that must have run before each."""
+
+    pipelines: Sequence[Pipeline]
+    before: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(pipelines: Iterable[Pipeline]) -> Project:
+        """The project of these pipelines, in an order that can be run. A name in ``after`` that is not among
+        them is taken to have run already. Raises ConfigError that names a cycle."""
+        given = list(pipelines)
+        before = {one.name: frozenset(_before(one, given)) for one in given}
+        return Project(_ordered(given, before), before)
+
+    def run(self, run: Callable[[Pipeline], RunReport]) -> list[RunReport]:
+        """Run all of them; reports in the project's order.
+
+        `run` gives a report for a failure too. What depends on a failed or skipped pipeline is skipped; the
+        others go on. At most as many run at once as there are processors; two that use one DuckDB file (one
+        writer, one configuration in a process) or one folder do not.
+        """
+        if len(self.pipelines) == 1:
+            return [run(self.pipelines[0])]  # in this thread: Ctrl-C reaches it
+        reports: dict[str, RunReport] = {}
+        running: dict[Future[RunReport], Pipeline] = {}
+        waiting = list(self.pipelines)
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="headrace") as pool:
+            while waiting or running:
+                waiting = self._skip(waiting, reports)
+                for pipeline in self._ready(waiting, reports, running.values()):
+                    running[pool.submit(run, pipeline)] = pipeline
+                    waiting.remove(pipeline)
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    reports[running.pop(future).name] = future.result()
+        return [reports[pipeline.name] for pipeline in self.pipelines]
+
+    def _skip(self, waiting: Sequence[Pipeline], reports: dict[str, RunReport]) -> list[Pipeline]:
+        """Report those that cannot run any more; gives the others. `waiting` is in order, so one pass will do."""
+        from headrace.report import RunReport
+
+        left = []
+        for pipeline in waiting:
+            bad = [name for name in self.before[pipeline.name] if name in reports and not _fine(reports[name])]
+            if bad:
+                because = f"{min(bad)} {reports[min(bad)].status}"
+                reports[pipeline.name] = RunReport.skipped(pipeline.name, because=because)
+            else:
+                left.append(pipeline)
+        return left
+
+    def _ready(
+        self, waiting: Sequence[Pipeline], reports: Mapping[str, RunReport], running: Iterable[Pipeline]
+    ) -> list[Pipeline]:
+        taken = {place for pipeline in running for place in _exclusive(pipeline)}
+        ready = []
+        for pipeline in waiting:
+            places = _exclusive(pipeline)
+            if self.before[pipeline.name] <= reports.keys() and not places & taken:
+                ready.append(pipeline)
+                taken |= places
+        return ready
+
+
+def _fine(report: RunReport) -> bool:
+    return report.status in ("loaded", "nothing_new")
+
+
+def _ordered(pipelines: Sequence[Pipeline], before: Mapping[str, frozenset[str]]) -> list[Pipeline]:
+    """Each after those it depends on, else as given."""
+    ordered: list[Pipeline] = []
+    done: set[str] = set()
+    left = list(pipelines)
+    while left:
+        ready = next((one for one in left if before[one.name] <= done), None)
+        if ready is None:
+            cycle = _cycle(left[0].name, before, done)
+            raise ConfigError(
+                f"the pipelines depend on each other in a circle: {' -> '.join(cycle)}",
+                hint="an arrow reads: needs what the next one writes; take one of them away",
+                details={"cycle": cycle},
+            )
+        ordered.append(ready)
+        done.add(ready.name)
+        left.remove(ready)
+    return ordered
+
+
+def _cycle(name: str, before: Mapping[str, frozenset[str]], done: set[str]) -> list[str]:
+    seen: list[str] = []
+    while name not in seen:
+        seen.append(name)
+        name = min(before[name] - done)
+    return [*seen[seen.index(name) :], name]
+
+
+def _before(pipeline: Pipeline, others: Sequence[Pipeline]) -> set[str]:
+    found = {name for name in pipeline.after if any(other.name == name for other in others)}
+    for source in pipeline.named_sources.values():
+        found |= {other.name for other in others if _reads(source, other)}
+    itself = getattr(pipeline.source, "of", None) == pipeline.name or pipeline.name in pipeline.after
+    return found if itself else found - {pipeline.name}  # a table may be read to be written: a query on the target
+
+
+def _reads(source: Any, writer: Pipeline) -> bool:
+    """Whether the source reads what the pipeline writes."""
+    if (of := getattr(source, "of", None)) is not None:
+        return bool(of == writer.name)
+    kind, target = _kind(source), _kind(writer.destination)
+    if kind == "duckdb" and target == "duckdb":
+        same = _path(source) == _path(writer.destination)
+        return same and _names_table(source, str(writer.destination.table))  # type: ignore[attr-defined]
+    if kind == "files" and target in ("parquet", "file"):
+        place = _path(writer.destination)
+        return place is not None and any(_meets(pattern, place, target) for pattern in _patterns(source))
+    return False
+
+
+def _names_table(source: Any, table: str) -> bool:
+    bare = table.removeprefix("main.").lower()
+    if (own := getattr(source, "table", None)) is not None:
+        return str(own).removeprefix("main.").lower() == bare
+    query = str(getattr(source, "query", None) or "")
+    return re.search(rf"(?<![\w]){re.escape(bare)}(?![\w])", query.lower()) is not None
+
+
+def _kind(system: Any) -> str:
+    return str(getattr(system, "type", ""))
+
+
+def _path(system: Any) -> Path | None:
+    path = getattr(system, "path", None)
+    return Path(os.path.abspath((getattr(system, "base", None) or Path()) / path)) if path else None
+
+
+def _patterns(source: Any) -> list[Path]:
+    paths = [source.path] if isinstance(source.path, str) else list(source.path)
+    base = getattr(source, "base", None) or Path()
+    return [Path(os.path.abspath(base / path)) for path in paths]
+
+
+def _meets(pattern: Path, place: Path, kind: str) -> bool:
+    """Whether the pattern can name the file at `place`, or one under it (`kind` parquet: a folder)."""
+    return _segments_meet(pattern.parts, place.parts, open_end=kind == "parquet")
+
+
+def _segments_meet(pattern: Sequence[str], place: Sequence[str], *, open_end: bool) -> bool:
+    if not place:
+        return open_end or not pattern
+    if not pattern:
+        return True  # the pattern is a folder above
+    if pattern[0] == "**":
+        rest = _segments_meet(pattern[1:], place, open_end=open_end)
+        return rest or _segments_meet(pattern, place[1:], open_end=open_end)
+    return fnmatchcase(place[0], pattern[0]) and _segments_meet(pattern[1:], place[1:], open_end=open_end)
+
+
+def _exclusive(pipeline: Pipeline) -> set[Path]:
+    """The places that only one run of this process may use at a time."""
+    systems = (pipeline.destination, *pipeline.named_sources.values())
+    places = [_path(one) for one in systems if _kind(one) == "duckdb" or one is pipeline.destination]
+    return {place for place in places if place is not None}
