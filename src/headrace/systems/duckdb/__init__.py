@@ -1,0 +1,116 @@
+"""DuckDB files, both ways: `DuckDBDestination` and `DuckDBSource`.
+
+The ledger is in the same file as the table and is written in the same transaction: see `ledger`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from headrace.flow import Commit, Receipt, Snapshot
+    from headrace.protocols import Holder
+    from headrace.systems.duckdb.ledger import Key
+    from headrace.systems.duckdb.tables import Table
+
+__all__ = ["DuckDBDestination"]
+
+_WRITES = ("append", "replace", "partitions", "merge", "history", "recompute")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuckDBDestination:
+    """A table of a DuckDB file. The file is made by the first commit.
+
+    `table` is ``table`` or ``schema.table``. `adopt` takes over a table that headrace did not make, or that
+    another pipeline writes too. `base` is the folder that a relative `path` is relative to.
+    """
+
+    type: ClassVar[str] = "duckdb"
+    path: str
+    table: str
+    adopt: bool = False
+    base: Path | None = field(default=None, repr=False)
+
+    def inspect(self, pipeline: str) -> Snapshot:
+        """What the table holds now. Raises ConfigError, UnavailableError, RejectedError."""
+        from headrace.systems.duckdb.snapshot import inspect
+
+        return inspect(self._file, self._key(pipeline), self._table)
+
+    def apply(self, commit: Commit) -> Receipt:
+        """Apply the commit in one transaction, with the ledger. See `headrace.protocols.Destination.apply`."""
+        from headrace.systems.duckdb.apply import apply
+
+        return apply(self._file, self._key(commit.pipeline), commit, adopt=self.adopt)
+
+    def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
+        """Hold the pipeline's target for one run, by a lock file beside the database."""
+        from headrace.guard import hold
+
+        return hold(self._file.with_name(f"{self._file.name}.{pipeline}.lock"), pipeline, holder)
+
+    def supports(self, write: str) -> str | None:
+        """All writes are possible."""
+        return None if write in _WRITES else f"DuckDB knows {', '.join(_WRITES)}"
+
+    def record(self, run: Mapping[str, Any]) -> None:
+        """Keep a run; `run` has its ``pipeline``. Nothing is made where there is no folder."""
+        from datetime import UTC, datetime
+
+        from headrace.systems.duckdb import ledger
+        from headrace.systems.duckdb.connection import writing
+
+        if not self._file.parent.is_dir():
+            return
+        with writing(self._file) as connection:
+            connection.execute("BEGIN")
+            ledger.ensure(connection)
+            ledger.record(connection, self._key(str(run["pipeline"])), run, datetime.now(UTC))
+            connection.execute("COMMIT")
+
+    def history(self, pipeline: str) -> Sequence[Mapping[str, Any]]:
+        """Commits and runs of the pipeline, newest first."""
+        from headrace.systems.duckdb import ledger
+        from headrace.systems.duckdb.connection import reading
+
+        if not self._file.exists():
+            return []
+        with reading(self._file) as connection:
+            return ledger.history(connection, self._key(pipeline)) if ledger.exists(connection) else []
+
+    def rejects(self, pipeline: str) -> pl.DataFrame:
+        """The rows now in quarantine, with the columns of `schema.REJECTS`."""
+        import polars as pl
+
+        from headrace.schema import REJECTS
+        from headrace.systems.duckdb import ledger, quarantine
+        from headrace.systems.duckdb.connection import reading
+
+        empty = pl.DataFrame(schema=REJECTS.polars())
+        if not self._file.exists():
+            return empty
+        with reading(self._file) as connection:
+            found = ledger.exists(connection)
+            return quarantine.frame(connection, self._key(pipeline)) if found else empty
+
+    @property
+    def _file(self) -> Path:
+        return (self.base or Path()) / self.path
+
+    @property
+    def _table(self) -> Table:
+        from headrace.systems.duckdb.tables import Table
+
+        return Table.of(self.table)
+
+    def _key(self, pipeline: str) -> Key:
+        from headrace.systems.duckdb.ledger import Key
+
+        return Key(pipeline, self._table.key)

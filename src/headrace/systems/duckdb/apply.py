@@ -1,0 +1,94 @@
+"""Apply a commit: one connection, one transaction, rows and ledger together or not at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from headrace.errors import ConflictError
+from headrace.flow import Receipt
+from headrace.systems.duckdb import ledger, quarantine
+from headrace.systems.duckdb.connection import writing
+from headrace.systems.duckdb.history import history
+from headrace.systems.duckdb.loading import Load, append, partitions, recompute, replace
+from headrace.systems.duckdb.merging import merge
+from headrace.systems.duckdb.tables import prepare
+from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from duckdb import DuckDBPyConnection
+
+    from headrace.flow import Commit
+
+__all__ = ["apply"]
+
+
+def apply(path: Path, key: ledger.Key, commit: Commit, *, adopt: bool) -> Receipt:
+    """See `headrace.protocols.Destination.apply`."""
+    with writing(path) as connection:
+        connection.execute("BEGIN")
+        try:
+            receipt = _apply(connection, key, commit, adopt=adopt)
+            connection.execute("COMMIT")
+        except BaseException:
+            _roll_back(connection)
+            raise
+    return receipt
+
+
+def _roll_back(connection: DuckDBPyConnection) -> None:
+    """After an error nothing may be kept; the error that led here is the one to be heard."""
+    import duckdb
+
+    try:
+        connection.execute("ROLLBACK")
+    except (duckdb.Error, RuntimeError):  # no transaction is left, which is as good
+        return
+
+
+def _apply(connection: DuckDBPyConnection, key: ledger.Key, commit: Commit, *, adopt: bool) -> Receipt:
+    ledger.ensure(connection)
+    if (known := ledger.receipt(connection, commit.id)) is not None:
+        return known
+    head = key.head(connection)
+    if head.number != commit.expected:
+        raise ConflictError(
+            f"pipeline {key.pipeline!r}: the target is at commit {head.number}, this run began at {commit.expected}",
+            hint="another run has moved it; run again",
+            details={"number": head.number, "expected": commit.expected},
+        )
+    at = datetime.now(UTC)
+    keyed = quarantine.has_keys(connection, key)
+    loads = []
+    for index, change in enumerate(commit.changes):
+        columns = prepare(connection, change, key, adopt=adopt)
+        loads.append(Load(connection, change, columns, index, keep_stage=keyed))
+        _write(loads[-1], at)
+    seal = commit.seal()
+    counts: Counter[str] = Counter()
+    for load in loads:
+        counts.update(load.counts)
+    counts["rejected"] = quarantine.update(connection, key, seal.rejects, loads, number=head.number + 1, at=at)
+    for load in loads:
+        load.clear()
+    key.remember(connection, commit, seal, head=head, at=at, counts=counts)
+    return Receipt(id=commit.id, number=head.number + 1, counts=dict(counts), record=dict(seal.record))
+
+
+def _write(load: Load, at: datetime) -> None:
+    match load.change.write:
+        case Append():
+            append(load)
+        case Replace() as write:
+            replace(load, write)
+        case Partitions() as write:
+            partitions(load, write)
+        case Merge() as write:
+            merge(load, write)
+        case History() as write:
+            history(load, write, at)
+        case Recompute() as write:
+            recompute(load, write)

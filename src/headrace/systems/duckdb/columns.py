@@ -1,0 +1,264 @@
+"""Columns: the logical types of headrace, the types DuckDB holds them in, and what Arrow carries between.
+
+Three types for one column. The *logical* one is in the ledger. The *physical* one holds every value of it
+exactly (a duration is its BIGINT, an enum its text). The *carried* one is what both Polars and DuckDB can put
+into an Arrow stream (a HUGEINT goes as text).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from headrace.errors import ConfigError, SchemaError
+from headrace.schema import Field, Schema, Type, widens
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["Column", "carried", "carry", "check_fits", "described", "logical", "physical", "quoted", "restore"]
+
+_PHYSICAL = {
+    "int8": "TINYINT",
+    "int16": "SMALLINT",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "int128": "HUGEINT",
+    "uint8": "UTINYINT",
+    "uint16": "USMALLINT",
+    "uint32": "UINTEGER",
+    "uint64": "UBIGINT",
+    "float32": "FLOAT",
+    "float64": "DOUBLE",
+    "bool": "BOOLEAN",
+    "string": "VARCHAR",
+    "binary": "BLOB",
+    "date": "DATE",
+    "time": "TIME_NS",
+    "json": "JSON",
+    "categorical": "VARCHAR",
+    "enum": "VARCHAR",
+    "null": "VARCHAR",  # all NULL: any type can be made of it later
+    "duration": "BIGINT",
+}
+_TEXT = ("string", "categorical", "enum", "json")
+_CARRIED_AS_TEXT = ("int128", "json", "null", "categorical", "enum")
+
+
+def quoted(name: str) -> str:
+    """An identifier for SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def physical(type: Type) -> str:
+    """The DuckDB type that holds every value of `type` exactly. Raises SchemaError where there is none."""
+    match type.name, type.args:
+        case "decimal", (precision, scale):
+            return f"DECIMAL({precision},{scale})"
+        case "datetime", (unit, None):
+            return {"ms": "TIMESTAMP_MS", "us": "TIMESTAMP", "ns": "TIMESTAMP_NS"}[unit]
+        case "datetime", (unit, _):
+            return "TIMESTAMPTZ_NS" if unit == "ns" else "TIMESTAMPTZ"
+        case "list", (inner,):
+            return f"{physical(inner)}[]"
+        case "array", (inner, width) if width > 0:
+            return f"{physical(inner)}[{width}]"
+        case "struct", fields if fields:
+            return "STRUCT(" + ", ".join(f"{quoted(n)} {physical(t)}" for n, t in fields) + ")"
+    if type.name not in _PHYSICAL:
+        raise SchemaError(f"DuckDB cannot hold {type}", hint="drop the column in a transform, or make it text")
+    return _PHYSICAL[type.name]
+
+
+def carried(type: Type) -> Type:
+    """The type in which values of `type` cross between Polars and DuckDB."""
+    match type.name, type.args:
+        case "duration", _:
+            return Type("int64")
+        case "list", (inner,):
+            return Type("list", (carried(inner),))
+        case "array", (inner, width):
+            return Type("array", (carried(inner), width))
+        case "struct", fields:
+            return Type("struct", tuple((n, carried(t)) for n, t in fields))
+    return Type("string") if type.name in _CARRIED_AS_TEXT else type
+
+
+def carry(schema: Mapping[str, pl.DataType]) -> list[pl.Expr]:
+    """The columns of a frame of this schema, as DuckDB can take them."""
+    exprs = []
+    for field in Schema.of_polars(schema):
+        goes = carried(field.type)
+        column = pl.col(field.name)
+        exprs.append(column if goes == field.type else column.cast(goes.polars()))
+    return exprs
+
+
+def restore(schema: Schema) -> list[pl.Expr]:
+    """The logical columns, from what DuckDB sent (see `Column.sent`)."""
+    return [pl.col(f.name).cast(f.type.polars()) for f in schema]
+
+
+def check_fits(rows: Schema, table: Schema) -> None:
+    """Raises SchemaError unless every column of `rows` goes into the table exactly."""
+    for field in rows:
+        if field.name not in table or not _fits(field.type, table[field.name]):
+            holds = f"the table holds {table[field.name]}" if field.name in table else "the table does not have it"
+            raise SchemaError(f"column {field.name!r} is {field.type}, {holds}", hint="cast it in a transform")
+
+
+def _fits(rows: Type, table: Type) -> bool:
+    if widens(rows, table) or (rows.name in _TEXT and table.name in _TEXT):
+        return True
+    if rows.name != table.name:
+        return False
+    match rows.name, rows.args, table.args:
+        case "list", (mine,), (its,):
+            return _fits(mine, its)
+        case "array", (mine, width), (its, its_width):
+            return width == its_width and _fits(mine, its)
+        case "struct", fields, its_fields:
+            return [n for n, _ in fields] == [n for n, _ in its_fields] and all(
+                _fits(a, b) for (_, a), (_, b) in zip(fields, its_fields, strict=True)
+            )
+    return False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table or query as DuckDB has it: name, DuckDB's type, the logical type, and whether a
+    value of the logical type may be more than DuckDB's type can hold (TIME for nanoseconds)."""
+
+    name: str
+    held: str
+    type: Type
+
+    @property
+    def exact(self) -> bool:
+        """Whether the held type is the one headrace would choose."""
+        return physical(self.type) == self.held
+
+    def sent(self) -> str:
+        """SQL that sends the column as its carried type."""
+        name = quoted(self.name)
+        goes = physical(carried(self.type))
+        if self.held.startswith("MAP("):
+            return f"CASE WHEN {name} IS NOT NULL THEN CAST(map_entries({name}) AS {goes}) END AS {name}"
+        return name if goes == self.held else f"CAST({name} AS {goes}) AS {name}"
+
+    def taken(self, source: str) -> str:
+        """SQL that makes the column's value from `source`, an expression of the carried type."""
+        cast = f"CAST({source} AS {self.held})"
+        if self.exact or self.held == "UUID":
+            return cast
+        goes = physical(carried(self.type))
+        back = f"CAST({cast} AS {goes})"
+        message = f"column {self.name} cannot hold a value exactly".replace("'", "")
+        return f"CASE WHEN {back} IS NOT DISTINCT FROM CAST({source} AS {goes}) THEN {cast} ELSE error('{message}') END"
+
+
+def described(connection: DuckDBPyConnection, query: str) -> tuple[Column, ...]:
+    """The columns of a query, with logical types of their own.
+
+    Raises ConfigError for a query that does not bind, SchemaError that names a column no type can carry.
+    """
+    relation = connection.sql(query)
+    if relation is None:
+        raise ConfigError("the query gives no rows", hint="write one SELECT")
+    try:
+        return tuple(
+            Column(name, _spelled(held), _logical_column(name, held))
+            for name, held in zip(relation.columns, relation.types, strict=True)
+        )
+    finally:
+        del relation
+
+
+def _logical_column(name: str, held: Any) -> Type:
+    try:
+        return _logical(held)
+    except SchemaError as error:
+        raise SchemaError(f"column {name!r}: {error.message}", hint=error.hint) from None
+
+
+_LOGICAL = {
+    "boolean": Type("bool"),
+    "tinyint": Type("int8"),
+    "smallint": Type("int16"),
+    "integer": Type("int32"),
+    "bigint": Type("int64"),
+    "hugeint": Type("int128"),
+    "utinyint": Type("uint8"),
+    "usmallint": Type("uint16"),
+    "uinteger": Type("uint32"),
+    "ubigint": Type("uint64"),
+    "float": Type("float32"),
+    "double": Type("float64"),
+    "varchar": Type("string"),
+    "blob": Type("binary"),
+    "date": Type("date"),
+    "time": Type("time"),
+    "time_ns": Type("time"),
+    "timestamp_s": Type("datetime", ("ms", None)),
+    "timestamp_ms": Type("datetime", ("ms", None)),
+    "timestamp": Type("datetime", ("us", None)),
+    "timestamp_ns": Type("datetime", ("ns", None)),
+    "timestamp with time zone": Type("datetime", ("us", "UTC")),
+    "timestamptz_ns": Type("datetime", ("ns", "UTC")),
+    "null": Type("null"),
+}
+_AS_TEXT = ("uhugeint", "interval", "bit", "uuid", "time with time zone", "bignum")
+"""Exact as DuckDB's own text, and as nothing else that Polars has."""
+
+
+def _logical(held: Any, *, nested: bool = False) -> Type:
+    if str(held) == "JSON":
+        return Type("json")
+    if held.id in _LOGICAL:
+        return _LOGICAL[held.id]
+    match held.id:
+        case "decimal":
+            (_, precision), (_, scale) = held.children
+            return Type("decimal", (int(precision), int(scale)))
+        case "enum":
+            ((_, values),) = held.children
+            return Type("enum", tuple(values))
+        case "list":
+            ((_, inner),) = held.children
+            return Type("list", (_logical(inner, nested=True),))
+        case "array":
+            (_, inner), (_, width) = held.children
+            return Type("array", (_logical(inner, nested=True), int(width)))
+        case "struct":
+            return Type("struct", tuple((n, _logical(t, nested=True)) for n, t in held.children))
+        case "map" if not nested:
+            (_, key), (_, value) = held.children
+            entry = (("key", _logical(key, nested=True)), ("value", _logical(value, nested=True)))
+            return Type("list", (Type("struct", entry),))
+    if held.id in _AS_TEXT:
+        return Type("string")
+    raise SchemaError(f"DuckDB's type {held.id.upper()} cannot be carried exactly here", hint="cast it in a query")
+
+
+def _spelled(held: Any) -> str:
+    """DuckDB's type as `physical` spells it, so that the two compare."""
+    match held.id:
+        case "list":
+            ((_, inner),) = held.children
+            return f"{_spelled(inner)}[]"
+        case "array":
+            (_, inner), (_, width) = held.children
+            return f"{_spelled(inner)}[{int(width)}]"
+        case "struct":
+            return "STRUCT(" + ", ".join(f"{quoted(n)} {_spelled(t)}" for n, t in held.children) + ")"
+        case "timestamp with time zone":
+            return "TIMESTAMPTZ"
+    return str(held)
+
+
+def logical(columns: tuple[Column, ...]) -> Schema:
+    """The logical schema of these columns."""
+    return Schema(tuple(Field(c.name, c.type) for c in columns))

@@ -1,0 +1,158 @@
+"""DuckDB files opened for as long as they are needed, by several threads of this process at once.
+
+DuckDB lets one process in. Within it, all connections to a file share one instance, which is either read-only
+or not: so this module counts who uses an instance, and a writer waits until the read-only one is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from headrace.errors import ConfigError, UnavailableError
+from headrace.systems.duckdb.errors import translated
+
+__all__ = ["MEMORY_LIMIT_MB", "reading", "writing"]
+
+MEMORY_LIMIT_MB = 400
+_WAIT_SECONDS = 60.0
+_BORN_BYTES = 12_288  # three header blocks: DuckDB writes and syncs them before anything else
+
+
+@dataclass
+class _Instance:
+    connection: duckdb.DuckDBPyConnection
+    writable: bool
+    users: int = 0
+
+
+_instances: dict[str, _Instance] = {}
+_writers: dict[str, threading.Lock] = {}
+_gate = threading.Condition()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that reads. Nothing is created or changed.
+
+    Raises ConfigError (no such file, not DuckDB's), UnavailableError (another process is writing).
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such file", hint="check the path")
+    with translated(str(path)), _using(os.path.realpath(path), writable=False) as connection:
+        connection.execute("BEGIN")  # all that is read is of one snapshot
+        yield connection
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that writes; the only one of this process. The file is made if it is not there.
+
+    Raises as `reading`, RejectedError (rights, a full disk).
+    """
+    real = os.path.realpath(path)
+    with _gate:
+        lock = _writers.setdefault(real, threading.Lock())
+    with lock, translated(str(path)), _using(real, writable=True) as connection:
+        yield connection
+
+
+@contextmanager
+def _using(real: str, *, writable: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    with _gate:
+        instance = _join(real, writable=writable)
+        instance.users += 1
+    try:
+        connection = instance.connection.cursor()
+        try:
+            _session(connection)
+            yield connection
+        finally:
+            connection.close()
+    finally:
+        with _gate:
+            instance.users -= 1
+            if not instance.users:
+                if _instances.get(real) is instance:
+                    del _instances[real]
+                instance.connection.close()
+            _gate.notify_all()
+
+
+def _join(real: str, *, writable: bool) -> _Instance:
+    """The instance of the file, opened now unless somebody has it open. The gate is held."""
+    gone = _gate.wait_for(
+        lambda: not (writable and real in _instances and not _instances[real].writable), timeout=_WAIT_SECONDS
+    )
+    if not gone:
+        raise UnavailableError(
+            f"{real}: a read of this file in this process has not ended", hint="drain or drop its frame, run again"
+        )
+    if (found := _instances.get(real)) is not None:
+        return found
+    _instances[real] = _Instance(_open(real, writable=writable), writable)
+    return _instances[real]
+
+
+def _open(real: str, *, writable: bool) -> duckdb.DuckDBPyConnection:
+    if writable:
+        _clear_unborn(real)
+        connection = duckdb.connect(real)
+        # whoever has the file open alone has its spill folder alone: what is there, a killed run left
+        shutil.rmtree(f"{real}.tmp", ignore_errors=True)
+    else:
+        try:
+            connection = duckdb.connect(real, read_only=True)
+        except duckdb.ConnectionException:  # the user has it open for writing in this process
+            connection = duckdb.connect(real)
+    try:
+        threads = max(1, min(_processors(), _quota(), 4))
+        connection.execute(f"SET GLOBAL memory_limit = '{MEMORY_LIMIT_MB}MB'")
+        connection.execute(f"SET GLOBAL threads = {threads}")
+        connection.execute("SET GLOBAL autoinstall_known_extensions = false")
+        connection.execute("SET GLOBAL autoload_known_extensions = false")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _session(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET python_enable_replacements = false")  # a name is a table, never a Python variable
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _quota() -> int:
+    """Whole processors that the cgroup grants; many where it sets no limit."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return 1024 if quota == "max" else max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        return 1024
+
+
+def _clear_unborn(real: str) -> None:
+    """Remove a file whose maker died before the file was a database; DuckDB would refuse it for ever."""
+    try:
+        import fcntl
+
+        if not os.path.isfile(real) or (size := os.path.getsize(real)) >= _BORN_BYTES:
+            return
+        with open(real, "rb+") as file:
+            if size and file.read(12)[8:] != b"DUCK":
+                return  # somebody's own small file
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # DuckDB holds this lock while it makes the file
+            os.unlink(real)
+    except (OSError, ImportError):
+        return

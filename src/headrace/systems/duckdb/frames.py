@@ -1,0 +1,64 @@
+"""Rows of a DuckDB file as lazy frames that can be collected again and again, and batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from headrace.stream import scan_generator
+from headrace.systems.duckdb.columns import Column, logical, quoted, restore
+from headrace.systems.duckdb.connection import reading
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["BATCH_ROWS", "batches", "scan"]
+
+BATCH_ROWS = 100_000
+
+
+def batches(
+    connection: DuckDBPyConnection, query: str, columns: Sequence[Column], values: Sequence[Any] = ()
+) -> Iterator[pl.DataFrame]:
+    """The rows of `query` (a table expression that has `columns`), in their logical types."""
+    sent = ", ".join(c.sent() for c in columns)
+    exprs = restore(logical(tuple(columns)))
+    reader = connection.sql(f"SELECT {sent} FROM ({query})", params=list(values)).to_arrow_reader(BATCH_ROWS)
+    try:
+        for batch in reader:
+            yield pl.DataFrame(batch).select(exprs)
+    finally:
+        reader.close()
+
+
+def scan(
+    path: Path, query: Callable[[DuckDBPyConnection], tuple[str, tuple[Column, ...]]], columns: tuple[Column, ...]
+) -> pl.LazyFrame:
+    """The rows of a query, lazily: the file is opened anew, for one snapshot, whenever the frame is collected.
+
+    `query` gives the SQL and its columns as they are when it is opened. Only the columns that are asked for
+    are read; the predicate is applied here.
+    """
+
+    def generate(
+        wanted: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        needed = set(wanted if wanted is not None else [c.name for c in columns])
+        needed |= set(predicate.meta.root_names()) if predicate is not None else set()
+        with reading(path) as connection:
+            sql, now = query(connection)
+            picked = [c for c in now if c.name in needed] or list(now[:1])
+            left = n_rows
+            for batch in batches(connection, sql, picked):
+                rows = batch if predicate is None else batch.filter(predicate)
+                rows = rows if wanted is None else rows.select(wanted)
+                rows = rows if left is None else rows.head(left)
+                yield rows
+                if left is not None and (left := left - rows.height) <= 0:
+                    return
+
+    return scan_generator(generate, logical(columns).polars())

@@ -1,0 +1,243 @@
+"""The ledger: what has been loaded, in tables of the schema ``_headrace`` in the very file it speaks of.
+
+The key is the pipeline and the target table. Everything here runs inside a transaction of the caller.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import ConfigError
+from headrace.flow import Commit, FileStamp, Receipt, Seal
+from headrace.schema import REJECTS, Schema
+from headrace.systems.duckdb.columns import physical, quoted
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["VERSION", "Head", "Key", "Owned"]
+
+VERSION = 1
+_REJECT_COLUMNS = ", ".join(f"{quoted(f.name)} {physical(f.type)}" for f in REJECTS)
+_TABLES = f"""
+CREATE SCHEMA IF NOT EXISTS _headrace;
+CREATE TABLE IF NOT EXISTS _headrace.ledger (version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS _headrace.commits (
+    pipeline VARCHAR NOT NULL, target VARCHAR NOT NULL, number BIGINT NOT NULL, id VARCHAR NOT NULL,
+    run VARCHAR NOT NULL, committed_at TIMESTAMPTZ NOT NULL, write VARCHAR, positions JSON NOT NULL, identities JSON NOT NULL,
+    schemas JSON NOT NULL, counts JSON NOT NULL, record JSON NOT NULL);
+CREATE TABLE IF NOT EXISTS _headrace.tables (
+    name VARCHAR NOT NULL, pipeline VARCHAR NOT NULL, target VARCHAR NOT NULL, schema JSON NOT NULL,
+    added VARCHAR[] NOT NULL);
+CREATE TABLE IF NOT EXISTS _headrace.files (
+    pipeline VARCHAR NOT NULL, target VARCHAR NOT NULL, source VARCHAR NOT NULL, name VARCHAR NOT NULL,
+    size BIGINT NOT NULL, version VARCHAR NOT NULL, number BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS _headrace.rejects (
+    pipeline VARCHAR NOT NULL, target VARCHAR NOT NULL, number BIGINT NOT NULL, rejected_at TIMESTAMPTZ NOT NULL,
+    {_REJECT_COLUMNS});
+CREATE TABLE IF NOT EXISTS _headrace.runs (
+    pipeline VARCHAR NOT NULL, target VARCHAR NOT NULL, recorded_at TIMESTAMPTZ NOT NULL, run JSON NOT NULL);
+CREATE TABLE IF NOT EXISTS _headrace.tombstones (
+    name VARCHAR NOT NULL, keys VARCHAR[] NOT NULL, "values" VARCHAR[] NOT NULL,
+    latest_by VARCHAR[] NOT NULL, latest VARCHAR[] NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A table that headrace keeps: its logical schema, the pipelines that write it, and the columns that no
+    row brings because the write adds them (`History`)."""
+
+    schema: Schema
+    pipelines: tuple[str, ...]
+    added: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last commit of a key."""
+
+    number: int = 0
+    positions: Mapping[str, Any] = field(default_factory=dict)
+    identities: Mapping[str, Any] = field(default_factory=dict)
+    write: str | None = None
+
+
+@dataclass(frozen=True)
+class Key:
+    """Whose ledger: the pipeline, and the target as ``schema.table``."""
+
+    pipeline: str
+    target: str
+
+    @property
+    def values(self) -> list[str]:
+        """For ``pipeline = ? AND target = ?``."""
+        return [self.pipeline, self.target]
+
+    def head(self, connection: DuckDBPyConnection) -> Head:
+        """The last commit; number 0 where there is none."""
+        row = connection.execute(
+            "SELECT number, positions, identities, write FROM _headrace.commits"
+            " WHERE pipeline = ? AND target = ? ORDER BY number DESC LIMIT 1",
+            self.values,
+        ).fetchall()
+        if not row:
+            return Head()
+        number, positions, identities, write = row[0]
+        return Head(number, json.loads(positions), json.loads(identities), write)
+
+    def seen(self, connection: DuckDBPyConnection, source: str, names: Iterable[str] | None) -> Mapping[str, FileStamp]:
+        """The stamps under which the named files (None: all) were read."""
+        query = "SELECT name, size, version FROM _headrace.files WHERE pipeline = ? AND target = ? AND source = ?"
+        values: list[Any] = [*self.values, source]
+        if names is not None:
+            query += " AND name IN (SELECT unnest(?::VARCHAR[]))"
+            values.append(list(names))
+        rows = connection.execute(query, values).fetchall()
+        return {name: FileStamp(name=name, size=size, version=version) for name, size, version in rows}
+
+    def remember(  # noqa: PLR0913  # one row of the ledger, column by column
+        self,
+        connection: DuckDBPyConnection,
+        commit: Commit,
+        seal: Seal,
+        *,
+        head: Head,
+        at: datetime,
+        counts: Mapping[str, int],
+    ) -> None:
+        """Write the commit, and the files it has read."""
+        number = head.number + 1
+        write = commit.changes[0].write.type if commit.changes else head.write
+        schemas = {c.table: c.schema.to_json() for c in commit.changes}
+        connection.execute(
+            "INSERT INTO _headrace.commits VALUES (?, ?, ?, ?, ?, ?::VARCHAR::TIMESTAMPTZ, ?, ?, ?, ?, ?, ?)",
+            [
+                *self.values,
+                number,
+                commit.id,
+                commit.run,
+                at.isoformat(),
+                write,
+                json.dumps({**head.positions, **seal.positions}),
+                json.dumps({**head.identities, **seal.identities}),
+                json.dumps(schemas),
+                json.dumps(dict(counts)),
+                json.dumps(dict(seal.record)),
+            ],
+        )
+        self._remember_files(connection, seal, number)
+
+    def _remember_files(self, connection: DuckDBPyConnection, seal: Seal, number: int) -> None:
+        if seal.forget_files:
+            connection.execute("DELETE FROM _headrace.files WHERE pipeline = ? AND target = ?", self.values)
+        for source, stamps in seal.files.items():
+            if not stamps:
+                continue
+            names, sizes, versions = zip(*((s.name, s.size, s.version) for s in stamps), strict=True)
+            connection.execute(
+                "DELETE FROM _headrace.files WHERE pipeline = ? AND target = ? AND source = ?"
+                " AND name IN (SELECT unnest(?::VARCHAR[]))",
+                [*self.values, source, list(names)],
+            )
+            connection.execute(
+                "INSERT INTO _headrace.files SELECT ?, ?, ?, unnest(?::VARCHAR[]), unnest(?::BIGINT[]),"
+                " unnest(?::VARCHAR[]), ?",
+                [*self.values, source, list(names), list(sizes), list(versions), number],
+            )
+
+
+def exists(connection: DuckDBPyConnection) -> bool:
+    """Whether the file has a ledger. Raises ConfigError where a newer headrace has written it."""
+    found = connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = '_headrace'"
+        " AND table_name = 'ledger'"
+    ).fetchall()
+    if not found:
+        return False
+    ((version,),) = connection.execute("SELECT max(version) FROM _headrace.ledger").fetchall()
+    if version is not None and version > VERSION:
+        raise ConfigError(
+            f"the ledger in this file has version {version}, this headrace knows {VERSION}",
+            hint="install a newer headrace",
+        )
+    return version is not None
+
+
+def ensure(connection: DuckDBPyConnection) -> None:
+    """Make the ledger unless it is there."""
+    if not exists(connection):
+        for statement in _TABLES.split(";"):
+            if statement.strip():
+                connection.execute(statement)
+        connection.execute("INSERT INTO _headrace.ledger VALUES (?)", [VERSION])
+
+
+def receipt(connection: DuckDBPyConnection, id: str) -> Receipt | None:
+    """What was answered, or should have been, to the commit of this id."""
+    rows = connection.execute("SELECT number, counts, record FROM _headrace.commits WHERE id = ?", [id]).fetchall()
+    if not rows:
+        return None
+    number, counts, record = rows[0]
+    return Receipt(id=id, number=number, counts=json.loads(counts), record=json.loads(record), repeated=True)
+
+
+def owned(connection: DuckDBPyConnection, name: str) -> Owned | None:
+    """The table as the ledger knows it, None for one that headrace does not keep."""
+    rows = connection.execute("SELECT pipeline, schema, added FROM _headrace.tables WHERE name = ?", [name]).fetchall()
+    if not rows:
+        return None
+    return Owned(Schema.from_json(json.loads(rows[0][1])), tuple(row[0] for row in rows), tuple(rows[0][2]))
+
+
+def own(connection: DuckDBPyConnection, name: str, key: Key, schema: Schema, added: Sequence[str]) -> None:
+    """Keep the table's logical schema, and that this pipeline writes it."""
+    text = json.dumps(schema.to_json(), ensure_ascii=False)
+    known = owned(connection, name)
+    if known is not None and (known.schema, known.added) != (schema, tuple(added)):
+        connection.execute(
+            "UPDATE _headrace.tables SET schema = ?, added = ? WHERE name = ?", [text, list(added), name]
+        )
+    if known is None or key.pipeline not in known.pipelines:
+        connection.execute(
+            "INSERT INTO _headrace.tables VALUES (?, ?, ?, ?, ?)", [name, *key.values, text, list(added)]
+        )
+
+
+def record(connection: DuckDBPyConnection, key: Key, run: Mapping[str, Any], at: datetime) -> None:
+    """Keep a run."""
+    connection.execute(
+        "INSERT INTO _headrace.runs VALUES (?, ?, ?::VARCHAR::TIMESTAMPTZ, ?)",
+        [*key.values, at.isoformat(), json.dumps(dict(run))],
+    )
+
+
+def history(connection: DuckDBPyConnection, key: Key) -> Sequence[Mapping[str, Any]]:
+    """Commits and runs, newest first."""
+    commits = connection.execute(
+        "SELECT epoch_us(committed_at), number, id, run, write, positions, counts, record FROM _headrace.commits"
+        " WHERE pipeline = ? AND target = ?",
+        key.values,
+    ).fetchall()
+    runs = connection.execute(
+        "SELECT epoch_us(recorded_at), run FROM _headrace.runs WHERE pipeline = ? AND target = ?", key.values
+    ).fetchall()
+    entries: list[tuple[int, int, Mapping[str, Any]]] = []
+    for at, number, id, run, write, positions, counts, kept in commits:
+        entry = {"kind": "commit", "number": number, "id": id, "run": run, "at": _text(at), "write": write}
+        facts = {"positions": positions, "counts": counts, "record": kept}
+        entries.append((at, 0, entry | {k: json.loads(v) for k, v in facts.items()}))
+    entries += [(at, 1, {"at": _text(at), **json.loads(run), "kind": "run"}) for at, run in runs]
+    return [entry for _, _, entry in sorted(entries, key=lambda e: e[:2], reverse=True)]
+
+
+def _text(microseconds: int) -> str:
+    from datetime import UTC, datetime, timedelta
+
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).isoformat()

@@ -1,0 +1,229 @@
+"""The writes, carried out in SQL inside the commit's transaction.
+
+Rows come as an Arrow stream. What needs all of them before it can touch the target is staged in a temporary
+table, which spills; each staged row has an ordinal, so that "the last read" means something in a set.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from headrace.errors import ConfigError, DataError
+from headrace.schema import Schema
+from headrace.stream import FrameStream
+from headrace.systems.duckdb.columns import Column, carry, check_fits, quoted
+from headrace.systems.duckdb.tables import Table, columns_of, definitions
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from headrace.flow import ArrowStream, TableChange
+    from headrace.writes import Partitions, Recompute, Replace
+
+__all__ = ["ORDINAL", "Load", "append", "partitions", "recompute", "replace", "same"]
+
+ORDINAL = "_headrace_ordinal"
+_ROWS = "_headrace_rows"
+
+
+def same(left: str, right: str, names: Sequence[str], operator: str = "IS NOT DISTINCT FROM") -> str:
+    """SQL: the named columns of two tables are equal, column by column (with "=", NULLs never are)."""
+    return " AND ".join(f"{left}.{quoted(n)} {operator} {right}.{quoted(n)}" for n in names)
+
+
+@dataclass
+class Load:
+    """One table change (the `index`-th of its commit) on its way into its table, and what has been counted.
+
+    `keep_stage` asks for the rows to be left in the stage until `clear` (earlier rejects are compared with
+    them).
+    """
+
+    connection: DuckDBPyConnection
+    change: TableChange
+    columns: tuple[Column, ...]
+    index: int = 0
+    keep_stage: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
+    rows: Schema = Schema(())
+
+    @property
+    def table(self) -> Table:
+        return Table.of(self.change.table)
+
+    @property
+    def staged(self) -> str:
+        """The stage's name in SQL."""
+        return f"temp.main._headrace_stage_{self.index}"
+
+    @property
+    def good(self) -> str:
+        """The rows as they came, in SQL: all columns, or just the write's keys. Only with `keep_stage`."""
+        return f"temp.main._headrace_good_{self.index}" if hasattr(self.change.write, "keys") else self.staged
+
+    def run(self, sql: str, values: Sequence[object] = ()) -> int:
+        """Run a statement that changes rows; how many."""
+        found = self.connection.execute(sql, list(values)).fetchall()
+        return int(found[0][0]) if found else 0
+
+    def count(self, sql: str) -> int:
+        """Run a query that gives one number."""
+        return int(self.connection.execute(sql).fetchall()[0][0])
+
+    @contextmanager
+    def incoming(self, stream: Callable[[], ArrowStream], *, ordinal: bool = False) -> Iterator[tuple[str, Schema]]:
+        """The stream as a table for one statement: its SQL (columns by name, in the table's types), its schema.
+
+        The stream is opened anew for each scan. Raises SchemaError unless every column fits the table.
+        """
+        arriving = pl.scan_arrow_c_stream(stream()).collect_schema()
+        schema = Schema.of_polars(arriving)
+        held = {c.name: c for c in self.columns}
+        check_fits(schema, Schema(tuple(f for f in self.change.schema if f.name in held)))
+        exprs = carry(arriving)
+
+        def frame() -> pl.LazyFrame:
+            rows = pl.scan_arrow_c_stream(stream()).select(exprs)
+            return rows.with_row_index(ORDINAL) if ordinal else rows
+
+        taken = [f"{held[n].taken(quoted(n))} AS {quoted(n)}" for n in schema.names]
+        taken += [f"CAST({ORDINAL} AS BIGINT) AS {ORDINAL}"] if ordinal else []
+        feed = FrameStream(frame)
+        self.connection.register(_ROWS, feed)
+        try:
+            yield f"SELECT {', '.join(taken)} FROM {_ROWS}", schema
+        finally:
+            self.connection.unregister(_ROWS)
+
+    def stage(self) -> int:
+        """Put all rows into the stage; how many."""
+        with self.incoming(self.change.rows, ordinal=True) as (rows, self.rows):
+            self.run(f"CREATE TEMP TABLE {self.staged} AS {rows}")
+        self.counts["rows"] = self.count(f"SELECT count(*) FROM {self.staged}")
+        if self.keep_stage and self.good != self.staged:
+            keys = ", ".join(map(quoted, self.change.write.keys))
+            self.require(self.change.write.keys, "key")
+            self.run(f"CREATE TEMP TABLE {self.good} AS SELECT DISTINCT {keys} FROM {self.staged}")
+        return self.counts["rows"]
+
+    def clear(self) -> None:
+        """Drop the stage."""
+        self.run(f"DROP TABLE IF EXISTS {self.good}")
+        self.run(f"DROP TABLE IF EXISTS {self.staged}")
+
+    def insert_stage(self, where: str = "") -> int:
+        """Insert the staged rows, columns by name, in the order they were read unless that costs too much."""
+        order = f" ORDER BY {ORDINAL}" if self.counts["rows"] <= _SORTED_ROWS else ""
+        return self.run(
+            f"INSERT INTO {self.table.sql} BY NAME SELECT * EXCLUDE ({ORDINAL}) FROM {self.staged} AS r {where}{order}"
+        )
+
+    def insert(self, *, into: Table | None = None, where: str = "") -> int:
+        """Insert the rows as they come, columns by name; how many. `where` (a join or a WHERE) calls them ``r``.
+
+        They stay in the stage too, if that is to be kept.
+        """
+        target = (into or self.table).sql
+        if self.keep_stage:
+            self.stage()
+            return self.run(
+                f"INSERT INTO {target} BY NAME SELECT r.* EXCLUDE ({ORDINAL}) FROM {self.staged} AS r {where}"
+            )
+        with self.incoming(self.change.rows) as (rows, self.rows):
+            inserted = self.run(f"INSERT INTO {target} BY NAME SELECT r.* FROM ({rows}) AS r {where}")
+        self.counts["rows"] += inserted
+        return inserted
+
+    def require(self, names: Sequence[str], what: str) -> None:
+        """Raises ConfigError unless the rows have these columns."""
+        for name in names:
+            if name not in self.rows:
+                raise ConfigError(
+                    f"table {self.table}: {what} {name!r} is not a column of the rows",
+                    hint=f"the rows have {', '.join(self.rows.names)}",
+                )
+
+
+_SORTED_ROWS = 1_000_000
+"""Up to here rows keep their order in the table; beyond it a sort would cost more than it helps."""
+
+
+def append(load: Load) -> None:
+    """Add the rows."""
+    load.counts["inserted"] += load.insert()
+
+
+def replace(load: Load, write: Replace) -> None:
+    """Build the new table aside and swap; or empty and fill a table that carries constraints or indexes.
+
+    Raises DataError for no rows at all, unless `write.allow_empty`.
+    """
+    table = load.table
+    load.counts["deleted"] += load.count(f"SELECT count(*) FROM {table.sql}")
+    if _carries_more_than_rows(load):
+        load.run(f"DELETE FROM {table.sql}")
+        load.counts["inserted"] += load.insert()
+    else:
+        aside = Table(table.schema, f"_headrace_new_{table.name}")
+        load.run(f"CREATE TABLE {aside.sql} ({definitions(load.change.schema)})")
+        load.columns = columns_of(load.connection, aside, load.change.schema)
+        load.counts["inserted"] += load.insert(into=aside)
+        load.run(f"DROP TABLE {table.sql}")
+        load.run(f"ALTER TABLE {aside.sql} RENAME TO {quoted(table.name)}")
+    if not load.counts["inserted"] and not write.allow_empty:
+        raise DataError(
+            f"table {table}: there are no rows to replace it with",
+            hint='look at the source; say "allow_empty": true if an empty table is meant',
+        )
+
+
+def _carries_more_than_rows(load: Load) -> bool:
+    """Whether the table has constraints, defaults or indexes, which a swap would lose."""
+    table = load.table
+    where = "database_name = current_database() AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)"
+    found = load.connection.execute(
+        f"SELECT 1 FROM duckdb_constraints() WHERE {where} UNION ALL SELECT 1 FROM duckdb_indexes() WHERE {where}"
+        f" UNION ALL SELECT 1 FROM duckdb_columns() WHERE column_default IS NOT NULL AND {where}",
+        [table.schema, table.name] * 3,
+    ).fetchall()
+    return bool(found)
+
+
+def partitions(load: Load, write: Partitions) -> None:
+    """Replace the partitions that the rows touch. NULL is a partition like any other."""
+    load.stage()
+    load.require(write.by, "partition column")
+    by = ", ".join(map(quoted, write.by))
+    load.counts["deleted"] += load.run(
+        f"DELETE FROM {load.table.sql} AS t USING (SELECT DISTINCT {by} FROM {load.staged}) AS s WHERE {same('t', 's', write.by)}"
+    )
+    load.counts["inserted"] += load.insert_stage()
+
+
+def recompute(load: Load, write: Recompute) -> None:
+    """Replace the rows of the groups that the change names; without groups, of all of them (a full read)."""
+    table = load.table
+    if load.change.groups is None:
+        if not load.change.complete:
+            raise ConfigError(f"table {table}: recompute without its groups", hint="run with --full-refresh")
+        load.counts["deleted"] += load.run(f"DELETE FROM {table.sql}")
+        load.counts["inserted"] += load.insert()
+        return
+    with load.incoming(load.change.groups) as (groups, schema):
+        if set(schema.names) != set(write.by):
+            raise ConfigError(
+                f"table {table}: the groups are not the columns {', '.join(write.by)}", hint="report this"
+            )
+        load.run(f"CREATE TEMP TABLE _headrace_groups AS SELECT DISTINCT * FROM ({groups})")
+    load.counts["deleted"] += load.run(
+        f"DELETE FROM {table.sql} AS t USING temp.main._headrace_groups AS g WHERE {same('t', 'g', write.by)}"
+    )
+    inside = f"SEMI JOIN temp.main._headrace_groups AS g ON {same('r', 'g', write.by)}"
+    load.counts["inserted"] += load.insert(where=inside)
+    load.run("DROP TABLE temp.main._headrace_groups")

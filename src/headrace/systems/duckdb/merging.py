@@ -1,0 +1,207 @@
+"""Merge: one row per key, the newest, in the batch and against the target; deletions are remembered.
+
+Deletes and inserts rather than MERGE: several times faster without an index, and by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from headrace.errors import ConfigError, DataError
+from headrace.systems.duckdb.columns import quoted
+from headrace.systems.duckdb.loading import ORDINAL, Load, same
+
+if TYPE_CHECKING:
+    from headrace.writes import Merge
+
+__all__ = ["merge", "refuse_null_keys"]
+
+_MATCHED = "temp.main._headrace_matched"
+_DELETED = "temp.main._headrace_deleted"
+
+
+def merge(load: Load, write: Merge) -> None:
+    """Carry out `write` (see its docstring).
+
+    Raises DataError for a NULL in a key and for a key that the target holds twice, ConfigError for keys or
+    `latest_by` that are not columns.
+    """
+    load.stage()
+    load.require(write.keys, "key")
+    load.require(write.latest_by, "latest_by column")
+    _refuse_nested(load, write)
+    refuse_null_keys(load, write.keys)
+    _settle_repeats(load, write)
+    if load.count(f"SELECT count(*) FROM (SELECT 1 FROM {load.table.sql} LIMIT 1)") == 0 and not _tombs(load):
+        deleted = _mark_deleted(load, write)
+        load.counts["inserted"] += load.insert_stage(f"WHERE {ORDINAL} NOT IN (FROM {_DELETED})" if deleted else "")
+    else:
+        _drop_late(load, write)
+        deleted = _mark_deleted(load, write)
+        _into_rows(load, write, deleted=deleted)
+    if write.latest_by:
+        _remember_deletions(load, write, deleted=deleted)
+    load.run(f"DROP TABLE IF EXISTS {_DELETED}")
+
+
+def refuse_null_keys(load: Load, keys: Sequence[str]) -> None:
+    """Raises DataError if a staged row has NULL in a key."""
+    for key in keys:
+        if count := load.count(f"SELECT count(*) FROM {load.staged} WHERE {quoted(key)} IS NULL"):
+            raise DataError(
+                f"table {load.table}: NULL in key {key!r} in {count} row{'s' if count > 1 else ''}",
+                hint=f'quarantine them: "contract": {{"columns": {{"{key}": {{"nullable": false}}}}}}',
+                details={"key": key, "rows": count},
+            )
+
+
+def _refuse_nested(load: Load, write: Merge) -> None:
+    for name in (*write.keys, *write.latest_by):
+        if load.change.schema[name].name in ("list", "array", "struct", "json", "null"):
+            raise ConfigError(
+                f"table {load.table}: column {name!r} is {load.change.schema[name]}, and cannot be a key or latest_by",
+                hint="choose a plain column",
+            )
+
+
+def newest_first(columns: Sequence[str], table: str = "") -> str:
+    """SQL's ORDER BY for the newest row first: NULL is the oldest, of equal ones the last read is newer."""
+    prefix = f"{table}." if table else ""
+    return ", ".join([*(f"{prefix}{quoted(c)} DESC NULLS LAST" for c in columns), f"{prefix}{ORDINAL} DESC"])
+
+
+def newer(left: str, right: str, columns: Sequence[str]) -> str:
+    """SQL: `left` is newer than `right`, column by column; NULL is the oldest."""
+    test = "false"
+    for column in reversed(columns):
+        a, b = f"{left}.{quoted(column)}", f"{right}.{quoted(column)}"
+        greater = f"coalesce({a} > {b}, {a} IS NOT NULL AND {b} IS NULL)"
+        test = f"({greater} OR ({a} IS NOT DISTINCT FROM {b} AND {test}))"
+    return test
+
+
+def _settle_repeats(load: Load, write: Merge) -> None:
+    """Leave one row for each key in the stage."""
+    keys = ", ".join(map(quoted, write.keys))
+    if load.count(f"SELECT count(*) FROM (SELECT 1 FROM {load.staged} GROUP BY {keys})") == load.counts["rows"]:
+        return
+    if write.latest_by:
+        ranked = f"row_number() OVER (PARTITION BY {keys} ORDER BY {newest_first(write.latest_by)})"
+        load.run(
+            f"DELETE FROM {load.staged} WHERE {ORDINAL} IN (SELECT {ORDINAL} FROM {load.staged} QUALIFY {ranked} > 1)"
+        )
+    else:
+        load.run(
+            f"DELETE FROM {load.staged} WHERE {ORDINAL} NOT IN (SELECT max({ORDINAL}) FROM {load.staged} GROUP BY {keys})"
+        )
+
+
+def _drop_late(load: Load, write: Merge) -> None:
+    """Take the rows out of the stage that are older than the target's, or than a remembered deletion."""
+    if not write.latest_by:
+        return
+    late = newer("t", "s", write.latest_by)
+    load.run(
+        f"DELETE FROM {load.staged} WHERE {ORDINAL} IN (SELECT s.{ORDINAL} FROM {load.staged} AS s"
+        f" JOIN {load.table.sql} AS t ON {same('t', 's', write.keys, '=')} WHERE {late})"
+    )
+    if _tombs(load):
+        load.run(
+            f"DELETE FROM {load.staged} WHERE {ORDINAL} IN (SELECT s.{ORDINAL} FROM {load.staged} AS s"
+            f" JOIN ({_tombstones(load, write)}) AS t ON {same('t', 's', write.keys, '=')} WHERE {late})"
+        )
+
+
+def _mark_deleted(load: Load, write: Merge) -> bool:
+    """Note which staged rows delete their key; whether there are any."""
+    if write.delete_when is None:
+        return False
+    try:
+        load.run(
+            f"CREATE TEMP TABLE _headrace_deleted AS SELECT {ORDINAL} FROM {load.staged} WHERE ({write.delete_when}\n) IS TRUE"
+        )
+    except duckdb.ProgrammingError as error:
+        raise ConfigError(
+            f"table {load.table}: delete_when is not a boolean expression over the rows",
+            hint="it is SQL in DuckDB's dialect, e.g. \"op = 'D'\"",
+        ) from error
+    return load.count(f"SELECT count(*) FROM {_DELETED}") > 0
+
+
+def _into_rows(load: Load, write: Merge, *, deleted: bool) -> None:
+    """Bring the staged rows into the target's rows of the same keys."""
+    table, keys = load.table.sql, same("t", "s", write.keys, "=")
+    load.run(
+        f"CREATE TEMP TABLE _headrace_matched AS SELECT s.{ORDINAL} FROM {load.staged} AS s JOIN {table} AS t ON {keys}"
+    )
+    matched = load.count(f"SELECT count(*) FROM {_MATCHED}")
+    if twice := matched - load.count(f"SELECT count(DISTINCT {ORDINAL}) FROM {_MATCHED}"):
+        raise DataError(
+            f"table {load.table} holds keys ({', '.join(write.keys)}) more than once: {twice} rows too many",
+            hint="merge needs one row for each key; remove the others, or choose other keys",
+        )
+    gone = 0
+    if deleted:
+        gone = load.count(f"SELECT count(*) FROM {_MATCHED} SEMI JOIN {_DELETED} USING ({ORDINAL})")
+    _keep_missing(load, write)
+    load.run(f"DELETE FROM {table} AS t USING {load.staged} AS s WHERE {keys}")
+    inserted = load.insert_stage(f"WHERE {ORDINAL} NOT IN (FROM {_DELETED})" if deleted else "")
+    load.counts["deleted"] += gone
+    load.counts["updated"] += matched - gone
+    load.counts["inserted"] += inserted - (matched - gone)
+    load.run(f"DROP TABLE {_MATCHED}")
+
+
+def _keep_missing(load: Load, write: Merge) -> None:
+    """Give the staged rows the target's values of the columns that they do not have."""
+    missing = [c for c in load.columns if c.name not in load.rows]
+    if not missing:
+        return
+    for column in missing:
+        load.run(f"ALTER TABLE {load.staged} ADD COLUMN {quoted(column.name)} {column.held}")
+    sets = ", ".join(f"{quoted(c.name)} = t.{quoted(c.name)}" for c in missing)
+    load.run(f"UPDATE {load.staged} AS s SET {sets} FROM {load.table.sql} AS t WHERE {same('t', 's', write.keys, '=')}")
+
+
+def _tombs(load: Load) -> bool:
+    return load.count(f"SELECT count(*) FROM _headrace.tombstones WHERE name = {_literal(load.table.key)}") > 0
+
+
+def _tombstones(load: Load, write: Merge) -> str:
+    """SQL for the remembered deletions under these keys and this order, in the columns' own types."""
+    held = {c.name: c.held for c in load.columns}
+    picks = [f'CAST("values"[{i}] AS {held[k]}) AS {quoted(k)}' for i, k in enumerate(write.keys, 1)]
+    picks += [f"CAST(latest[{i}] AS {held[c]}) AS {quoted(c)}" for i, c in enumerate(write.latest_by, 1)]
+    return (
+        f"SELECT {', '.join(picks)}, rowid AS _headrace_tomb FROM _headrace.tombstones"
+        f" WHERE name = {_literal(load.table.key)} AND keys = {_list(write.keys)} AND latest_by = {_list(write.latest_by)}"
+    )
+
+
+def _remember_deletions(load: Load, write: Merge, *, deleted: bool) -> None:
+    """Forget the deletions of keys that have come anew, remember the new ones."""
+    if _tombs(load):
+        load.run(
+            f"DELETE FROM _headrace.tombstones WHERE rowid IN (SELECT t._headrace_tomb"
+            f" FROM ({_tombstones(load, write)}) AS t JOIN {load.staged} AS s ON {same('t', 's', write.keys, '=')})"
+        )
+    if deleted:
+        values, latest = (
+            "[" + ", ".join(f"CAST(s.{quoted(n)} AS VARCHAR)" for n in names) + "]"
+            for names in (write.keys, write.latest_by)
+        )
+        load.run(
+            f"INSERT INTO _headrace.tombstones SELECT {_literal(load.table.key)}, {_list(write.keys)}, {values},"
+            f" {_list(write.latest_by)}, {latest} FROM {load.staged} AS s WHERE {ORDINAL} IN (FROM {_DELETED})"
+        )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _list(texts: Sequence[str]) -> str:
+    return "[" + ", ".join(map(_literal, texts)) + "]"

@@ -1,0 +1,113 @@
+"""Rejected rows in the ledger: which leave the quarantine with a commit, and which enter it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from headrace.exact import to_text
+from headrace.schema import REJECTS
+from headrace.stream import FrameStream
+from headrace.systems.duckdb.columns import quoted
+from headrace.systems.duckdb.frames import batches
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from duckdb import DuckDBPyConnection
+
+    from headrace.flow import Rejects
+    from headrace.systems.duckdb.ledger import Key
+    from headrace.systems.duckdb.loading import Load
+
+__all__ = ["frame", "has_keys", "update"]
+
+_MINE = "pipeline = ? AND target = ?"
+
+
+def has_keys(connection: DuckDBPyConnection, key: Key) -> bool:
+    """Whether rows in quarantine have a key, so that good rows of that key would supersede them."""
+    query = f'SELECT 1 FROM _headrace.rejects WHERE {_MINE} AND "key" IS NOT NULL LIMIT 1'
+    return bool(connection.execute(query, key.values).fetchall())
+
+
+def frame(connection: DuckDBPyConnection, key: Key) -> pl.DataFrame:
+    """The rows in quarantine, oldest first, with the columns of `schema.REJECTS`."""
+    columns = ", ".join(quoted(n) for n in REJECTS.names)
+    rows = connection.execute(
+        f"SELECT {columns} FROM _headrace.rejects WHERE {_MINE} ORDER BY number, source, file, line, id", key.values
+    ).fetchall()
+    return pl.DataFrame(rows, schema=REJECTS.polars(), orient="row")
+
+
+def update(  # noqa: PLR0913  # a commit's number and instant go with it
+    connection: DuckDBPyConnection,
+    key: Key,
+    rejects: Rejects | None,
+    loads: Sequence[Load],
+    *,
+    number: int,
+    at: datetime,
+) -> int:
+    """Bring the quarantine up to date with a commit; how many rows have entered it."""
+    if rejects is None:
+        return 0
+    mine = f"DELETE FROM _headrace.rejects WHERE {_MINE}"
+    if rejects.replace_all:
+        connection.execute(mine, key.values)
+    if rejects.resolved:
+        connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, list(rejects.resolved)])
+    if rejects.files:
+        connection.execute(f"{mine} AND file IN (SELECT unnest(?::VARCHAR[]))", [*key.values, list(rejects.files)])
+    if rejects.keys and (superseded := _superseded(connection, key, rejects.keys, loads)):
+        connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, superseded])
+    return _enter(connection, key, rejects, number=number, at=at)
+
+
+def _enter(connection: DuckDBPyConnection, key: Key, rejects: Rejects, *, number: int, at: datetime) -> int:
+    rows = FrameStream(lambda: pl.scan_arrow_c_stream(rejects.rows()).match_to_schema(REJECTS.polars()))
+    columns = ", ".join(quoted(n) for n in REJECTS.names)
+    connection.register("_headrace_rejected", rows)
+    try:
+        connection.execute(f"CREATE TEMP TABLE _headrace_entering AS SELECT {columns} FROM _headrace_rejected")
+    finally:
+        connection.unregister("_headrace_rejected")
+    entering = "temp.main._headrace_entering"
+    connection.execute(f"DELETE FROM _headrace.rejects WHERE {_MINE} AND id IN (SELECT id FROM {entering})", key.values)
+    ((count,),) = connection.execute(
+        f"INSERT INTO _headrace.rejects SELECT ?, ?, ?, ?::VARCHAR::TIMESTAMPTZ, {columns} FROM {entering}",
+        [*key.values, number, at.isoformat()],
+    ).fetchall()
+    connection.execute(f"DROP TABLE {entering}")
+    return int(count)
+
+
+def _superseded(connection: DuckDBPyConnection, key: Key, names: Sequence[str], loads: Sequence[Load]) -> list[str]:
+    """The ids of rejects whose key a good row of this commit has."""
+    kept = connection.execute(
+        f'SELECT id, "key" FROM _headrace.rejects WHERE {_MINE} AND "key" IS NOT NULL', key.values
+    ).fetchall()
+    waiting: dict[tuple[str | None, ...], list[str]] = {}
+    for id, text in kept:
+        waiting.setdefault(tuple(json.loads(text)), []).append(id)
+    found: list[str] = []
+    for good in _good_keys(connection, names, loads) if waiting else ():
+        found += waiting.pop(good, [])
+    return found
+
+
+def _good_keys(
+    connection: DuckDBPyConnection, names: Sequence[str], loads: Sequence[Load]
+) -> Iterator[tuple[str | None, ...]]:
+    """The keys of the commit's good rows, as exact texts."""
+    for load in loads:
+        columns = [c for n in names for c in load.columns if c.name == n]
+        if len(columns) != len(names) or not load.keep_stage:
+            continue
+        texts = [to_text(pl.col(c.name), c.type).alias(c.name) for c in columns]
+        query = f"SELECT DISTINCT {', '.join(quoted(n) for n in names)} FROM {load.good}"
+        for batch in batches(connection, query, columns):
+            yield from batch.select(texts).iter_rows()

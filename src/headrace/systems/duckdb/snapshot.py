@@ -1,0 +1,82 @@
+"""What a DuckDB file holds for a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from headrace.errors import ConfigError
+from headrace.exact import to_text
+from headrace.flow import FileStamp, Snapshot
+from headrace.schema import Schema
+from headrace.systems.duckdb import ledger
+from headrace.systems.duckdb.columns import Column, logical, quoted
+from headrace.systems.duckdb.connection import reading
+from headrace.systems.duckdb.frames import batches, scan
+from headrace.systems.duckdb.tables import Table, columns_of, existing
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["inspect"]
+
+
+def inspect(path: Path, key: ledger.Key, table: Table) -> Snapshot:
+    """See `headrace.protocols.Destination.inspect`."""
+    if not path.exists():
+        if not path.parent.is_dir():
+            raise ConfigError(f"{path}: there is no such folder", hint="make the folder, or check the path")
+        return Snapshot()
+    if path.is_file() and path.stat().st_size == 0:
+        return Snapshot()
+    with reading(path) as connection:
+        head, known, columns = ledger.Head(), None, None
+        if ledger.exists(connection):
+            head, known = key.head(connection), ledger.owned(connection, table.key)
+        if existing(connection, table):
+            columns = columns_of(connection, table, known.schema if known else None)
+    return _snapshot(path, key, table, head, known, columns)
+
+
+def _snapshot(  # noqa: PLR0913  # what was read in one transaction
+    path: Path,
+    key: ledger.Key,
+    table: Table,
+    head: ledger.Head,
+    known: ledger.Owned | None,
+    columns: tuple[Column, ...] | None,
+) -> Snapshot:
+    def seen(source: str, names: Iterable[str] | None) -> Mapping[str, FileStamp]:
+        with reading(path) as connection:
+            return key.seen(connection, source, names) if ledger.exists(connection) else {}
+
+    def current(connection: DuckDBPyConnection) -> tuple[str, tuple[Column, ...]]:
+        owned = ledger.owned(connection, table.key) if ledger.exists(connection) else None
+        return f"FROM {table.sql}", columns_of(connection, table, owned.schema if owned else None)
+
+    def newest(column: str) -> str | None:
+        with reading(path) as connection:
+            _, now = current(connection)
+            (found,) = [c for c in now if c.name == column] or [None]
+            if found is None:
+                raise ConfigError(f"table {table} has no column {column!r}", hint="check the cursor's column")
+            query = f"SELECT max({quoted(column)}) AS {quoted(column)} FROM {table.sql}"
+            value = pl.concat(batches(connection, query, [found]))
+        text = value.select(to_text(pl.col(column), found.type)).item()
+        return None if text is None else str(text)
+
+    added = known.added if known else ()
+    return Snapshot(
+        number=head.number,
+        positions=head.positions,
+        identities=head.identities,
+        schema=None if columns is None else Schema(tuple(f for f in logical(columns) if f.name not in added)),
+        owned=columns is None or (known is not None and key.pipeline in known.pipelines),
+        write=head.write,
+        seen=seen,
+        scan=None if columns is None else lambda: scan(path, current, columns),
+        newest=newest,
+    )

@@ -1,0 +1,174 @@
+"""Tables of the file: whose they are, their columns, and how they change shape."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headrace.errors import ConfigError, ConflictError, SchemaError
+from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
+from headrace.systems.duckdb import ledger
+from headrace.systems.duckdb.columns import Column, described, physical, quoted
+from headrace.writes import History, Replace
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from headrace.flow import TableChange
+
+__all__ = ["Table", "columns_of", "existing", "prepare"]
+
+_PART = r'(?:"((?:[^"]|"")+)"|([^".]+))'
+_NAME = re.compile(rf"(?:{_PART}\.)?{_PART}")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's name. `key` is how the ledger spells it: DuckDB's names do not heed case."""
+
+    schema: str
+    name: str
+
+    @staticmethod
+    def of(text: str) -> Table:
+        """From ``table`` or ``schema.table``; a part with a point or a quote in it stands in double quotes."""
+        if not (found := _NAME.fullmatch(text)):
+            raise ConfigError(f"table name {text!r} cannot be used", hint='write table, schema.table or "a.b"."c"')
+        schema, name = (
+            (q or "").replace('""', '"') or p or "" for q, p in ((found[1], found[2]), (found[3], found[4]))
+        )
+        if (schema or "main").casefold() in ("_headrace", "temp", "information_schema", "pg_catalog"):
+            raise ConfigError(f"table name {text!r}: the schema is not yours to write", hint="choose another schema")
+        return Table(schema or "main", name)
+
+    @property
+    def key(self) -> str:
+        return f"{self.schema}.{self.name}".casefold()
+
+    @property
+    def sql(self) -> str:
+        return f"{quoted(self.schema)}.{quoted(self.name)}"
+
+    def __str__(self) -> str:
+        return self.name if self.schema == "main" else f"{self.schema}.{self.name}"
+
+
+def existing(connection: DuckDBPyConnection, table: Table) -> bool:
+    """Whether the table is there. Raises ConfigError for a view of that name."""
+    rows = connection.execute(
+        "SELECT table_type FROM information_schema.tables WHERE table_catalog = current_database()"
+        " AND lower(table_schema) = lower(?) AND lower(table_name) = lower(?)",
+        [table.schema, table.name],
+    ).fetchall()
+    if rows and rows[0][0] == "VIEW":
+        raise ConfigError(f"{table} is a view", hint="load into a table of another name")
+    return bool(rows)
+
+
+def columns_of(connection: DuckDBPyConnection, table: Table, known: Schema | None) -> tuple[Column, ...]:
+    """The table's columns as they are; the logical type is the ledger's where it still describes the column."""
+    return tuple(
+        Column(c.name, c.held, known[c.name])
+        if known is not None and c.name in known and physical(known[c.name]) == c.held
+        else c
+        for c in described(connection, f"FROM {table.sql}")
+    )
+
+
+def prepare(connection: DuckDBPyConnection, change: TableChange, key: ledger.Key, *, adopt: bool) -> tuple[Column, ...]:
+    """Make the table what the change needs, and give its columns.
+
+    Raises ConfigError (not headrace's table, another pipeline's, gone), ConflictError (it has changed since it
+    was inspected), SchemaError.
+    """
+    table = Table.of(change.table)
+    known = ledger.owned(connection, table.key)
+    there = existing(connection, table)
+    _check_owner(table, known, key, there=there, adopt=adopt)
+    added = _own_fields(change)
+    wanted = Schema((*change.schema, *(f for f in added if f.name not in change.schema)))
+    replaced = isinstance(change.write, Replace)
+    if known is not None and not there and not (replaced or change.complete):
+        raise ConfigError(
+            f"table {table} is gone, but what it held counts as loaded", hint="load it anew with --full-refresh"
+        )
+    if not there:
+        _create(connection, table, wanted)
+    elif not replaced:
+        for step in change.changes:
+            _alter(connection, table, step)
+    if not (there and replaced):
+        have = columns_of(connection, table, wanted)
+        _check_same(table, have, wanted)
+    else:
+        have = columns_of(connection, table, wanted)
+    ledger.own(connection, table.key, key, wanted, tuple(f.name for f in added))
+    return have
+
+
+def _own_fields(change: TableChange) -> tuple[Field, ...]:
+    """The columns that the write itself adds."""
+    if not isinstance(write := change.write, History):
+        return ()
+    type = change.schema[write.latest_by[0]] if write.latest_by else Schema.of({"at": "datetime(us, UTC)"})["at"]
+    return (Field(write.valid_from, type), Field(write.valid_to, type))
+
+
+def _check_owner(table: Table, known: ledger.Owned | None, key: ledger.Key, *, there: bool, adopt: bool) -> None:
+    if adopt or (known is not None and key.pipeline in known.pipelines):
+        return
+    if known is not None:
+        raise ConfigError(
+            f"table {table} is written by pipeline {known.pipelines[0]!r}",
+            hint='load into another table, or say "adopt": true to let two pipelines write it',
+        )
+    if there:
+        raise ConfigError(
+            f"table {table} exists and headrace did not make it",
+            hint='load into another table, or say "adopt": true to take it over',
+        )
+
+
+def _check_same(table: Table, have: Sequence[Column], wanted: Schema) -> None:
+    """The rows were made for a schema; the table must have it now."""
+    types = {c.name: c for c in have}
+    for field in wanted:
+        column = types.get(field.name)
+        if column is None or (column.type != field.type and column.held != physical(field.type)):
+            raise ConflictError(
+                f"table {table}: column {field.name!r} is not what it was when the run began", hint="run again"
+            )
+
+
+def _create(connection: DuckDBPyConnection, table: Table, schema: Schema) -> None:
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.schema)}")
+    connection.execute(f"CREATE TABLE {table.sql} ({definitions(schema)})")
+
+
+def definitions(schema: Schema) -> str:
+    """Column definitions. Raises SchemaError for two names that differ in case alone."""
+    if not len(schema):
+        raise SchemaError("a table needs at least one column", hint="select some columns in the transform")
+    seen: dict[str, str] = {}
+    for name in schema.names:
+        if (other := seen.setdefault(name.casefold(), name)) != name:
+            raise SchemaError(
+                f"columns {other!r} and {name!r} differ in case alone, which DuckDB does not tell apart",
+                hint="rename one of them",
+            )
+    return ", ".join(f"{quoted(f.name)} {physical(f.type)}" for f in schema)
+
+
+def _alter(connection: DuckDBPyConnection, table: Table, step: SchemaChange) -> None:
+    match step:
+        case CreateTable():
+            raise ConflictError(f"table {table} has appeared since the run began", hint="run again")
+        case AddColumn(field):
+            have = described(connection, f"FROM {table.sql}")
+            definitions(Schema((*(Field(c.name, c.type) for c in have), field)))
+            connection.execute(f"ALTER TABLE {table.sql} ADD COLUMN {quoted(field.name)} {physical(field.type)}")
+        case WidenColumn(name, old, new):
+            if physical(old) != physical(new):
+                connection.execute(f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(name)} SET DATA TYPE {physical(new)}")
