@@ -65,7 +65,8 @@ class Range:
 @dataclass(frozen=True, kw_only=True)
 class FileStamp:
     """One file as it was when it was read: the name relative to the fixed part of the path, size in bytes,
-    and `version`, an etag or the modification time in nanoseconds, as text."""
+    and `version`, an etag or the modification time in nanoseconds, as text.
+    """
 
     name: str
     size: int

@@ -28,11 +28,21 @@ from headrace.writes import Merge, Recompute
 if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
 
-__all__ = ["Increment", "increments"]
+__all__ = ["Increment", "Replayed", "increment", "increments", "rows_of"]
 
 _PLACE = ("_headrace_file", "_headrace_line")
 Watch = Callable[[int], None]
 """Called with the number of rows in each batch that passes to the destination; it may raise to stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """Quarantined rows on their second way: the `ids` that leave the quarantine with this commit, and `result`, the
+    rows that re-enter at the result's contract (their schema given), made from the transform's own.
+    """
+
+    ids: tuple[str, ...]
+    result: Callable[[pl.Schema], pl.LazyFrame | None]
 
 
 @dataclass(kw_only=True)
@@ -82,13 +92,13 @@ def increments(
             return
         batches |= {name: next(opened(name)) for name in named if name not in batches}
         batches = {name: batches[name] for name in named}
-        yield _increment(pipeline, snapshot, how, batches, number=number, run=run, watch=watch, again=made)
+        yield increment(pipeline, snapshot, how, batches, number=number, run=run, watch=watch, again=made)
         made, number = True, number + 1
         if len(first) > 1:
             return
 
 
-def _increment(
+def increment(
     pipeline: Pipeline,
     snapshot: Snapshot,
     how: Reading,
@@ -97,8 +107,10 @@ def _increment(
     number: int,
     run: str,
     watch: Watch,
-    again: bool,
+    again: bool = False,
+    replayed: Replayed | None = None,
 ) -> Increment:
+    """Bind the batches to the pipeline: transforms, screens, schema changes, commit. Refuses what would be wrong."""
     recompute = isinstance(pipeline.write, Recompute)
     chosen = {n: _chosen(b, n, pipeline, how) for n, b in batches.items()}
     screens = {n: _source_screen(pipeline, n, f) for n, f in chosen.items()}
@@ -106,12 +118,15 @@ def _increment(
     partial = frozenset(n for n, b in batches.items() if not b.complete and (recompute or not how.whole))
     transformed = _transform(pipeline, frames, how.drivers, partial)
     warnings = refuse_mixing(pipeline, batches, transformed)
+    result = transformed.lazy
+    if replayed is not None and (more := replayed.result(result.collect_schema())) is not None:
+        result = pl.concat([result, more])
     keys = key_columns(pipeline.write)
     _require(keys, transformed.lazy, pipeline.write.type)
     groups = _Groups(pipeline, batches, how) if recompute and not how.fresh else None
     screen = Screen(
         pipeline.contract,
-        transformed.lazy if groups is None else groups.only(transformed.lazy),
+        result if groups is None else groups.only(result),
         source=None,
         keys=keys,
         required=() if recompute else keys,
@@ -130,7 +145,7 @@ def _increment(
         complete=all(batches[n].complete for n in how.drivers) or how.fresh or how.whole,
         fresh=how.fresh and not again,
     )
-    sealed = _Sealing(pipeline, how, batches, screens, screen, change, keys)
+    sealed = _Sealing(pipeline, how, batches, screens, screen, change, keys, replayed)
     commit = Commit(
         id=secrets.token_hex(12), pipeline=pipeline.name, run=run, expected=number, changes=(change,), seal=sealed
     )
@@ -166,7 +181,10 @@ def _source_screen(pipeline: Pipeline, name: str, frame: Frame) -> Screen:
         return Screen(None, frame.lazy, source=name)
     placed = frame.placed is not None
     return Screen(
-        contract, frame.placed if frame.placed is not None else frame.lazy, source=name, place=_PLACE if placed else None
+        contract,
+        frame.placed if frame.placed is not None else frame.lazy,
+        source=name,
+        place=_PLACE if placed else None,
     )
 
 
@@ -276,6 +294,7 @@ class _Sealing:
     screen: Screen
     change: TableChange
     keys: tuple[str, ...]
+    replayed: Replayed | None
 
     def __call__(self) -> Seal:
         parsed = {n: list(b.rejects()) for n, b in self.batches.items()}
@@ -286,8 +305,9 @@ class _Sealing:
         files = {n: tuple(self.batches[n].files()) for n in self.how.drivers}
         kept = [f for n, frames in parsed.items() if n not in dropped for f in frames]
         rejects = self._rejects(kept, files)
+        moved = () if self.replayed else self.how.drivers
         return Seal(
-            positions={n: self.batches[n].position() for n in self.how.drivers},
+            positions={n: self.batches[n].position() for n in moved},
             files=files,
             identities={n: self.pipeline.named_sources[n].identity() for n in self.how.drivers},
             record=self._record(parsed, rejects.count),
@@ -330,6 +350,7 @@ class _Sealing:
             count=count,
             keys=self.keys,
             files=reread,
+            resolved=self.replayed.ids if self.replayed else (),
             replace_sources=self.how.whole,
             replace_all=self.change.fresh or self.pipeline.write.type == "replace",
         )
@@ -359,9 +380,9 @@ class _Sealing:
 
 def _malformed(name: str, frames: Iterable[pl.DataFrame], count: int) -> ContractError:
     """Lines that could not be read, where that fails the run: how many, the first places, the reasons."""
-    first = [
-        {"file": r["file"], "line": r["line"], "rules": r["rules"]} for f in frames for r in f.head(5).to_dicts()
-    ][:5]
+    first = [{"file": r["file"], "line": r["line"], "rules": r["rules"]} for f in frames for r in f.head(5).to_dicts()][
+        :5
+    ]
     places = "; ".join(f"{p['file']}:{p['line']} ({', '.join(p['rules'])})" for p in first)
     more = f" and {count - len(first):,} more" if count > len(first) else ""
     return ContractError(

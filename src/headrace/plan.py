@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
     from headrace.transform import Transformed
 
-__all__ = ["Reading", "fingerprint", "guarantee", "key_columns", "parse_bytes", "reading", "refuse_mixing", "refuse_start"]
+__all__ = [
+    "Reading",
+    "fingerprint",
+    "guarantee",
+    "key_columns",
+    "parse_bytes",
+    "reading",
+    "refuse_mixing",
+    "refuse_start",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +184,9 @@ def guarantee(pipeline: Pipeline, *, at_once: str) -> tuple[str, str]:
 def fingerprint(pipeline: Pipeline) -> dict[str, str]:
     """Short hashes of the config and of the transforms' own text: they tell one run's meaning from another's."""
     code = [_code(s, pipeline.base) for s in pipeline.steps]
-    config = {f.name: _plain(getattr(pipeline, f.name)) for f in fields(pipeline) if f.name not in ("transforms", "base")}
+    config = {
+        f.name: _plain(getattr(pipeline, f.name)) for f in fields(pipeline) if f.name not in ("transforms", "base")
+    }
     return {"config": _hash(config), "transforms": _hash(code)}
 
 

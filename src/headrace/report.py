@@ -27,7 +27,8 @@ class CommitReport:
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
     """What a run did. `status`: loaded, nothing_new, failed or skipped. `seconds` is wall time, `peak_mb` the
-    process's greatest resident memory so far."""
+    process's greatest resident memory so far.
+    """
 
     pipeline: str
     run: str

@@ -26,7 +26,7 @@ from headrace.query import Query
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["Bound", "Transformed", "load_file", "load_function", "transform"]
+__all__ = ["Bound", "Transformed", "load_file", "load_file", "load_function", "transform"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,9 @@ def _sql_text(step: SQLStep, base: Path | None) -> str:
     try:
         return path.read_text("utf-8")
     except OSError as error:
-        raise ConfigError(f"SQL file {path} cannot be read", hint="the path is relative to the pipeline's file") from error
+        raise ConfigError(
+            f"SQL file {path} cannot be read", hint="the path is relative to the pipeline's file"
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"SQL file {path} is not UTF-8") from error
 
@@ -237,6 +239,7 @@ def load_function(reference: str, base: Path | None) -> Callable[..., Any]:
 
 
 def load_file(path: Path) -> ModuleType:
+    """The module of a Python file, executed once in a process for as long as the file does not change."""
     """The module in a file, executed once in a process for as long as it does not change. Raises ConfigError."""
     try:
         text = path.read_bytes()
@@ -278,4 +281,6 @@ def _load_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(f"module {name!r} cannot be imported", hint="install it, or give a file: file.py:name") from error
+        raise ConfigError(
+            f"module {name!r} cannot be imported", hint="install it, or give a file: file.py:name"
+        ) from error

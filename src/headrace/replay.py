@@ -1,0 +1,207 @@
+"""Quarantined rows on their second way: through again as they are, mended in a file, or given up.
+
+A `parse` reject goes through everything again; a `contract` reject re-enters at the contract that rejected it.
+What passes is loaded and leaves the quarantine in ONE commit; what fails again is rejected again. The position of
+the sources does not move.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from headrace import exact
+from headrace.engine import running
+from headrace.errors import ConfigError, DataError
+from headrace.flow import Batch, Commit, Counts, Frame, News, Range, Rejects, Seal, Snapshot
+from headrace.increment import Replayed, increment, increments
+from headrace.plan import reading
+from headrace.schema import REJECTS, Type
+from headrace.stream import FrameStream
+from headrace.writes import Partitions, Recompute, Replace
+
+if TYPE_CHECKING:
+    from headrace.events import Observer
+    from headrace.pipeline import Pipeline
+    from headrace.report import RunReport
+
+__all__ = ["discard", "export", "replay"]
+
+_FIXED = ("id", "stage", "source", "file", "line", "rules")
+
+
+def replay(
+    pipeline: Pipeline, *, fixed: Path | None = None, observers: Sequence[Observer] = (), wait: float = 0.0
+) -> RunReport:
+    """Take the quarantined rows through again: all of them, or those in `fixed`, an edited export.
+
+    Where the write rebuilds from everything read (replace, recompute), everything is read again.
+    """
+    with running(pipeline, observers=observers, wait=wait) as this:
+        snapshot = this.inspect()
+        if isinstance(pipeline.write, Replace | Recompute):
+            if fixed is not None:
+                raise ConfigError(
+                    f"{pipeline.write.type} rebuilds from the source, so mended rows must be there",
+                    hint="put the mended rows into a file that the source reads, then run",
+                )
+            how = reading(pipeline, full_refresh=True)
+            for again in increments(
+                pipeline, Snapshot(schema=snapshot.schema, number=snapshot.number), how, run=this.run
+            ):
+                this.apply(again)
+            return this.report()
+        if isinstance(pipeline.write, Partitions):
+            raise ConfigError(
+                "replaying single rows would replace their partitions", hint="mend the file and run --full-refresh"
+            )
+        rows = pipeline.destination.rejects(pipeline.name)
+        rows = rows if fixed is None else _mended(rows, fixed)
+        if not rows.is_empty():
+            how = reading(pipeline, full_refresh=False)
+            batches = {
+                n: _batch(pipeline, n, rows.filter(pl.col("source") == n), how.drivers) for n in pipeline.named_sources
+            }
+            result = rows.filter(pl.col("source").is_null())
+            replayed = Replayed(
+                ids=tuple(rows["id"]), result=lambda schema: _typed(result, schema) if result.height else None
+            )
+            again = increment(
+                pipeline,
+                snapshot,
+                how,
+                batches,
+                number=snapshot.number,
+                run=this.run,
+                watch=this.watch,
+                replayed=replayed,
+            )
+            this.apply(again)
+    return this.report()
+
+
+def discard(pipeline: Pipeline, *, reason: str, observers: Sequence[Observer] = (), wait: float = 0.0) -> RunReport:
+    """Give the quarantined rows up, in one commit that keeps the reason."""
+    with running(pipeline, observers=observers, wait=wait) as this:
+        snapshot = this.inspect()
+        ids = tuple(pipeline.destination.rejects(pipeline.name)["id"])
+        if ids:
+            nothing = Rejects(rows=lambda: FrameStream(pl.LazyFrame(schema=REJECTS.polars())), resolved=ids)
+            record = {"discarded": len(ids), "reason": reason, "write": "discard"}
+            this.applied(
+                pipeline.destination.apply(
+                    Commit(
+                        id=secrets.token_hex(12),
+                        pipeline=pipeline.name,
+                        run=this.run,
+                        expected=snapshot.number,
+                        changes=(),
+                        seal=lambda: Seal(positions={}, files={}, record=record, rejects=nothing),
+                    )
+                )
+            )
+    return this.report()
+
+
+def export(rejects: pl.DataFrame) -> pl.DataFrame:
+    """The rejects as a table a person can mend: `id`, `stage`, `source`, `file`, `line`, `rules` (joined by ``; ``),
+    `raw` (the text of a line that could not be read), and the columns of the rows, as exact text.
+    """
+    fixed = rejects.select(
+        *("id", "stage", "source", "file", "line"),
+        pl.col("rules").list.join("; "),
+        pl.when(pl.col("stage") == "parse").then("row").alias("raw"),
+    )
+    bodies = [json.loads(r) if s == "contract" else {} for r, s in zip(rejects["row"], rejects["stage"], strict=True)]
+    columns = list(dict.fromkeys(c for body in bodies for c in body))
+    named = {_column(c): pl.Series([body.get(c) for body in bodies], dtype=pl.String) for c in columns}
+    return fixed.with_columns(**named)
+
+
+def _column(name: str) -> str:
+    """A row's column that is called as one of the export's own gets a mark."""
+    return f"row.{name}" if name in (*_FIXED, "raw") else name
+
+
+def _mended(rejects: pl.DataFrame, file: Path) -> pl.DataFrame:
+    """The rejects that an edited export names, with their new text. Null is an unquoted empty cell."""
+    try:
+        text = file.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read") from error
+    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    try:
+        header, *lines = list(reader)
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{file} is not the CSV that `headrace rejects --export` writes") from error
+    if "id" not in header:
+        raise DataError(f"{file} has no column 'id'", hint="edit the file that `headrace rejects --export` wrote")
+    known = {row["id"]: row for row in rejects.to_dicts()}
+    found = []
+    for number, cells in enumerate(lines, start=2):
+        if len(cells) != len(header):
+            raise DataError(f"{file}:{number} has {len(cells)} fields, the header {len(header)}")
+        edited = dict(zip(header, cells, strict=True))
+        if edited["id"] not in known:
+            raise DataError(f"{file}:{number}: no such reject is in quarantine", hint="export again; it may be settled")
+        found.append(_edited(known[edited["id"]], edited))
+    return pl.DataFrame(found, schema=rejects.schema, orient="row")
+
+
+def _edited(reject: Mapping[str, Any], edited: Mapping[str, str]) -> dict[str, Any]:
+    if reject["stage"] == "parse":
+        return {**reject, "row": edited.get("raw", reject["row"])}
+    body = json.loads(reject["row"])
+    for column in body:
+        if (name := _column(column)) in edited:
+            cell = edited[name]
+            body[column] = cell if cell or body[column] == "" else None
+    return {**reject, "row": json.dumps(body, ensure_ascii=False)}
+
+
+def _typed(rejects: pl.DataFrame, schema: pl.Schema) -> pl.LazyFrame:
+    """Contract rejects as rows of `schema` again. Raises DataError that names a column whose text is not of its type."""
+    texts = rejects["row"].str.json_decode(pl.Struct(dict.fromkeys(schema, pl.String))).struct.unnest()
+    types = {name: Type.of_polars(dtype) for name, dtype in schema.items()}
+    rows = texts.select(exact.from_text(pl.col(n), t).alias(n) for n, t in types.items())
+    for name in schema:
+        broken = rows[name].is_null() & texts[name].is_not_null()
+        if broken.any():
+            raise DataError(
+                f"column {name!r} of {broken.sum():,} quarantined rows is not {types[name]}",
+                hint="mend them: headrace rejects --export, then headrace replay --from",
+            )
+    return rows.lazy()
+
+
+def _batch(pipeline: Pipeline, name: str, rejects: pl.DataFrame, drivers: tuple[str, ...]) -> Batch:
+    """A batch of a source's quarantined rows; a look-up is read as always."""
+    source: Any = pipeline.named_sources[name]
+    usual = next(iter(source.batches(Range(), Snapshot(), name)))
+    if name not in drivers:
+        return usual
+    schema = usual.frame.lazy.collect_schema()
+    frames = [_typed(rejects.filter(pl.col("stage") == "contract"), schema)]
+    lines = rejects.filter(pl.col("stage") == "parse")
+    again = source.reparse(lines.select("file", "line", "row")) if lines.height else None
+    if again is not None:
+        frames.append(again.frame.lazy.select(schema.names()))
+
+    def broken() -> Iterator[pl.DataFrame]:
+        if again is not None:
+            yield from again.rejects()
+
+    return Batch(
+        frame=Frame(lazy=pl.concat(frames)),
+        news=News(rows=rejects.height),
+        position=dict,
+        counts=lambda: Counts(rows=rejects.height),
+        rejects=broken,
+        files=tuple,
+    )

@@ -1,0 +1,97 @@
+"""The `table` source: what another headrace pipeline wrote, whole commits only.
+
+It is read whole whenever its commit number has moved, and not at all when it has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from headrace.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from headrace.contract import Contract
+    from headrace.flow import Batch, Position, Range, Snapshot
+    from headrace.protocols import Destination
+
+__all__ = ["TableSource"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSource:
+    """The table of the pipeline called `of`, in the same project.
+
+    In Python give its `destination` too; in JSON it is found by the name. `read`: ``new`` makes a run worth while
+    when the table has a new commit; ``all`` is a look-up. `rename` maps columns to new names.
+    """
+
+    type: ClassVar[str] = "table"
+    of: str
+    read: Literal["new", "all"] = "new"
+    rename: Mapping[str, str] = field(default_factory=dict)
+    contract: Contract | None = None
+    destination: Destination | None = field(default=None, metadata={"json": False})
+    base: Path | None = None
+
+    def batches(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
+        """ONE batch: the whole table as of its last commit; `news.empty` where that was read before."""
+        del snapshot, name
+        from headrace.flow import Batch, Frame, News
+
+        if self.destination is None:
+            raise ConfigError(f"there is no pipeline {self.of!r} to read a table of", hint="is it in this folder?")
+        there = self.destination.inspect(self.of)
+        if there.scan is None:
+            raise DataError(f"pipeline {self.of!r} has written no table yet", hint=f"run {self.of!r} first")
+        counter = _Counter()
+        lazy = counter.count(there.scan().rename(self.rename))
+        seen = range.after is not None and range.after.get("commit") == there.number
+        yield Batch(
+            frame=Frame(lazy=lazy, scan={"type": "table", "of": self.of, "commit": there.number}),
+            news=News(empty=seen, facts={"commit": there.number}),
+            position=lambda: {"commit": there.number},
+            counts=counter.counts,
+            rejects=lambda: iter(()),
+            files=tuple,
+            complete=True,
+        )
+
+    def confirm(self, position: Position) -> None:
+        """Nothing waits for it."""
+
+    def identity(self) -> Any:
+        """The pipeline it reads of."""
+        return {"type": self.type, "of": self.of}
+
+
+class _Counter:
+    """The rows of the fullest pass."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def count(self, lazy: pl.LazyFrame) -> pl.LazyFrame:
+        from headrace.stream import scan_generator
+
+        def pushed(
+            columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _size: int | None
+        ) -> Iterator[pl.DataFrame]:
+            rows = 0
+            frame = lazy if predicate is None else lazy.filter(predicate)
+            frame = frame if columns is None else frame.select(columns)
+            for batch in (frame if n_rows is None else frame.head(n_rows)).collect_batches():
+                rows += batch.height
+                yield batch
+            self.rows = max(self.rows, rows)
+
+        return scan_generator(pushed, lazy.collect_schema())
+
+    def counts(self) -> Any:
+        from headrace.flow import Counts
+
+        return Counts(rows=self.rows)
