@@ -1,0 +1,48 @@
+# The two commands of the README, and those of whoever works on headrace. Only Python 3.11+ and make are needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+DEMO ?= headrace-demo
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.user: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[excel]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.user
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+demo: $(VENV)/.user ## set everything up and run the main job on real data
+	@rm -rf $(DEMO)
+	$(BIN)/headrace demo --dir $(DEMO)
+
+test: $(VENV)/.dev lint ## set everything up and run all checks and tests
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.dev ## style, types and floors
+	$(BIN)/ruff check src tests scripts
+	$(BIN)/ruff format --check src tests scripts
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheel-test: $(VENV)/.dev ## build the wheel and run the demo from it in a clean environment
+	rm -rf dist build/wheel-test
+	$(BIN)/python -m build --quiet --wheel
+	$(PYTHON) -m venv build/wheel-test
+	build/wheel-test/bin/python -m pip install --quiet dist/headrace-*.whl
+	build/wheel-test/bin/headrace demo --dir build/wheel-test/demo
+	build/wheel-test/bin/headrace run build/wheel-test/demo --json | build/wheel-test/bin/python -c \
+	  "import json, sys; runs = json.load(sys.stdin)['runs']; assert [r['status'] for r in runs] == ['nothing_new'] * 3, runs"
+
+reference: $(VENV)/.dev ## write docs/reference.md anew from the code
+	$(BIN)/python -m headrace.cli.reference
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help demo test lint wheel-test reference clean
