@@ -6,7 +6,9 @@ neither Polars nor DuckDB nor PyArrow.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from headrace.config import load
     from headrace.contract import Column, Contract, Rule
     from headrace.cursor import Cursor, Latest, TextType
-    from headrace.engine import check, discard, history, plan, preview, rejects, replay, run
+    from headrace.engine import check, history, plan, preview, rejects, run
     from headrace.errors import (
         CircuitOpenError,
         ConfigError,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from headrace.pipeline import Pipeline, python, sql
+    from headrace.replay import discard, replay
     from headrace.report import CheckReport, Plan, RunReport
     from headrace.retry import Retry
     from headrace.schema import SchemaPolicy
@@ -101,10 +104,11 @@ _HOME = {
     "headrace.config": "load",
     "headrace.contract": "Column Contract Rule",
     "headrace.cursor": "Cursor Latest TextType",
-    "headrace.engine": "check discard history plan preview rejects replay run",
+    "headrace.engine": "check history plan preview rejects run",
     "headrace.errors": "CircuitOpenError ConfigError ConflictError ContractError DataError HeadraceError"
     " RejectedError SchemaError TransformError UnavailableError",
     "headrace.pipeline": "Pipeline python sql",
+    "headrace.replay": "discard replay",
     "headrace.report": "CheckReport Plan RunReport",
     "headrace.retry": "Retry",
     "headrace.schema": "SchemaPolicy",
@@ -130,3 +134,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Importing the module `headrace.plan` would put it over the function `plan`: the function stays."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _MODULE_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

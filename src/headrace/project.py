@@ -36,7 +36,8 @@ class Project:
     @staticmethod
     def of(pipelines: Iterable[Pipeline]) -> Project:
         """The project of these pipelines, in an order that can be run. A name in ``after`` that is not among
-        them is taken to have run already. Raises ConfigError that names a cycle."""
+        them is taken to have run already. Raises ConfigError that names a cycle.
+        """
         given = list(pipelines)
         before = {one.name: frozenset(_before(one, given)) for one in given}
         return Project(_ordered(given, before), before)
@@ -159,13 +160,17 @@ def _kind(system: Any) -> str:
 
 def _path(system: Any) -> Path | None:
     path = getattr(system, "path", None)
-    return Path(os.path.abspath((getattr(system, "base", None) or Path()) / path)) if path else None
+    return _absolute(system, path) if path else None
 
 
 def _patterns(source: Any) -> list[Path]:
     paths = [source.path] if isinstance(source.path, str) else list(source.path)
-    base = getattr(source, "base", None) or Path()
-    return [Path(os.path.abspath(base / path)) for path in paths]
+    return [_absolute(source, path) for path in paths]
+
+
+def _absolute(system: Any, path: str | Path) -> Path:
+    """The path from the system's base, without .. and with links as they are: a pattern has no real path."""
+    return Path(os.path.abspath((getattr(system, "base", None) or Path()) / path))  # noqa: PTH100 - see above
 
 
 def _meets(pattern: Path, place: Path, kind: str) -> bool:

@@ -19,7 +19,8 @@ INTERRUPTED = 130
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0, an error's own code (2 config, 3 data, 4 unavailable, 5 conflict, 1 others),
-    130 when interrupted."""
+    130 when interrupted.
+    """
     given = list(sys.argv[1:] if args is None else args)
     caught = _catch_signals()
     try:

@@ -28,7 +28,7 @@ __all__ = ["cli"]
 class _InOrder(click.Group):
     """Commands in the order in which they are written here, which is that of use."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)
 
 
@@ -82,13 +82,19 @@ def _reported(one: Pipeline, run: Callable[[tuple[Observer, ...]], RunReport], o
     except Exception as error:  # noqa: BLE001 - in a project the others go on
         from headrace.cli import output
 
-        return RunReport(pipeline=one.name, run=runs[-1] if runs else "", status="failed", error=output.bug(error, options))
+        return RunReport(
+            pipeline=one.name, run=runs[-1] if runs else "", status="failed", error=output.bug(error, options)
+        )
 
 
 def _runs(reports: list[RunReport], options: Common) -> Answer:
     failed = [report for report in reports if report.error is not None]
     said = [str(report) for report in reports if report.error is None]
-    errors = tuple({**report.error, "message": f"{report.pipeline}: {report.error['message']}"} for report in failed if report.error)
+    errors = tuple(
+        {**report.error, "message": f"{report.pipeline}: {report.error['message']}"}
+        for report in failed
+        if report.error
+    )
     return Answer(
         document={"runs": [report.to_dict() for report in reports]},
         text="\n".join(said) if options.verbosity >= 0 else "",
@@ -103,7 +109,9 @@ def _runs(reports: list[RunReport], options: Common) -> Answer:
 @click.option("--discard-history", is_flag=True, help="Allow a full refresh to drop the versions a history keeps.")
 @click.option("--wait", type=Duration(), default=0.0, help="Wait this long for another run's lock, e.g. 10m.")
 @click.option("--timeout", type=Duration(), help="Stop a run that takes longer, e.g. 1h.")
-@click.option("--retry", type=click.IntRange(min=1), metavar="N", help="Try a run up to N times while a system is unavailable.")
+@click.option(
+    "--retry", type=click.IntRange(min=1), metavar="N", help="Try a run up to N times while a system is unavailable."
+)
 @common({"runs": []})
 def run(
     options: Common,
@@ -221,17 +229,21 @@ def history(options: Common, *, target: str) -> Answer:
 
 @cli.command()
 @pipeline
-@click.option("--export", type=click.Path(dir_okay=False, path_type=Path), help="Write them to a CSV file, to be mended.")
+@click.option(
+    "--export", type=click.Path(dir_okay=False, path_type=Path), help="Write them to a CSV file, to be mended."
+)
 @common()
 def rejects(options: Common, *, target: str, export: Path | None) -> Answer:
     """Show the quarantined rows with their reasons."""
     one = _load_one(target, options)
     from headrace import engine
-    from headrace.cli.tables import export_rejects, rejects_text
+    from headrace.cli.tables import rejects_text
 
     frame = engine.rejects(one)
     if export is not None:
-        export_rejects(frame, export)
+        from headrace.replay import export as mendable
+
+        mendable(frame).write_csv(export)
         document = {"pipeline": one.name, "exported": str(export), "count": frame.height}
         return Answer(document=document, text=f"{frame.height:,} rejected rows written to {export}")
     return Answer(document={"pipeline": one.name, "rejects": frame.to_dicts()}, text=rejects_text(frame))
@@ -253,12 +265,13 @@ def replay(
     if discard and fixed is not None:
         raise click.UsageError("give either --from or --discard")
     one = _load_one(target, options)
-    from headrace import engine
+    from headrace.replay import discard as give_up
+    from headrace.replay import replay as take_again
 
     def act(observers: tuple[Observer, ...]) -> RunReport:
         if reason is not None:
-            return engine.discard(one, reason=reason)
-        return engine.replay(one, fixed=fixed, observers=observers, wait=wait)
+            return give_up(one, reason=reason, observers=observers, wait=wait)
+        return take_again(one, fixed=fixed, observers=observers, wait=wait)
 
     return _runs([_reported(one, act, options)], options)
 

@@ -65,7 +65,13 @@ class EventLog:
             case Progress():
                 if time.monotonic() - self._said.get(event.run, 0.0) >= _EVERY:
                     self._said[event.run] = time.monotonic()
-                    _log.info("%s: %s rows, %s MB read", event.pipeline, f"{event.rows:,}", f"{event.bytes / 1e6:,.0f}", extra=extra)
+                    _log.info(
+                        "%s: %s rows, %s MB read",
+                        event.pipeline,
+                        f"{event.rows:,}",
+                        f"{event.bytes / 1e6:,.0f}",
+                        extra=extra,
+                    )
             case Warned():
                 _log.warning("%s: %s", event.pipeline, event.message, extra=extra)
             case CommitApplied():

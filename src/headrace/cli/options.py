@@ -87,7 +87,14 @@ def common(empty: dict[str, Any] | None = None) -> Callable[[Callable[..., Answe
     def decorate(command: Callable[..., Answer]) -> Callable[..., int]:
         @functools.wraps(command)
         def wrapped(
-            *, as_json: bool, profile: str | None, set_: tuple[str, ...], log_format: str, verbose: bool, quiet: bool, **rest: Any
+            *,
+            as_json: bool,
+            profile: str | None,
+            set_: tuple[str, ...],
+            log_format: str,
+            verbose: bool,
+            quiet: bool,
+            **rest: Any,
         ) -> int:
             options = Common(
                 json=as_json, profile=profile, set=set_, log_format=log_format, verbosity=int(verbose) - int(quiet)
@@ -112,7 +119,9 @@ def _answered(command: Callable[[], Answer], options: Common, empty: dict[str, A
         with guard:
             answer = command()
     except HeadraceError as error:
-        answer = Answer(document={**empty, "error": error.to_dict()}, exit_code=error.exit_code, errors=(error.to_dict(),))
+        answer = Answer(
+            document={**empty, "error": error.to_dict()}, exit_code=error.exit_code, errors=(error.to_dict(),)
+        )
     except click.ClickException:
         raise
     except Exception as error:  # noqa: BLE001 - the last line of defence: its text may hold a cell's value

@@ -43,7 +43,8 @@ def _error(error: Mapping[str, Any], options: Common) -> None:
 
 def bug(error: Exception, options: Common) -> dict[str, Any]:
     """An exception that headrace did not raise on purpose, as an error. Its text is not shown: it may hold a
-    cell's value."""
+    cell's value.
+    """
     last = traceback.extract_tb(error.__traceback__)[-1:]
     where = f" at {last[0].filename}:{last[0].lineno}" if last else ""
     return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.cli.output import table
@@ -12,7 +11,7 @@ from headrace.cli.output import table
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["export_rejects", "history_text", "rejects_text"]
+__all__ = ["history_text", "rejects_text"]
 
 
 def history_text(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -32,10 +31,3 @@ def rejects_text(frame: pl.DataFrame) -> str:
     shown = [name for name in columns if frame[name].null_count() < frame.height]
     text = table(frame.to_dicts(), shown, width=shutil.get_terminal_size((200, 24)).columns)
     return f"{text}\n{frame.height:,} rejected rows"
-
-
-def export_rejects(frame: pl.DataFrame, path: Path) -> None:
-    """Write the rejects as CSV."""
-    import polars as pl
-
-    frame.with_columns(pl.col("rules").list.join("; ")).write_csv(path)

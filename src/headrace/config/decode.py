@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headrace.config import references
-from headrace.config.jsonc import Node, Place, plain
+from headrace.config.jsonc import Node, Place
 from headrace.config.secret import Secret
 from headrace.config.shapes import Opaque, Role, keys_of, members, near, role_of, tag_of
 from headrace.errors import ConfigError
@@ -80,19 +80,19 @@ class Decoder:
             case None if type(None) in options or Any in options:
                 return None
             case dict():
-                return self.object(node, options, path)
+                return self._object(node, options, path)
             case list():
-                return self.list(node, options, path)
+                return self._list(node, options, path)
             case str():
-                return self.text(node, options, path)
+                return self._text(node, options, path)
             case _:
-                return self.number(node, options, path)
+                return self._number(node, options, path)
 
-    def wrong(self, node: Node, options: tuple[Any, ...], path: str) -> Any:
+    def _wrong(self, node: Node, options: tuple[Any, ...], path: str) -> Any:
         """Note that the value has the wrong type."""
         return self.note(path, f"expected {expected(options)}, found {node.kind}", "", node.place)
 
-    def number(self, node: Node, options: tuple[Any, ...], path: str) -> Any:
+    def _number(self, node: Node, options: tuple[Any, ...], path: str) -> Any:
         value = node.value
         for option in options:
             if typing.get_origin(option) is Literal:
@@ -102,9 +102,9 @@ class Decoder:
                 return value
         if float in options and type(value) is int:
             return float(value)
-        return self.wrong(node, options, path)
+        return self._wrong(node, options, path)
 
-    def text(self, node: Node, options: tuple[Any, ...], path: str) -> Any:
+    def _text(self, node: Node, options: tuple[Any, ...], path: str) -> Any:
         value: str = node.value
         if str in options or Any in options:
             return value
@@ -119,50 +119,51 @@ class Decoder:
         words = [word for word in [*words, *tagged] if isinstance(word, str)]
         if words:
             return self.note(path, f"unknown {shown(value)}", near(value, words), node.place)
-        return self.wrong(node, options, path)
+        return self._wrong(node, options, path)
 
-    def list(self, node: Node, options: tuple[Any, ...], path: str) -> Any:
+    def _list(self, node: Node, options: tuple[Any, ...], path: str) -> Any:
         if Any in options:
             return plain_value(self, node, path)
         found = [option for option in options if (typing.get_origin(option) or option) in _LISTS]
         if not found:
-            return self.wrong(node, options, path)
+            return self._wrong(node, options, path)
         for option in found[:-1]:
             trial = Decoder(self.base, self.connections)
-            result = trial.items(node, option, path)
+            result = trial._items(node, option, path)
             if not trial.problems:
                 return result
-        return self.items(node, found[-1], path)
+        return self._items(node, found[-1], path)
 
-    def items(self, node: Node, option: Any, path: str) -> Any:
+    def _items(self, node: Node, option: Any, path: str) -> Any:
         args = typing.get_args(option) or (Any, ...)
         fixed = typing.get_origin(option) is tuple and args[-1] is not ...
         if fixed and len(node.value) != len(args):
             return self.note(path, f"expected {len(args)} values, found {len(node.value)}", "", node.place)
         kinds = args if fixed else [args[0]] * len(node.value)
         made = [
-            self.value(item, kind, f"{path}[{at}]") for at, (item, kind) in enumerate(zip(node.value, kinds, strict=True))
+            self.value(item, kind, f"{path}[{at}]")
+            for at, (item, kind) in enumerate(zip(node.value, kinds, strict=True))
         ]
         if any(item is FAILED for item in made):
             return FAILED
         return made if (typing.get_origin(option) or option) is list else tuple(made)
 
-    def object(self, node: Node, options: tuple[Any, ...], path: str) -> Any:
+    def _object(self, node: Node, options: tuple[Any, ...], path: str) -> Any:
         if role := next((found for option in options if (found := role_of(option))), None):
-            return self.system(node, role, path)
+            return self._system(node, role, path)
         classes = [option for option in options if dataclasses.is_dataclass(option)]
         if tagged := {str(tag_of(cls)): cls for cls in classes if tag_of(cls)}:
-            return self.tagged(node, tagged.keys(), tagged.__getitem__, path)
+            return self._tagged(node, tagged.keys(), tagged.__getitem__, path)
         if classes:
-            return self.untagged(node, classes, path)
+            return self._untagged(node, classes, path)
         for option in options:
             if (typing.get_origin(option) or option) in _MAPPINGS:
                 kind = (typing.get_args(option) or (str, Any))[1]
                 made = {key: self.value(item, kind, join(path, key)) for key, item in node.value.items()}
                 return FAILED if any(item is FAILED for item in made.values()) else made
-        return plain_value(self, node, path) if Any in options else self.wrong(node, options, path)
+        return plain_value(self, node, path) if Any in options else self._wrong(node, options, path)
 
-    def system(self, node: Node, role: Role, path: str) -> Any:
+    def _system(self, node: Node, role: Role, path: str) -> Any:
         """A source or a destination, its connection's keys under its own."""
         if "connection" in node.value:
             named = node.value["connection"]
@@ -174,12 +175,12 @@ class Decoder:
                 return self.note(join(path, "connection"), message, hint, named.place)
             own = {key: item for key, item in node.value.items() if key != "connection"}
             node = Node({**connection.value, **own}, node.place, {**connection.keys, **node.keys})
-        return self.tagged(node, role.tags.keys(), role.load, path)
+        return self._tagged(node, role.tags.keys(), role.load, path)
 
-    def tagged(self, node: Node, tags: Any, load: Callable[[str], type], path: str) -> Any:
+    def _tagged(self, node: Node, tags: Any, load: Callable[[str], Any], path: str) -> Any:
         tag = node.value.get("type")
         if tag is None:
-            hint = f'one of {", ".join(json.dumps(one) for one in tags)}'
+            hint = f"one of {', '.join(json.dumps(one) for one in tags)}"
             return self.note(path, 'the key "type" is missing', hint, node.place)
         if not isinstance(tag.value, str) or tag.value not in tags:
             hint = near(str(tag.value), tags)
@@ -187,7 +188,7 @@ class Decoder:
         rest = {key: item for key, item in node.value.items() if key != "type"}
         return self.fields(Node(rest, node.place, node.keys), load(tag.value), path)
 
-    def untagged(self, node: Node, classes: Sequence[Any], path: str) -> Any:
+    def _untagged(self, node: Node, classes: Sequence[Any], path: str) -> Any:
         """The class whose keys fit best."""
         given = set(node.value)
         fits = sorted(classes, key=lambda cls: -len(given & set(keys_of(cls))))
@@ -196,7 +197,9 @@ class Decoder:
             for key in given - known:
                 self.note(join(path, key), "unknown key", near(key, known), node.keys.get(key, node.place))
             if given <= known:
-                self.note(path, "cannot tell what this is", f"give one of {', '.join(sorted(known - given))}", node.place)
+                self.note(
+                    path, "cannot tell what this is", f"give one of {', '.join(sorted(known - given))}", node.place
+                )
             return FAILED
         return self.fields(node, fits[0], path)
 

@@ -45,7 +45,7 @@ def _encode(value: Any, base: Path) -> Any:
 
 def _object(value: Any, base: Path) -> dict[str, Any]:
     made: dict[str, Any] = {}
-    kind = type(value)
+    kind: Any = type(value)
     tag = tag_of(kind) or next(
         (tag for tags in (SOURCES, DESTINATIONS) for tag, place in tags.items() if place == _place(kind)), None
     )

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from json.decoder import scanstring
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +18,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORDS = {"true": True, "false": False, "null": None}
 _DEPTH = 100
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,7 @@ def node_of(value: Any, place: Place) -> Node:
     """A bare JSON value as nodes that all stand at `place`."""
     match value:
         case dict():
-            return Node(
-                {key: node_of(item, place) for key, item in value.items()}, place, dict.fromkeys(value, place)
-            )
+            return Node({key: node_of(item, place) for key, item in value.items()}, place, dict.fromkeys(value, place))
         case list() | tuple():
             return Node([node_of(item, place) for item in value], place)
         case scalar:
@@ -178,10 +176,11 @@ class _Reader:
     def string(self) -> str:
         place = self.place()
         try:
-            text, self.at = scanstring(self.text, self.at + 1, True)
+            decoded, self.at = _DECODER.raw_decode(self.text, self.at)
         except json.JSONDecodeError as error:
             where = place if "Unterminated" in error.msg else self.place(error.pos)
             self.fail(f"a text in quotes is wrong: {error.msg[0].lower()}{error.msg[1:]}", "see json.org", where)
+        text = str(decoded)
         if any("\ud800" <= char <= "\udfff" for char in text):
             self.fail("half a surrogate pair in a text", "write both halves", place)
         return text
@@ -200,7 +199,7 @@ class _Reader:
         if not what:
             self.fail("the text ends where a value is expected", "is the file complete?")
         if what == "'":
-            self.fail("texts stand in double quotes", 'write "…" instead of \'…\'')
+            self.fail("texts stand in double quotes", "write \"…\" instead of '…'")
         near = {"True": "true", "False": "false", "None": "null"}.get(what)
         hint = f"did you mean {near}?" if near else 'a value is "…", a number, true, false, null, {…} or […]'
         self.fail(f"{what!r} is no JSON value", hint)

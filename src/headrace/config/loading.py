@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from headrace.config.decode import FAILED, Decoder, join
 from headrace.config.jsonc import Node, Place, node_of, read
 from headrace.config.settings import FILE, Override, Settings, assign, merge, override
-from headrace.config.shapes import near
+from headrace.config.shapes import DestinationRole, near
 from headrace.errors import ConfigError
 from headrace.pipeline import Pipeline
 
@@ -22,7 +23,10 @@ _SCHEMA = "headrace.schema.json"
 
 
 def load(
-    path: str | Path, *, profile: str | None = None, set: Mapping[str, Any] | None = None  # noqa: A002 - the flag's word
+    path: str | Path,
+    *,
+    profile: str | None = None,
+    set: Mapping[str, Any] | None = None,
 ) -> Pipeline:
     """The pipeline of a JSON file, or of ``file.py:name``.
 
@@ -30,14 +34,16 @@ def load(
     of keys to values, as ``--set`` does. Raises ConfigError with all mistakes of the file, each with its path,
     line and column.
     """
-    overrides = tuple(dataclasses.replace(override(f"{key}=null"), value=_value(key, v)) for key, v in (set or {}).items())
+    overrides = tuple(
+        dataclasses.replace(override(f"{key}=null"), value=_value(key, v)) for key, v in (set or {}).items()
+    )
     found = _load(str(path), profile, overrides)
     if len(found) != 1:
         raise ConfigError(f"{path} is a folder of {len(found)} pipelines", hint="name one of its files")
     return found[0]
 
 
-def load_all(targets: Iterable[str], *, profile: str | None = None, set: Sequence[str] = ()) -> list[Pipeline]:  # noqa: A002
+def load_all(targets: Iterable[str], *, profile: str | None = None, set: Sequence[str] = ()) -> list[Pipeline]:
     """The pipelines of files, folders and ``file.py:name``, in that order; a folder's by file name.
 
     `set` are texts ``key.path=value``. Raises ConfigError, with the mistakes of all the files.
@@ -87,18 +93,25 @@ def _load(target: str, profile: str | None, overrides: tuple[Override, ...]) -> 
         return [_of_python(Path(file), name, overrides)]
     if path.is_dir():
         settings = Settings.of(path, profile=profile, overrides=overrides)
-        files = sorted(one for one in path.glob("*.json") if one.name not in (FILE, _SCHEMA))
+        files = _files(path)
         if not files:
             raise ConfigError(f"{target}: there is no pipeline in this folder", hint="pipelines are its *.json files")
         return _of_files(files, settings, overrides)
     if path.suffix == ".py":
         raise ConfigError(f"{target}: which pipeline?", hint=f"name it: {target}:pipeline")
     if path.name == FILE:
-        raise ConfigError(f"{target} is what pipelines share", hint=f"name a pipeline's file, or the folder {path.parent}")
+        raise ConfigError(
+            f"{target} is what pipelines share", hint=f"name a pipeline's file, or the folder {path.parent}"
+        )
     if not path.exists():
         siblings = [str(one) for one in path.parent.glob("*.json") if one.name != FILE] if path.parent.is_dir() else []
         raise ConfigError(f"{target}: there is no such file or folder", hint=near(target, siblings))
     return _of_files([path], Settings.of(path.parent, profile=profile, overrides=overrides), overrides)
+
+
+def _files(folder: Path) -> list[Path]:
+    """A folder's pipelines, by name."""
+    return sorted(one for one in folder.glob("*.json") if one.name not in (FILE, _SCHEMA))
 
 
 def _of_files(files: Sequence[Path], settings: Settings, overrides: tuple[Override, ...]) -> list[Pipeline]:
@@ -106,24 +119,75 @@ def _of_files(files: Sequence[Path], settings: Settings, overrides: tuple[Overri
     errors: list[ConfigError] = []
     for file in files:
         try:
-            document = read(file)
-            if isinstance(document.value, dict):
-                document = merge(settings.defaults, document)
-                for one in (*settings.overrides, *(one for one in overrides if not one.shared)):
-                    document = assign(document, one)
-            found.append(_decode(document, file.parent, settings))
+            document = _document(file, settings, overrides)
+            found.append(_decode(document, file.parent, settings, _Siblings(file.parent, settings, overrides)))
         except ConfigError as error:
             errors.append(error)
     _raise(errors)
     return found
 
 
-def _decode(document: Node, folder: Path, settings: Settings) -> Pipeline:
+def _document(file: Path, settings: Settings, overrides: tuple[Override, ...]) -> Node:
+    """A file's document, over the defaults and under the overrides."""
+    document = read(file)
+    if isinstance(document.value, dict):
+        document = merge(settings.defaults, document)
+        for one in (*settings.overrides, *(one for one in overrides if not one.shared)):
+            document = assign(document, one)
+    return document
+
+
+@dataclasses.dataclass
+class _Siblings:
+    """The other pipelines of a folder: where a `table` source finds what it reads."""
+
+    folder: Path
+    settings: Settings
+    overrides: tuple[Override, ...]
+
+    def destinations(self) -> dict[str, Node]:
+        """The destinations by pipeline, not decoded. A file that is wrong is told when it is run itself."""
+        found: dict[str, Node] = {}
+        for file in _files(self.folder):
+            with contextlib.suppress(ConfigError):
+                items = _document(file, self.settings, self.overrides).value
+                if isinstance(items, dict) and {"name", "destination"} <= items.keys():
+                    found[str(items["name"].value)] = items["destination"]
+        return found
+
+
+def _bound(pipeline: Pipeline, document: Node, siblings: _Siblings, decoder: Decoder) -> Pipeline:
+    """The pipeline, each `table` source with the destination of the pipeline that it names."""
+    items = document.value
+    nodes = items["sources"].value if "sources" in items else {"source": items["source"]}
+    known: dict[str, Node] | None = None
+    sources = dict(pipeline.named_sources)
+    for name, source in sources.items():
+        of = getattr(source, "of", None)
+        if of is None or getattr(source, "destination", None) is not None:
+            continue
+        known = siblings.destinations() if known is None else known
+        path = f"sources.{name}" if "sources" in items else "source"
+        if of not in known:
+            hint = near(of, known) or "it names a pipeline in the same folder"
+            decoder.note(join(path, "of"), f"there is no pipeline {of!r} here", hint, nodes[name].place)
+        elif (there := decoder.value(known[of], DestinationRole, "destination")) is not FAILED:
+            sources[name] = dataclasses.replace(source, destination=there)  # type: ignore[type-var]
+    if known is None:
+        return pipeline
+    if "sources" in items:
+        return dataclasses.replace(pipeline, sources=sources)
+    return dataclasses.replace(pipeline, source=sources["source"])
+
+
+def _decode(document: Node, folder: Path, settings: Settings, siblings: _Siblings | None = None) -> Pipeline:
     decoder = Decoder(folder.absolute(), settings.connections)
     if isinstance(document.value, dict):
         rest = {key: item for key, item in document.value.items() if key != "$schema"}
         pipeline = decoder.fields(Node(rest, document.place, document.keys), Pipeline, "")
         _check_files(document, folder, decoder)
+        if siblings is not None and pipeline is not FAILED:
+            pipeline = _bound(pipeline, document, siblings, decoder)
     else:
         pipeline = decoder.note("", f"expected an object, found {document.kind}", "a pipeline is {…}", document.place)
     decoder.finish()
@@ -146,7 +210,9 @@ def _check_files(document: Node, folder: Path, decoder: Decoder) -> None:
                 continue
             file = text if key == "sql_file" else text.rpartition(":")[0]
             if key == "python" and not (file and text.rpartition(":")[2].isidentifier()):
-                decoder.note(join(path, key), f"{text!r} is not file.py:name", "e.g. transforms.py:clean", items[key].place)
+                decoder.note(
+                    join(path, key), f"{text!r} is not file.py:name", "e.g. transforms.py:clean", items[key].place
+                )
             elif (key == "sql_file" or file.endswith(".py")) and not (folder / file).is_file():
                 hint = "the path is relative to the pipeline's file"
                 decoder.note(join(path, key), f"there is no file {file!r}", hint, items[key].place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 __all__ = ["Secret"]
 
@@ -17,7 +17,8 @@ class Secret(str):
     __slots__ = ("reference",)
     reference: Mapping[str, Any]
 
-    def __new__(cls, text: str, reference: Mapping[str, Any]) -> Secret:
+    def __new__(cls, text: str, reference: Mapping[str, Any]) -> Self:
+        """The text, and how the config names it."""
         made = super().__new__(cls, text)
         made.reference = dict(reference)
         return made

@@ -107,9 +107,7 @@ class _Names(dict[str, Any]):
 @cache
 def keys_of(cls: type) -> dict[str, Key]:
     """The JSON keys of a dataclass, in its order. Fields that JSON cannot give are left out."""
-    owners = {
-        name: owner for owner in reversed(cls.__mro__) for name in vars(owner).get("__annotations__", {})
-    }
+    owners = {name: owner for owner in reversed(cls.__mro__) for name in vars(owner).get("__annotations__", {})}
     found = {}
     for field in dataclasses.fields(cls):
         hidden = field.name == "base" or field.name.startswith("_") or field.metadata.get("json") is False
