@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+
+from headrace.errors import ConfigError
+from headrace.schema import parse_type
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Column", "Contract", "Rule"]
+__all__ = ["Column", "Contract", "OnViolation", "Rule"]
 
 OnViolation = Literal["fail", "quarantine", "drop", "warn"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """What one column must be. `type`: cast exactly, or rejected. `length` is in characters, [min, max].
-    `pattern` is a regular expression (Rust syntax) that must match the whole text. `on_violation` overrides
-    the contract's for this column."""
+    """What one column must be. A NULL breaks `nullable` and nothing else.
+
+    `type`: every value is cast exactly, or its row is rejected. `min` and `max` are inclusive; for dates, times and
+    decimals they may be written as text. `length` is [min, max] (either may be null): characters of a text, bytes
+    of a binary, items of a list. `pattern` is a regular expression (Rust syntax) that must match the whole text.
+    `unique`: a value that stands in several rows rejects all of them. `on_violation` overrides the contract's for
+    this column; a value that its type cannot hold fails the run where it says ``warn``.
+    """
 
     type: str | None = None
     nullable: bool = True
@@ -30,6 +39,17 @@ class Column:
     one_of: tuple[Any, ...] | None = None
     on_violation: OnViolation | None = None
 
+    def __post_init__(self) -> None:
+        _check_action(self.on_violation)
+        if self.type is not None:
+            parse_type(self.type)
+        if self.one_of is not None and not self.one_of:
+            raise ConfigError("one_of is empty: no value could pass", hint="list the allowed values, or leave it out")
+        if self.length is not None:
+            low, high = self.length
+            if (low or 0) < 0 or (high is not None and high < (low or 0)):
+                raise ConfigError(f"length {list(self.length)} is impossible", hint="write [min, max], e.g. [1, 20]")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -38,6 +58,9 @@ class Rule:
     check: str | pl.Expr
     on_violation: OnViolation | None = None
 
+    def __post_init__(self) -> None:
+        _check_action(self.on_violation)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
@@ -45,8 +68,8 @@ class Contract:
 
     `on_violation`: ``fail`` (nothing is committed), ``quarantine`` (bad rows are kept with their reasons),
     ``drop`` (counted), ``warn`` (loaded, and said). `max_rejects` and `max_reject_share` (of the rows read)
-    fail a run that rejects more. `min_rows`, `max_rows` bound the rows of a commit. `unique` are sets of
-    columns whose values must not repeat: ``[["a", "b"]]``.
+    fail a run that rejects more, dropped rows among them. `min_rows`, `max_rows` bound the rows of a commit.
+    `unique` are sets of columns whose values together must not repeat: ``[["a", "b"]]``.
     """
 
     columns: Mapping[str, Column] = field(default_factory=dict)
@@ -57,3 +80,47 @@ class Contract:
     max_reject_share: float | None = None
     min_rows: int | None = None
     max_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_action(self.on_violation)
+        if any(isinstance(columns, str) for columns in self.unique):
+            raise ConfigError("unique takes sets of columns", hint='write "unique": [["a", "b"]]')
+        if self.max_reject_share is not None and not 0 <= self.max_reject_share <= 1:
+            raise ConfigError("max_reject_share is a share of the rows", hint="write 0.05 for five percent")
+
+    @overload
+    def split(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]: ...
+    @overload
+    def split(self, frame: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]: ...
+    def split(
+        self, frame: pl.DataFrame | pl.LazyFrame
+    ) -> tuple[pl.DataFrame, pl.DataFrame] | tuple[pl.LazyFrame, pl.LazyFrame]:
+        """The good rows, with the contract's types, and the bad rows as they came, with their reasons.
+
+        The bad ones have a column more: ``rules``, a list of texts like ``"id: nullable"``, ``"price: min"``, the
+        name of a rule, ``"unique(a, b)"``. Rows that break only rules whose `on_violation` is ``warn`` are good;
+        otherwise `on_violation` makes no difference here, and ``fail`` does not raise. Lazy frames give lazy
+        frames that stream, and read `frame` each time one of them is collected.
+
+        Raises SchemaError for a missing column or a type that cannot be cast, ConfigError for a rule that does not
+        fit the frame.
+        """
+        from headrace.verdict import split
+
+        return split(self, frame)
+
+    def check(self, frame: pl.DataFrame | pl.LazyFrame) -> None:
+        """Raises ContractError, counted by rule, unless every row keeps the contract (``warn`` rules aside)."""
+        from headrace.verdict import check
+
+        check(self, frame)
+
+
+def _check_action(action: str | None) -> None:
+    known = get_args(OnViolation)
+    if action is not None and action not in known:
+        near = difflib.get_close_matches(str(action), known, n=1)
+        raise ConfigError(
+            f"on_violation {action!r} is unknown",
+            hint=f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(known)}",
+        )

@@ -1,0 +1,203 @@
+"""A contract's verdict on rows, batch by batch: the good ones cast, the bad ones as they came with their reasons.
+
+One boolean expression over the batch says which rows are good. Only where some are not are the rules asked one by
+one, and only for those rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from headrace.checks import RAW, Bound, Check, bind
+from headrace.errors import ContractError
+from headrace.repeats import Repeats
+from headrace.stream import scan_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from headrace.contract import Contract
+    from headrace.sqlrules import SQLEvaluation
+
+__all__ = ["Judge", "Verdict", "check", "split"]
+
+_ACTION = "\0action"
+_HARD = "\0hard"
+_ACTIONS = ("fail", "quarantine", "drop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """What a batch came to.
+
+    `good` has the contract's types. `bad` are the others as they came, with the columns ``rules`` (list of texts)
+    and `action`, the gravest of what their broken rules ask for: ``fail``, ``quarantine`` or ``drop``. `broken`
+    counts rows by rule, `warned` those by rules that only warn.
+    """
+
+    good: pl.DataFrame
+    bad: pl.DataFrame
+    broken: Counter[str]
+    warned: Counter[str]
+
+    @property
+    def actions(self) -> pl.Series:
+        """What becomes of each row of `bad`."""
+        return self.bad[_ACTION]
+
+
+class Verdict:
+    """A contract over one re-openable frame.
+
+    `existing` gives columns of the rows in the target, among which a value of a ``unique`` column must not stand
+    either. Raises what `checks.bind` raises.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        frame: pl.LazyFrame,
+        *,
+        keys: Sequence[str] = (),
+        existing: Callable[[Sequence[str]], pl.LazyFrame] | None = None,
+    ) -> None:
+        self.bound: Bound = bind(contract, frame.collect_schema(), keys=keys)
+        self._frame = frame
+        self._existing = existing
+        self._hard = [c for c in self.bound.checks if c.action != "warn"]
+        self._soft = [c for c in self.bound.checks if c.action == "warn"]
+        self._lock = Lock()
+        self._repeats: Repeats | None = None
+
+    def judged(self) -> Iterator[Judge]:
+        """One pass over the frame. Reads the columns that must not repeat beforehand, once for all passes."""
+        with self.opened() as judge:
+            for rows in self._frame.collect_batches():
+                yield judge(rows)
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[pl.DataFrame], Judge]]:
+        """The judge of one pass."""
+        repeats = self._all_repeats()
+        with ExitStack() as stack:
+            sql = stack.enter_context(self.bound.sql.open())
+            yield lambda rows: self._judge(rows, sql, repeats)
+
+    def _all_repeats(self) -> Repeats | None:
+        if not self.bound.unique:
+            return None
+        with self._lock:
+            if self._repeats is None:
+                casts = [e.alias(n) for n, e in self.bound.casts.items()]
+                cast = self._frame.with_columns(casts)
+                self._repeats = Repeats(cast, self.bound.schema, self.bound.unique, self._existing)
+            return self._repeats
+
+    def _judge(self, rows: pl.DataFrame, sql: SQLEvaluation, repeats: Repeats | None) -> Judge:
+        casts = self.bound.casts
+        wide = rows
+        if casts:
+            raw = [pl.col(n).alias(RAW + n) for n in casts]
+            wide = rows.with_columns(*raw, *(e.alias(n) for n, e in casts.items()))
+        if computed := [*sql.columns(wide), *(repeats.columns(wide) if repeats else ())]:
+            wide = wide.with_columns(computed)
+        warned = _counts(wide, self._soft)
+        names = self.bound.schema.names
+        hard = wide.with_columns(_any(self._hard).alias(_HARD))[_HARD]
+        if not hard.any():
+            return Judge(good=wide.select(names), bad=self._no_rows(rows), broken=Counter(), warned=warned)
+        bad = wide.filter(hard)
+        told = bad.with_columns(_reasons(self._hard + self._soft), _gravest(self._hard)).select("rules", _ACTION)
+        return Judge(
+            good=wide.filter(~hard).select(names),
+            bad=rows.filter(hard).with_columns(told.get_columns()),
+            broken=_counts(bad, self._hard),
+            warned=warned,
+        )
+
+    def _no_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.clear().with_columns(
+            pl.lit(None, dtype=pl.List(pl.String)).alias("rules"), pl.lit(None, dtype=pl.String).alias(_ACTION)
+        )
+
+
+def _any(checks: Sequence[Check]) -> pl.Expr:
+    if not checks:
+        return pl.lit(value=False)
+    return pl.any_horizontal([c.broken for c in checks]).fill_null(value=False)
+
+
+def _counts(rows: pl.DataFrame, checks: Sequence[Check]) -> Counter[str]:
+    if not checks or rows.is_empty():
+        return Counter()
+    counted = rows.select(c.broken.sum().alias(f"{i}") for i, c in enumerate(checks)).row(0)
+    found: Counter[str] = Counter()
+    for one, count in zip(checks, counted, strict=True):
+        found[one.name] += count
+    return +found
+
+
+def _reasons(checks: Sequence[Check]) -> pl.Expr:
+    names = [pl.when(c.broken).then(pl.lit(c.name)).otherwise(None).cast(pl.String) for c in checks]
+    return pl.concat_list(names).list.drop_nulls().alias("rules")
+
+
+def _gravest(checks: Sequence[Check]) -> pl.Expr:
+    chosen = pl.lit("drop")
+    for action in ("quarantine", "fail"):
+        chosen = pl.when(_any([c for c in checks if c.action == action])).then(pl.lit(action)).otherwise(chosen)
+    return chosen.alias(_ACTION)
+
+
+def split(
+    contract: Contract, frame: pl.DataFrame | pl.LazyFrame
+) -> tuple[pl.DataFrame, pl.DataFrame] | tuple[pl.LazyFrame, pl.LazyFrame]:
+    """`Contract.split`."""
+    verdict = Verdict(contract, frame.lazy())
+    if isinstance(frame, pl.DataFrame):
+        with verdict.opened() as judge:
+            judged = judge(frame)
+        return judged.good, judged.bad.drop(_ACTION)
+    raw = {**verdict.bound.raw.polars(), "rules": pl.List(pl.String())}
+    good = scan_batches(lambda: (j.good for j in verdict.judged()), verdict.bound.schema.polars())
+    return good, scan_batches(lambda: (j.bad.drop(_ACTION) for j in verdict.judged()), raw)
+
+
+def check(contract: Contract, frame: pl.DataFrame | pl.LazyFrame) -> None:
+    """`Contract.check`."""
+    broken: Counter[str] = Counter()
+    good = bad = 0
+    for judged in Verdict(contract, frame.lazy()).judged():
+        broken += judged.broken
+        good += judged.good.height
+        bad += judged.bad.height
+    if bad:
+        raise ContractError(
+            f"{bad} of {good + bad} rows break the contract: {by_rule(broken)}",
+            hint="contract.split(frame) gives the bad rows with their reasons",
+            details={"rows": good + bad, "bad": bad, "by_rule": dict(broken)},
+        )
+    check_rows(contract, good)
+
+
+def check_rows(contract: Contract, rows: int) -> None:
+    """Raises ContractError when `rows` are fewer or more than the contract allows."""
+    if contract.min_rows is not None and rows < contract.min_rows:
+        said, key = f"only {rows} good rows, the contract wants at least {contract.min_rows}", "min_rows"
+    elif contract.max_rows is not None and rows > contract.max_rows:
+        said, key = f"{rows} good rows, the contract allows {contract.max_rows}", "max_rows"
+    else:
+        return
+    raise ContractError(said, hint=f'look at the source, or change "{key}"', details={"rows": rows})
+
+
+def by_rule(counts: Counter[str], *, most: int = 10) -> str:
+    """Counts by rule for a message, the largest first."""
+    listed = [f"{name} {count}" for name, count in sorted(counts.items(), key=lambda c: (-c[1], c[0]))]
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more rules" if len(listed) > most else "")
