@@ -207,35 +207,37 @@ def _orders(rows: pl.DataFrame, latest_by: Sequence[str]) -> list[_Order]:
 
 
 def _merge(table: Table, write: Merge, rows: pl.DataFrame, name: str) -> tuple[Table, dict[str, int]]:
-    """Each row in the order read: older than what is known of its key: nothing; else it deletes or is put."""
-    both = pl.concat([table.rows, rows], how="diagonal")  # rows first.height on are the new ones
+    """Of each key the newest new row; older than what is known of the key: nothing; else it deletes or is put."""
+    both = pl.concat([table.rows, rows], how="diagonal")
+    new = range(table.rows.height, both.height)
     keys, orders = keys_of(both, write.keys), _orders(both, write.latest_by)
     _check_keys(keys[table.rows.height :], write.keys, name)
-    deletes = [False] * table.rows.height + _true_for(rows, write.delete_when)
-    absent = [c for c in table.schema.names if c not in rows.columns]
-    live: dict[Key, tuple[int, int | None]] = {k: (n, n) for n, k in enumerate(keys[: table.rows.height])}
-    dead = dict(table.deleted)
-    at_first = set(live)
-    touched: set[Key] = set()
-    for n in range(table.rows.height, both.height):
-        key = keys[n]
-        known = orders[live[key][0]] if key in live else dead.get(key)
+    winners: dict[Key, int] = {}
+    for n in new:
+        if keys[n] not in winners or orders[n] >= orders[winners[keys[n]]]:
+            winners[keys[n]] = n
+    deletes = dict(zip(new, _true_for(rows, write.delete_when), strict=True))
+    before = {key: n for n, key in enumerate(keys[: table.rows.height])}
+    live, dead, settled = dict(before), dict(table.deleted), set[Key]()
+    for key, n in winners.items():
+        known = orders[before[key]] if key in before else dead.get(key)
         if known is not None and orders[n] < known:
             continue
-        touched.add(key)
+        settled.add(key)
+        live.pop(key, None)
+        dead.pop(key, None)
         if deletes[n]:
-            live.pop(key, None)
             dead[key] = orders[n]
         else:
-            dead.pop(key, None)
-            live[key] = (n, live[key][1] if key in live else None)
+            live[key] = n
     taken = both.select(
-        _gathered(both[c], [kept if c in absent else n for n, kept in live.values()]) for c in table.schema.names
+        _gathered(both[c], [n if c in rows.columns else before.get(key) for key, n in live.items()])
+        for c in table.schema.names
     )
     counts = {
-        "inserted": len(live.keys() - at_first),
-        "updated": len(touched & live.keys() & at_first),
-        "deleted": len(at_first - live.keys()),
+        "inserted": len(live.keys() - before.keys()),
+        "updated": len(settled & live.keys() & before.keys()),
+        "deleted": len(before.keys() - live.keys()),
     }
     return replace(table, rows=taken, deleted=dead), counts
 
