@@ -6,6 +6,7 @@ module imports only for type checking (Polars' types) are opaque here: nothing h
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import difflib
 import sys
@@ -26,6 +27,7 @@ SOURCES = {
     "sqlite": "headrace.systems.sqlite:SQLiteSource",
     "table": "headrace.systems.table:TableSource",
 }
+_VOCABULARY = ("headrace.contract", "headrace.cursor", "headrace.schema", "headrace.writes")
 DESTINATIONS = {
     "duckdb": "headrace.systems.duckdb:DuckDBDestination",
     "parquet": "headrace.systems.parquet:ParquetDestination",
@@ -93,14 +95,11 @@ class _Names(dict[str, Any]):
         self.update(vars(sys.modules[module]))
         self.update(Source=SourceRole, Destination=DestinationRole, pl=Opaque, Path=Path)
         self.update(Callable=Callable, Mapping=Mapping, Sequence=Sequence)
-        if not isinstance(self.get("Contract"), type):
-            from headrace.contract import Contract
-
-            self["Contract"] = Contract
+        for place in _VOCABULARY:  # a module may name these for type checking only
+            words = import_module(place)
+            self.update({word: getattr(words, word) for word in words.__all__})
 
     def __missing__(self, name: str) -> Any:
-        import builtins
-
         return getattr(builtins, name, Opaque)
 
 
