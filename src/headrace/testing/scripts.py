@@ -1,0 +1,181 @@
+"""Scripts of commits, and what a destination holds after them: what the suites write and compare."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from headrace.exact import to_text
+from headrace.flow import Commit, FileStamp, Rejects, Seal, TableChange
+from headrace.schema import REJECTS, Schema, SchemaPolicy, evolve
+from headrace.stream import FrameStream
+from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace, Write
+
+if TYPE_CHECKING:
+    from headrace.flow import ArrowStream, Receipt
+    from headrace.protocols import Destination
+
+__all__ = ["PIPELINE", "ROWS", "SOURCE", "WRITES", "Holding", "Step", "commit_of", "holds", "play", "reject"]
+
+PIPELINE = "conformance"
+SOURCE = "source"
+
+ROWS = {"id": pl.Int64(), "part": pl.String(), "at": pl.Int64(), "text": pl.String(), "gone": pl.Boolean()}
+"""The columns that scripts write: a key, a partition (may be NULL), an order (may be NULL), a value, a deletion."""
+
+WRITES: Mapping[str, Write] = {
+    "append": Append(),
+    "replace": Replace(allow_empty=True),
+    "partitions": Partitions(by=("part",)),
+    "merge": Merge(keys=("id",), latest_by=("at",), delete_when="gone"),
+    "history": History(keys=("id",), latest_by=("at",), track=("text",)),
+    "recompute": Recompute(by=("part",)),
+}
+"""One of each write, over the columns of `ROWS`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One commit of a script: rows (tuples in the order of `ROWS`), and what goes with them.
+
+    `wide`: the rows have one column more, ``extra``. `groups` (recompute): partitions that are rebuilt though no
+    row of theirs is left. `rejects` are rejected with it. `fresh`: a full refresh.
+    """
+
+    rows: Sequence[tuple[Any, ...]]
+    wide: bool = False
+    groups: tuple[str | None, ...] = ()
+    rejects: Sequence[Mapping[str, Any]] = ()
+    fresh: bool = False
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The rows as a frame."""
+        frame = pl.DataFrame(list(self.rows), schema=ROWS, orient="row")
+        return frame.with_columns(extra=pl.col("at") * 10) if self.wide else frame
+
+
+def reject(id: str, *, key: str | None = None, file: str | None = None) -> dict[str, Any]:
+    """A rejected row, as a row of `schema.REJECTS`."""
+    row = {name: None for name in REJECTS.names}
+    stage = "contract" if file is None else "parse"
+    return {**row, "id": id, "stage": stage, "source": SOURCE, "file": file, "rules": ["a rule"], "key": key}
+
+
+def _rejects(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema=REJECTS.polars(), orient="row")
+
+
+def commit_of(  # noqa: PLR0913  # everything a test may want otherwise
+    destination: Destination,
+    step: Step,
+    write: Write,
+    *,
+    position: int = 0,
+    rows: Callable[[], ArrowStream] | None = None,
+    seal: Callable[[], None] = lambda: None,
+    files: Sequence[FileStamp] = (),
+    settled: Mapping[str, Any] | None = None,
+    expected: int | None = None,
+    complete: bool = False,
+) -> Commit:
+    """The commit that a run would make of the step now. `seal` runs when the commit is sealed, and may raise."""
+    snapshot = destination.inspect(PIPELINE)
+    frame = step.frame
+    target = None if step.fresh else snapshot.schema
+    schema, changes = evolve(target, Schema.of_polars(frame.schema), SchemaPolicy(missing="keep"))
+    groups = None
+    if isinstance(write, Recompute):
+        left = pl.DataFrame({"part": list(step.groups)}, schema={"part": pl.String()})
+        all_groups = pl.concat([frame.select("part"), left]).unique()
+        groups = lambda: FrameStream(all_groups.lazy())  # noqa: E731  # a callable is what is asked for
+    change = TableChange(
+        table=getattr(destination, "table", PIPELINE),
+        write=write,
+        schema=schema,
+        rows=rows or (lambda: FrameStream(frame.lazy())),
+        changes=changes,
+        groups=groups,
+        complete=complete or step.fresh,
+        fresh=step.fresh,
+    )
+
+    def sealed() -> Seal:
+        seal()
+        return Seal(
+            positions={SOURCE: {"step": position}},
+            files={SOURCE: tuple(files)},
+            record={"rows": frame.height},
+            rejects=Rejects(
+                rows=lambda: FrameStream(_rejects(step.rejects).lazy()),
+                count=len(step.rejects),
+                **(settled or {}),
+            ),
+            identities={SOURCE: {"name": "script"}},
+        )
+
+    return Commit(
+        id=secrets.token_hex(8),
+        pipeline=PIPELINE,
+        run="run",
+        expected=snapshot.number if expected is None else expected,
+        changes=(change,),
+        seal=sealed,
+    )
+
+
+def play(
+    destination: Destination,
+    steps: Sequence[Step],
+    write: Write,
+    apply: Callable[[Destination, Commit], Receipt] = lambda destination, commit: destination.apply(commit),
+) -> None:
+    """Apply the steps that the destination does not have yet: what a run does, and what it does when started again."""
+    at = destination.inspect(PIPELINE).positions.get(SOURCE, {"step": 0})["step"]
+    for n, step in enumerate(steps[at:], at + 1):
+        files = [FileStamp(name=f"{n}.csv", size=n, version=str(n))]
+        settled = {"keys": ("id",) if isinstance(write, Merge | History) else ()}
+        apply(destination, commit_of(destination, step, write, position=n, files=files, settled=settled))
+
+
+@dataclass(frozen=True)
+class Holding:
+    """All that a destination holds for a pipeline, in a form in which two destinations can be compared.
+
+    `rows` are exact texts by column, sorted; `schema` the logical one.
+    """
+
+    schema: Sequence[Mapping[str, str]] | None
+    rows: Sequence[tuple[str | None, ...]]
+    number: int
+    positions: Mapping[str, Any]
+    identities: Mapping[str, Any]
+    files: Mapping[str, Any]
+    rejects: Sequence[str]
+    commits: Sequence[int] = field(default=())
+
+
+def holds(destination: Destination, *, ignoring: Sequence[str] = ()) -> Holding:
+    """What the destination holds for `PIPELINE`. Columns in `ignoring` are told by NULL or not NULL alone."""
+    snapshot = destination.inspect(PIPELINE)
+    frame = pl.DataFrame() if snapshot.scan is None else snapshot.scan().collect()
+    columns = [c for c in sorted(frame.columns)]
+    texts = [
+        pl.col(c).is_null().cast(pl.String) if c in ignoring else to_text(pl.col(c), Schema.of_polars(frame.schema)[c])
+        for c in columns
+    ]
+    rows = frame.select(texts).rows() if columns else []
+    return Holding(
+        schema=None if snapshot.schema is None else snapshot.schema.to_json(),
+        rows=sorted(rows, key=lambda row: tuple((v is not None, v or "") for v in row)),
+        number=snapshot.number,
+        positions=dict(snapshot.positions),
+        identities=dict(snapshot.identities),
+        files={n: [s.size, s.version] for n, s in sorted(snapshot.seen(SOURCE, None).items())},
+        rejects=sorted(destination.rejects(PIPELINE)["id"]),
+        commits=[e["number"] for e in destination.history(PIPELINE) if e["kind"] == "commit"],
+    )

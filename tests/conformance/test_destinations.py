@@ -1,0 +1,29 @@
+"""Every destination keeps the promises of `headrace.protocols.Destination`."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from headrace.protocols import Destination
+from headrace.systems.memory import MemoryDestination
+from headrace.testing import DestinationSuite
+
+
+@cache
+def _memory(_folder: str) -> MemoryDestination:
+    return MemoryDestination()
+
+
+class TestMemory(DestinationSuite):
+    durable = False
+
+    def destination(self, folder: Path) -> Destination:
+        return _memory(str(folder))
+
+
+class TestDuckDB(DestinationSuite):
+    def destination(self, folder: Path) -> Destination:
+        from headrace.systems.duckdb import DuckDBDestination
+
+        return DuckDBDestination(path=str(folder / "target.duckdb"), table="rows")
