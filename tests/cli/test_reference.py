@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from headrace.cli.commands import cli
+from headrace.cli import command
 from headrace.cli.reference import markdown
 
 ROOT = Path(__file__).parents[2]
@@ -11,7 +11,7 @@ def test_the_reference_is_what_the_code_says():
 
 
 def test_every_command_and_option_is_explained():
-    for name, command in cli.commands.items():
-        assert command.help, name
-        for option in command.params:
+    for name, one in command().commands.items():
+        assert one.help, name
+        for option in one.params:
             assert option.param_type_name == "argument" or option.help, (name, option.name)

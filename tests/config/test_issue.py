@@ -1,6 +1,10 @@
 import importlib.util
+import json
+import re
+from pathlib import Path
 
 import polars as pl
+import pytest
 
 import headrace as hr
 from headrace.config import decode, encode, load
@@ -81,6 +85,31 @@ def test_the_documents_survive_encoding(tmp_path):
         assert decode(encode(pipeline), base=base) == pipeline
 
 
+PYTHON_EXAMPLE = {
+    "name": "orders",
+    "source": {"type": "files", "path": "orders/*.csv", "cursor": {"column": "updated_at"}},
+    "transforms": [
+        {"python": "transforms.py:clean"},
+        {"sql": "SELECT *, value * 1.2 AS gross FROM previous"},
+    ],
+    "params": {"since": "2024-01-01"},
+    "contract": {"columns": {"id": {"type": "int64", "nullable": False}}, "on_violation": "quarantine"},
+    "destination": {"type": "duckdb", "path": "warehouse.duckdb", "table": "orders"},
+    "write": {"type": "merge", "keys": ["id"]},
+}
+
+
+def words_of(pipeline):
+    """The pipeline as JSON, its function under the name that a project would give it."""
+    encoded = encode(pipeline)
+    step = encoded["transforms"][0]
+    assert step["python"].endswith(":clean")
+    step["python"] = "transforms.py:clean"
+    if encoded["source"]["cursor"] == "updated_at":
+        encoded["source"]["cursor"] = {"column": "updated_at"}
+    return encoded
+
+
 def clean(orders: pl.LazyFrame, *, since: str) -> pl.LazyFrame:
     return orders.filter(pl.col("value").is_not_null())
 
@@ -95,21 +124,25 @@ def test_the_python_example_says_the_same_words_as_json():
         destination=hr.DuckDBDestination(path="warehouse.duckdb", table="orders"),
         write=hr.Merge(keys=("id",)),
     )
-    encoded = encode(pipeline)
-    function = encoded["transforms"][0].pop("python")
-    assert function.endswith(":clean")
-    encoded["transforms"][0]["python"] = "transforms.py:clean"
-    cursor = encoded["source"].pop("cursor")
-    assert cursor in ("updated_at", {"column": "updated_at"})
-    assert encoded == {
-        "name": "orders",
-        "source": {"type": "files", "path": "orders/*.csv"},
-        "transforms": [
-            {"python": "transforms.py:clean"},
-            {"sql": "SELECT *, value * 1.2 AS gross FROM previous"},
-        ],
-        "params": {"since": "2024-01-01"},
-        "contract": {"columns": {"id": {"type": "int64", "nullable": False}}, "on_violation": "quarantine"},
-        "destination": {"type": "duckdb", "path": "warehouse.duckdb", "table": "orders"},
-        "write": {"type": "merge", "keys": ["id"]},
-    }
+    assert words_of(pipeline) == PYTHON_EXAMPLE
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def example(name):
+    return re.search(rf"<!-- example: {re.escape(name)} -->\n```\w+\n(.*?)```", README, re.DOTALL)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("daily_delay", issue.DAILY_DELAY), ("orders", issue.ORDERS), ("headrace.json", issue.SETTINGS)]
+)
+def test_the_readme_shows_the_documents_that_are_tested_here(name, text):
+    assert json.loads(example(name)) == json.loads(text)
+
+
+def test_the_readmes_python_says_the_same_words_as_json():
+    given, _, _ = example("python").partition("report = hr.run(")
+    names: dict = {"__name__": "readme"}
+    exec(compile(given, "README.md", "exec"), names)  # noqa: S102 - our own README
+    assert words_of(names["pipeline"]) == PYTHON_EXAMPLE

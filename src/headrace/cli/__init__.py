@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 INTERRUPTED = 130
 
@@ -43,11 +43,17 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _run(args: list[str]) -> int:
-    from headrace.cli.commands import cli
+def command() -> click.Group:
+    """The command with all its subcommands."""
+    from headrace.cli import commands, demo
 
+    del demo  # importing it adds its own
+    return commands.cli
+
+
+def _run(args: list[str]) -> int:
     try:
-        code = cli.main(args=args, prog_name="headrace", standalone_mode=False)
+        code = command().main(args=args, prog_name="headrace", standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.Abort:

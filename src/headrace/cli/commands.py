@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
     from headrace.report import RunReport
 
-__all__ = ["cli"]
+__all__ = ["cli", "observers", "reported"]
 
 
 class _InOrder(click.Group):
@@ -54,7 +54,8 @@ def _load_one(target: str, options: Common) -> Pipeline:
     return found[0]
 
 
-def _observers(options: Common) -> tuple[Observer, ...]:
+def observers(options: Common) -> tuple[Observer, ...]:
+    """Who watches a run: the log, and on a terminal the progress line."""
     from headrace.cli.logs import EventLog
 
     log = EventLog()
@@ -65,7 +66,7 @@ def _observers(options: Common) -> tuple[Observer, ...]:
     return (log,)
 
 
-def _reported(one: Pipeline, run: Callable[[tuple[Observer, ...]], RunReport], options: Common) -> RunReport:
+def reported(one: Pipeline, run: Callable[[tuple[Observer, ...]], RunReport], options: Common) -> RunReport:
     """The run's report; that of its failure where it fails."""
     from headrace.report import RunReport
 
@@ -76,7 +77,7 @@ def _reported(one: Pipeline, run: Callable[[tuple[Observer, ...]], RunReport], o
             runs.append(event.run)
 
     try:
-        return run((note, *_observers(options)))
+        return run((note, *observers(options)))
     except HeadraceError as error:
         return RunReport.failed(one.name, error, run=runs[-1] if runs else "")
     except Exception as error:  # noqa: BLE001 - in a project the others go on
@@ -132,7 +133,7 @@ def run(
         from headrace import engine
         from headrace.retry import Retry
 
-        return _reported(
+        return reported(
             pipeline,
             lambda observers: engine.run(
                 pipeline,
@@ -273,7 +274,7 @@ def replay(
             return give_up(one, reason=reason, observers=observers, wait=wait)
         return take_again(one, fixed=fixed, observers=observers, wait=wait)
 
-    return _runs([_reported(one, act, options)], options)
+    return _runs([reported(one, act, options)], options)
 
 
 @cli.command()

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import click
 
+from headrace.cli import command
 from headrace.config.encode import encode
-from headrace.config.jsonschema import description
 from headrace.config.shapes import DESTINATIONS, SOURCES, Key, Opaque, keys_of, members, role_of, tag_of
 from headrace.pipeline import Pipeline
 
@@ -40,9 +40,9 @@ Beside the pipelines; what they share.
 | key | value | |
 |---|---|---|
 | `connections` | object | by name: keys that `{"connection": "name", …}` takes over in a source or a destination |
-| `defaults` | object | keys that every pipeline has where it does not say otherwise; objects are merged all the way down |
-| `profiles` | object | by name: `{"dotted.path": value}`, for `connections.…`, `defaults.…` or any key of every pipeline; \
-`--profile` or `HEADRACE_PROFILE` picks one |
+| `defaults` | object | keys that every pipeline has where it says nothing else; objects are merged all the way down |
+| `profiles` | object | by name: `{"dotted.path": value}`, for `connections.…`, `defaults.…` or any key of a \
+pipeline; `--profile` or `HEADRACE_PROFILE` picks one |
 """
 _CODES = """\
 ## Exit codes
@@ -107,7 +107,8 @@ def _collect(annotation: Any, found: list[Any]) -> None:
 
 def _part(cls: Any, title: str, tag: str | None) -> str:
     text = inspect.cleandoc(cls.__doc__ or "").replace("``", "`")
-    lines = [f"## {title}", "", f"In Python: `{cls.__name__}`.", "", text, "", "| key | value | default |", "|---|---|---|"]
+    lines = [f"## {title}", "", f"In Python: `{cls.__name__}`.", "", text, ""]
+    lines += ["| key | value | default |", "|---|---|---|"]
     if tag:
         lines.append(f'| `type` | `"{tag}"` | required |')
     lines += [_row(key) for key in keys_of(cls).values()]
@@ -121,7 +122,7 @@ def _row(key: Key) -> str:
 
 
 def _default(value: Any) -> str:
-    if value is None or value == () or value == {}:
+    if value is None or value in ((), {}):
         return ""
     if dataclasses.is_dataclass(value):
         shown = encode(value)
@@ -135,7 +136,7 @@ def _value(annotation: Any) -> str:
     return " or ".join(words) if len(words) < 3 else ", ".join(words[:-1]) + f" or {words[-1]}"  # noqa: PLR2004
 
 
-def _words(option: Any) -> list[str]:
+def _words(option: Any) -> list[str]:  # noqa: PLR0911 - one for each kind of type
     origin, args = typing.get_origin(option) or option, typing.get_args(option)
     if option in _WORDS:
         return [_WORDS[option]]
@@ -160,8 +161,7 @@ def _words(option: Any) -> list[str]:
 
 
 def _commands() -> Iterator[str]:
-    from headrace.cli.commands import cli
-
+    cli = command()
     shared = {option.name for option in cli.commands["schema"].params}
     yield f"{cli.help}\n\nEvery command takes:\n"
     yield _options([one for one in cli.commands["schema"].params if isinstance(one, click.Option)])
