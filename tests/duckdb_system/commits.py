@@ -18,7 +18,7 @@ _numbers = itertools.count()
 KEEP = SchemaPolicy(missing="keep")
 
 
-def commit(  # noqa: PLR0913
+def commit(
     target: DuckDBDestination,
     rows: pl.LazyFrame | pl.DataFrame | Mapping[str, Any] | None,
     write: Write | None = None,

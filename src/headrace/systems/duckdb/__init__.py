@@ -5,21 +5,25 @@ The ledger is in the same file as the table and is written in the same transacti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from headrace.contract import Contract
+from headrace.cursor import Cursor
+from headrace.errors import ConfigError
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from headrace.flow import Commit, Receipt, Snapshot
+    from headrace.flow import Batch, Commit, Position, Range, Receipt, Snapshot
     from headrace.protocols import Holder
     from headrace.systems.duckdb.ledger import Key
     from headrace.systems.duckdb.tables import Table
 
-__all__ = ["DuckDBDestination"]
+__all__ = ["DuckDBDestination", "DuckDBSource"]
 
 _WRITES = ("append", "replace", "partitions", "merge", "history", "recompute")
 
@@ -114,3 +118,46 @@ class DuckDBDestination:
         from headrace.systems.duckdb.ledger import Key
 
         return Key(pipeline, self._table.key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuckDBSource:
+    """A table or a query of a DuckDB file; exactly one of `table` and `query` is given.
+
+    With a `cursor` a run reads the rows from its last value on, NULLs rejected; without one, or with `read`
+    "all", everything at every run. `rename` maps columns to new names, by which all else calls them. The file
+    may be the destination's own.
+    """
+
+    type: ClassVar[str] = "duckdb"
+    path: str
+    table: str | None = None
+    query: str | None = None
+    cursor: str | Cursor | None = None
+    read: Literal["new", "all"] = "new"
+    contract: Contract | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+    base: Path | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.table is None) == (self.query is None):
+            raise ConfigError(f"duckdb source {self.path!r}: give either table or query", hint='e.g. "table": "orders"')
+        if isinstance(self.cursor, str):
+            object.__setattr__(self, "cursor", Cursor(column=self.cursor))
+
+    def batches(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
+        """ONE batch of all that is new, of one snapshot of the file.
+
+        Raises ConfigError (no file, no table, a query that does not bind), SchemaError (a type that cannot be
+        carried exactly), UnavailableError (another process is writing).
+        """
+        from headrace.systems.duckdb.source import batches
+
+        return batches(self, (self.base or Path()) / self.path, range, snapshot, name)
+
+    def confirm(self, position: Position) -> None:
+        """Nothing waits for it."""
+
+    def identity(self) -> Any:
+        """The file's name and the table."""
+        return {"type": self.type, "file": Path(self.path).name, "table": self.table}

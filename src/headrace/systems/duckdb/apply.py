@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from headrace.errors import ConflictError
 from headrace.flow import Receipt
 from headrace.systems.duckdb import ledger, quarantine
 from headrace.systems.duckdb.connection import writing
-from headrace.systems.duckdb.history import history
+from headrace.systems.duckdb.history import close_absent, history
 from headrace.systems.duckdb.loading import Load, append, partitions, recompute, replace
 from headrace.systems.duckdb.merging import merge
 from headrace.systems.duckdb.tables import prepare
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from duckdb import DuckDBPyConnection
-
     from headrace.flow import Commit
 
 __all__ = ["apply"]
@@ -61,24 +60,27 @@ def _apply(connection: DuckDBPyConnection, key: ledger.Key, commit: Commit, *, a
             details={"number": head.number, "expected": commit.expected},
         )
     at = datetime.now(UTC)
+    if head.at is not None and at <= head.at:  # a clock that was set back must not turn the order of commits
+        at = head.at + timedelta(microseconds=1)
     keyed = quarantine.has_keys(connection, key)
     loads = []
     for index, change in enumerate(commit.changes):
         columns = prepare(connection, change, key, adopt=adopt)
-        loads.append(Load(connection, change, columns, index, keep_stage=keyed))
-        _write(loads[-1], at)
+        loads.append(Load(connection, change, columns, index, at, keep_stage=keyed))
+        _write(loads[-1])
     seal = commit.seal()
-    counts: Counter[str] = Counter()
+    rejected = quarantine.update(connection, key, seal.rejects, loads, number=head.number + 1, at=at)
+    counts = Counter(rejected=rejected)
     for load in loads:
-        counts.update(load.counts)
-    counts["rejected"] = quarantine.update(connection, key, seal.rejects, loads, number=head.number + 1, at=at)
-    for load in loads:
+        if isinstance(load.change.write, History):
+            close_absent(load, load.change.write, key)
         load.clear()
+        counts.update(load.counts)
     key.remember(connection, commit, seal, head=head, at=at, counts=counts)
     return Receipt(id=commit.id, number=head.number + 1, counts=dict(counts), record=dict(seal.record))
 
 
-def _write(load: Load, at: datetime) -> None:
+def _write(load: Load) -> None:
     match load.change.write:
         case Append():
             append(load)
@@ -89,6 +91,6 @@ def _write(load: Load, at: datetime) -> None:
         case Merge() as write:
             merge(load, write)
         case History() as write:
-            history(load, write, at)
+            history(load, write)
         case Recompute() as write:
             recompute(load, write)

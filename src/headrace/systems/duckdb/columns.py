@@ -130,7 +130,8 @@ def _fits(rows: Type, table: Type) -> bool:
 @dataclass(frozen=True)
 class Column:
     """A column of a table or query as DuckDB has it: name, DuckDB's type, the logical type, and whether a
-    value of the logical type may be more than DuckDB's type can hold (TIME for nanoseconds)."""
+    value of the logical type may be more than DuckDB's type can hold (TIME for nanoseconds).
+    """
 
     name: str
     held: str

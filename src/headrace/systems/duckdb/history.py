@@ -1,8 +1,187 @@
-"""History (slowly changing dimension, type 2)."""
+"""History (slowly changing dimension, type 2): every version of each key, told anew for the keys that rows touch.
+
+The table holds the versions. Beside it stands what the versions alone do not say: rows that made no version since
+they repeat the one before (a late row in between would make them one), and the moments at which absent keys were
+closed. So the versions do not depend on how the rows were split into commits.
+"""
 
 from __future__ import annotations
-from typing import Any
+
+import json
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from headrace.errors import ConfigError
+from headrace.exact import to_text
+from headrace.schema import Type
+from headrace.systems.duckdb.columns import Column, quoted
+from headrace.systems.duckdb.frames import batches
+from headrace.systems.duckdb.loading import ORDINAL, Load, same
+from headrace.systems.duckdb.merging import newest_first, refuse_null_keys
+from headrace.systems.duckdb.tables import past
+
+if TYPE_CHECKING:
+    from headrace.systems.duckdb.ledger import Key
+    from headrace.writes import History
+
+__all__ = ["close_absent", "history"]
+
+_TOUCHED = "temp.main._headrace_touched"
+_TOLD = "temp.main._headrace_told"
+_CLOSED = "_headrace_closed"
+_MOMENTS = ("date", "datetime")
 
 
-def history(load: Any, write: Any, at: Any) -> None:
-    raise NotImplementedError
+def history(load: Load, write: History) -> None:
+    """Put the rows among the versions of their keys.
+
+    Raises DataError for a NULL key, ConfigError for columns that are not there or are the write's own.
+    """
+    load.keep_stage = load.keep_stage or (write.close_absent and load.change.complete)
+    load.stage()
+    load.require(write.keys, "key")
+    load.require(write.latest_by, "latest_by column")
+    load.require(write.track, "track column")
+    for name in (write.valid_from, write.valid_to):
+        if name in load.rows:
+            raise ConfigError(
+                f"table {load.table}: the rows have a column {name!r}, which the history makes",
+                hint='rename it, or say "valid_from" and "valid_to"',
+            )
+    if write.close_absent and write.latest_by and load.change.schema[write.latest_by[0]].name not in _MOMENTS:
+        raise ConfigError(
+            f"table {load.table}: close_absent closes at a commit's time, and {write.latest_by[0]!r} is no date or time",
+            hint="choose a latest_by that is one, or none",
+        )
+    refuse_null_keys(load, write.keys)
+    columns = ", ".join(quoted(c.name) for c in load.columns if c.name != write.valid_to)
+    load.run(
+        f"CREATE TABLE IF NOT EXISTS {past(load.table)} AS"
+        f" SELECT {columns}, false AS {_CLOSED} FROM {load.table.sql} WHERE false"
+    )
+    keys = ", ".join(map(quoted, write.keys))
+    load.run(f"CREATE TEMP TABLE {_TOUCHED} AS SELECT DISTINCT {keys} FROM {load.staged}")
+    before = load.count(f"SELECT count(*) FROM {load.table.sql}")
+    _tell(load, write)
+    load.counts["inserted"] += load.count(f"SELECT count(*) FROM {load.table.sql}") - before
+    load.run(f"DROP TABLE {_TOUCHED}")
+
+
+def _began(load: Load, write: History) -> str:
+    """SQL for the moment at which a staged row begins to be valid."""
+    return quoted(write.latest_by[0]) if write.latest_by else _moment(load, write)
+
+
+def _moment(load: Load, write: History) -> str:
+    """The commit's time in the type of `valid_from`."""
+    held = next(c.held for c in load.columns if c.name == write.valid_from)
+    assert load.at is not None
+    return f"CAST(CAST('{load.at.isoformat()}' AS TIMESTAMPTZ) AS {held})"
+
+
+def _tell(load: Load, write: History) -> None:
+    """Write the versions of the touched keys anew, from all that is known of them."""
+    table, began = load.table.sql, quoted(write.valid_from)
+    touched = f"SEMI JOIN {_TOUCHED} AS k ON {same('e', 'k', write.keys)}"
+    # a full read that has the key undoes a closing of this very moment (dates are coarse)
+    undone = f" WHERE NOT ({_CLOSED} AND {began} >= {_moment(load, write)})" if load.change.complete else ""
+    known = (
+        f"SELECT e.* EXCLUDE ({quoted(write.valid_to)}), false AS {_CLOSED}, -1 AS {ORDINAL} FROM {table} AS e {touched}"
+        f" UNION ALL BY NAME SELECT e.*, -1 AS {ORDINAL} FROM {past(load.table)} AS e {touched}{undone}"
+    )
+    new = f"SELECT s.*, {_began(load, write)} AS {began}, false AS {_CLOSED} FROM {load.staged} AS s"
+    order = ", ".join([f"{began} NULLS FIRST", _CLOSED, *(f"{quoted(c)} NULLS FIRST" for c in write.latest_by)])
+    keys = ", ".join(map(quoted, write.keys))
+    moment = ", ".join([keys, began, *map(quoted, write.latest_by), _CLOSED])
+    last_read = f"row_number() OVER (PARTITION BY {moment} ORDER BY {ORDINAL} DESC) = 1"
+    own = {*write.keys, *write.latest_by, write.valid_from, write.valid_to}
+    track = write.track or tuple(c.name for c in load.columns if c.name not in own)
+    # a constant beside them: a row of no columns, or of NULLs alone, must still be a row
+    value = f"struct_pack(headrace := {_CLOSED}{''.join(f', c{i} := {quoted(c)}' for i, c in enumerate(track))})"
+    story = f"(PARTITION BY {keys} ORDER BY {order})"
+    load.run(
+        f"CREATE TEMP TABLE {_TOLD} AS WITH e AS (SELECT * FROM ({known} UNION ALL BY NAME {new}{_reopened(load, write)})"
+        f" QUALIFY {last_read})"
+        f" SELECT * EXCLUDE ({ORDINAL}), {value} IS NOT DISTINCT FROM lag({value}) OVER {story} AS _headrace_same FROM e"
+    )
+    turns = f"SELECT *, lead({began}) OVER {story} AS {quoted(write.valid_to)} FROM {_TOLD} WHERE NOT _headrace_same"
+    load.run(f"DELETE FROM {table} AS t USING {_TOUCHED} AS k WHERE {same('t', 'k', write.keys)}")
+    load.run(f"DELETE FROM {past(load.table)} AS t USING {_TOUCHED} AS k WHERE {same('t', 'k', write.keys)}")
+    load.run(
+        f"INSERT INTO {table} BY NAME SELECT * EXCLUDE ({_CLOSED}, _headrace_same) FROM ({turns}) WHERE NOT {_CLOSED}"
+    )
+    remembered = f"(_headrace_same AND NOT {_CLOSED})" if write.latest_by else "false"
+    load.run(
+        f"INSERT INTO {past(load.table)} BY NAME SELECT * EXCLUDE (_headrace_same) FROM {_TOLD}"
+        f" WHERE {_CLOSED} OR {remembered}"
+    )
+    load.run(f"DROP TABLE {_TOLD}")
+
+
+def _reopened(load: Load, write: History) -> str:
+    """SQL for the keys that were closed and are there again, in a full read, with no newer moment than before: they
+    come back at the commit's time. Other keys that come back have a moment of their own.
+    """
+    if not (write.close_absent and load.change.complete and write.latest_by):
+        return ""
+    keys, began = ", ".join(map(quoted, write.keys)), quoted(write.valid_from)
+    newest = f"row_number() OVER (PARTITION BY {keys} ORDER BY {newest_first(write.latest_by)}) = 1"
+    closed = f"SELECT {keys}, max({began}) AS _headrace_end FROM {past(load.table)} WHERE {_CLOSED} GROUP BY {keys}"
+    open_again = f"SELECT {keys} FROM {load.table.sql} WHERE {quoted(write.valid_to)} IS NULL"
+    return (
+        f" UNION ALL BY NAME SELECT s.*, {_moment(load, write)} AS {began}, false AS {_CLOSED}"
+        f" FROM (SELECT * FROM {load.staged} QUALIFY {newest}) AS s"
+        f" JOIN ({closed}) AS c ON {same('s', 'c', write.keys)}"
+        f" ANTI JOIN ({open_again}) AS o ON {same('s', 'o', write.keys)}"
+        f" WHERE s.{quoted(write.latest_by[0])} IS NULL OR s.{quoted(write.latest_by[0])} <= c._headrace_end"
+    )
+
+
+def close_absent(load: Load, write: History, key: Key) -> None:
+    """Close the keys that a complete full read did not have. A rejected key counts as there; if a rejected row's
+    key is not known, none is closed.
+    """
+    if write.close_absent and load.change.complete and (rejected := _rejected_keys(load, write, key)) is not None:
+        table, began = load.table.sql, quoted(write.valid_from)
+        load.run(
+            f"CREATE TEMP TABLE {_TOUCHED} AS SELECT DISTINCT {', '.join(f't.{quoted(k)}' for k in write.keys)}"
+            f" FROM {table} AS t ANTI JOIN {load.good} AS s ON {same('t', 's', write.keys)}"
+            f" WHERE t.{quoted(write.valid_to)} IS NULL"
+        )
+        _keep_rejected(load, write, rejected)
+        closing = _moment(load, write)
+        keys = ", ".join(map(quoted, write.keys))
+        load.run(
+            f"INSERT INTO {past(load.table)} BY NAME SELECT {keys}, {closing} AS {began}, true AS {_CLOSED} FROM {_TOUCHED}"
+        )
+        load.counts["deleted"] += load.run(
+            f"UPDATE {table} AS t SET {quoted(write.valid_to)} = {closing} FROM {_TOUCHED} AS k"
+            f" WHERE {same('t', 'k', write.keys)} AND t.{quoted(write.valid_to)} IS NULL"
+        )
+        load.run(f"DROP TABLE {_TOUCHED}")
+
+
+def _rejected_keys(load: Load, write: History, key: Key) -> set[tuple[str | None, ...]] | None:
+    """The keys of the rows in quarantine, as exact texts; None where one of them is not known."""
+    texts = load.connection.execute(
+        'SELECT DISTINCT "key" FROM _headrace.rejects WHERE pipeline = ? AND target = ?', key.values
+    ).fetchall()
+    if any(text is None for (text,) in texts):
+        return None
+    return {found for (text,) in texts if len(found := tuple(json.loads(text))) == len(write.keys)}
+
+
+def _keep_rejected(load: Load, write: History, rejected: set[tuple[str | None, ...]]) -> None:
+    """Take the keys of rejected rows out of those that are to be closed."""
+    if not rejected:
+        return
+    held = {c.name: c for c in load.columns}
+    columns = [Column("_headrace_row", "BIGINT", Type("int64")), *(held[k] for k in write.keys)]
+    texts = [to_text(pl.col(k), held[k].type).alias(k) for k in write.keys]
+    kept: list[int] = []
+    query = f"SELECT rowid AS _headrace_row, * FROM {_TOUCHED}"
+    for batch in list(batches(load.connection, query, columns)):
+        there = zip(batch["_headrace_row"], batch.select(texts).iter_rows(), strict=True)
+        kept += [row for row, found in there if found in rejected]
+    load.run(f"DELETE FROM {_TOUCHED} WHERE rowid IN (SELECT unnest(?::BIGINT[]))", [kept])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ConfigError
@@ -16,8 +17,6 @@ from headrace.schema import REJECTS, Schema
 from headrace.systems.duckdb.columns import physical, quoted
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from duckdb import DuckDBPyConnection
 
 __all__ = ["VERSION", "Head", "Key", "Owned"]
@@ -51,7 +50,8 @@ CREATE TABLE IF NOT EXISTS _headrace.tombstones (
 @dataclass(frozen=True)
 class Owned:
     """A table that headrace keeps: its logical schema, the pipelines that write it, and the columns that no
-    row brings because the write adds them (`History`)."""
+    row brings because the write adds them (`History`).
+    """
 
     schema: Schema
     pipelines: tuple[str, ...]
@@ -63,6 +63,8 @@ class Head:
     """The last commit of a key."""
 
     number: int = 0
+    id: str | None = None
+    at: datetime | None = None
     positions: Mapping[str, Any] = field(default_factory=dict)
     identities: Mapping[str, Any] = field(default_factory=dict)
     write: str | None = None
@@ -83,14 +85,14 @@ class Key:
     def head(self, connection: DuckDBPyConnection) -> Head:
         """The last commit; number 0 where there is none."""
         row = connection.execute(
-            "SELECT number, positions, identities, write FROM _headrace.commits"
+            "SELECT number, id, epoch_us(committed_at), positions, identities, write FROM _headrace.commits"
             " WHERE pipeline = ? AND target = ? ORDER BY number DESC LIMIT 1",
             self.values,
         ).fetchall()
         if not row:
             return Head()
-        number, positions, identities, write = row[0]
-        return Head(number, json.loads(positions), json.loads(identities), write)
+        number, id, at, positions, identities, write = row[0]
+        return Head(number, id, _instant(at), json.loads(positions), json.loads(identities), write)
 
     def seen(self, connection: DuckDBPyConnection, source: str, names: Iterable[str] | None) -> Mapping[str, FileStamp]:
         """The stamps under which the named files (None: all) were read."""
@@ -102,7 +104,7 @@ class Key:
         rows = connection.execute(query, values).fetchall()
         return {name: FileStamp(name=name, size=size, version=version) for name, size, version in rows}
 
-    def remember(  # noqa: PLR0913  # one row of the ledger, column by column
+    def remember(  # one row of the ledger, column by column
         self,
         connection: DuckDBPyConnection,
         commit: Commit,
@@ -238,6 +240,8 @@ def history(connection: DuckDBPyConnection, key: Key) -> Sequence[Mapping[str, A
 
 
 def _text(microseconds: int) -> str:
-    from datetime import UTC, datetime, timedelta
+    return _instant(microseconds).isoformat()
 
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).isoformat()
+
+def _instant(microseconds: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)

@@ -21,8 +21,9 @@ from headrace.systems.duckdb.columns import Column, carry, check_fits, quoted
 from headrace.systems.duckdb.tables import Table, columns_of, definitions
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
+    from datetime import datetime
 
+    from duckdb import DuckDBPyConnection
     from headrace.flow import ArrowStream, TableChange
     from headrace.writes import Partitions, Recompute, Replace
 
@@ -49,6 +50,7 @@ class Load:
     change: TableChange
     columns: tuple[Column, ...]
     index: int = 0
+    at: datetime | None = None
     keep_stage: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     rows: Schema = Schema(())
@@ -64,8 +66,17 @@ class Load:
 
     @property
     def good(self) -> str:
-        """The rows as they came, in SQL: all columns, or just the write's keys. Only with `keep_stage`."""
+        """What earlier rejects are compared with, in SQL, only with `keep_stage`: the rows as they came (of a
+        merge or a history just their keys), of a recompute its groups.
+        """
+        if self.change.groups is not None:
+            return self.groups
         return f"temp.main._headrace_good_{self.index}" if hasattr(self.change.write, "keys") else self.staged
+
+    @property
+    def groups(self) -> str:
+        """The name in SQL of the groups that a recompute replaces."""
+        return f"temp.main._headrace_groups_{self.index}"
 
     def run(self, sql: str, values: Sequence[object] = ()) -> int:
         """Run a statement that changes rows; how many."""
@@ -106,15 +117,16 @@ class Load:
         with self.incoming(self.change.rows, ordinal=True) as (rows, self.rows):
             self.run(f"CREATE TEMP TABLE {self.staged} AS {rows}")
         self.counts["rows"] = self.count(f"SELECT count(*) FROM {self.staged}")
-        if self.keep_stage and self.good != self.staged:
+        if self.keep_stage and hasattr(self.change.write, "keys"):
             keys = ", ".join(map(quoted, self.change.write.keys))
             self.require(self.change.write.keys, "key")
             self.run(f"CREATE TEMP TABLE {self.good} AS SELECT DISTINCT {keys} FROM {self.staged}")
         return self.counts["rows"]
 
     def clear(self) -> None:
-        """Drop the stage."""
-        self.run(f"DROP TABLE IF EXISTS {self.good}")
+        """Drop what is left in temporary tables."""
+        for name in {self.good, self.groups}:
+            self.run(f"DROP TABLE IF EXISTS {name}")
         self.run(f"DROP TABLE IF EXISTS {self.staged}")
 
     def insert_stage(self, where: str = "") -> int:
@@ -220,10 +232,9 @@ def recompute(load: Load, write: Recompute) -> None:
             raise ConfigError(
                 f"table {table}: the groups are not the columns {', '.join(write.by)}", hint="report this"
             )
-        load.run(f"CREATE TEMP TABLE _headrace_groups AS SELECT DISTINCT * FROM ({groups})")
+        load.run(f"CREATE TEMP TABLE {load.groups} AS SELECT DISTINCT * FROM ({groups})")
     load.counts["deleted"] += load.run(
-        f"DELETE FROM {table.sql} AS t USING temp.main._headrace_groups AS g WHERE {same('t', 'g', write.by)}"
+        f"DELETE FROM {table.sql} AS t USING {load.groups} AS g WHERE {same('t', 'g', write.by)}"
     )
-    inside = f"SEMI JOIN temp.main._headrace_groups AS g ON {same('r', 'g', write.by)}"
+    inside = f"SEMI JOIN {load.groups} AS g ON {same('r', 'g', write.by)}"
     load.counts["inserted"] += load.insert(where=inside)
-    load.run("DROP TABLE temp.main._headrace_groups")

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import duckdb
-
 from headrace.errors import ConfigError, DataError
 from headrace.systems.duckdb.columns import quoted
 from headrace.systems.duckdb.loading import ORDINAL, Load, same

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from duckdb import DuckDBPyConnection
-
     from headrace.flow import Rejects
     from headrace.systems.duckdb.ledger import Key
     from headrace.systems.duckdb.loading import Load
@@ -43,7 +42,7 @@ def frame(connection: DuckDBPyConnection, key: Key) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=REJECTS.polars(), orient="row")
 
 
-def update(  # noqa: PLR0913  # a commit's number and instant go with it
+def update(  # a commit's number and instant go with it
     connection: DuckDBPyConnection,
     key: Key,
     rejects: Rejects | None,
@@ -58,6 +57,8 @@ def update(  # noqa: PLR0913  # a commit's number and instant go with it
     mine = f"DELETE FROM _headrace.rejects WHERE {_MINE}"
     if rejects.replace_all:
         connection.execute(mine, key.values)
+    if rejects.replace_sources:
+        connection.execute(f"{mine} AND source IS NOT NULL", key.values)
     if rejects.resolved:
         connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, list(rejects.resolved)])
     if rejects.files:

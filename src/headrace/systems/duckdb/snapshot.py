@@ -41,7 +41,7 @@ def inspect(path: Path, key: ledger.Key, table: Table) -> Snapshot:
     return _snapshot(path, key, table, head, known, columns)
 
 
-def _snapshot(  # noqa: PLR0913  # what was read in one transaction
+def _snapshot(  # what was read in one transaction
     path: Path,
     key: ledger.Key,
     table: Table,
@@ -60,7 +60,7 @@ def _snapshot(  # noqa: PLR0913  # what was read in one transaction
     def newest(column: str) -> str | None:
         with reading(path) as connection:
             _, now = current(connection)
-            (found,) = [c for c in now if c.name == column] or [None]
+            found = next((c for c in now if c.name == column), None)
             if found is None:
                 raise ConfigError(f"table {table} has no column {column!r}", hint="check the cursor's column")
             query = f"SELECT max({quoted(column)}) AS {quoted(column)} FROM {table.sql}"
@@ -71,6 +71,7 @@ def _snapshot(  # noqa: PLR0913  # what was read in one transaction
     added = known.added if known else ()
     return Snapshot(
         number=head.number,
+        last_id=head.id,
         positions=head.positions,
         identities=head.identities,
         schema=None if columns is None else Schema(tuple(f for f in logical(columns) if f.name not in added)),

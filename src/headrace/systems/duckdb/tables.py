@@ -15,10 +15,9 @@ from headrace.writes import History, Replace
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
     from headrace.flow import TableChange
 
-__all__ = ["Table", "columns_of", "existing", "prepare"]
+__all__ = ["Table", "columns_of", "definitions", "existing", "past", "prepare"]
 
 _PART = r'(?:"((?:[^"]|"")+)"|([^".]+))'
 _NAME = re.compile(rf"(?:{_PART}\.)?{_PART}")
@@ -90,22 +89,39 @@ def prepare(connection: DuckDBPyConnection, change: TableChange, key: ledger.Key
     added = _own_fields(change)
     wanted = Schema((*change.schema, *(f for f in added if f.name not in change.schema)))
     replaced = isinstance(change.write, Replace)
-    if known is not None and not there and not (replaced or change.complete):
+    if there and change.fresh:
+        _empty(connection, table, wanted, known)
+        there = existing(connection, table)
+    elif known is not None and not there and not (replaced or change.complete or change.fresh):
         raise ConfigError(
             f"table {table} is gone, but what it held counts as loaded", hint="load it anew with --full-refresh"
         )
     if not there:
         _create(connection, table, wanted)
-    elif not replaced:
+    elif not (replaced or change.fresh):
         for step in change.changes:
             _alter(connection, table, step)
+    have = columns_of(connection, table, wanted)
     if not (there and replaced):
-        have = columns_of(connection, table, wanted)
         _check_same(table, have, wanted)
-    else:
-        have = columns_of(connection, table, wanted)
     ledger.own(connection, table.key, key, wanted, tuple(f.name for f in added))
     return have
+
+
+def _empty(connection: DuckDBPyConnection, table: Table, wanted: Schema, known: ledger.Owned | None) -> None:
+    """Begin anew: no rows, and no memory of them. The table itself stays where it can, for what hangs on it."""
+    connection.execute("DELETE FROM _headrace.tombstones WHERE name = ?", [table.key])
+    connection.execute(f"DROP TABLE IF EXISTS {past(table)}")
+    have = columns_of(connection, table, known.schema if known else None)
+    if {(c.name, c.held) for c in have} == {(f.name, physical(f.type)) for f in wanted}:
+        connection.execute(f"DELETE FROM {table.sql}")
+    else:
+        connection.execute(f"DROP TABLE {table.sql}")
+
+
+def past(table: Table) -> str:
+    """The name in SQL of the table where a history keeps what it must remember beside the versions."""
+    return f"_headrace.{quoted(f'{table.key} history')}"
 
 
 def _own_fields(change: TableChange) -> tuple[Field, ...]:
@@ -168,7 +184,11 @@ def _alter(connection: DuckDBPyConnection, table: Table, step: SchemaChange) -> 
         case AddColumn(field):
             have = described(connection, f"FROM {table.sql}")
             definitions(Schema((*(Field(c.name, c.type) for c in have), field)))
-            connection.execute(f"ALTER TABLE {table.sql} ADD COLUMN {quoted(field.name)} {physical(field.type)}")
+            add = f"ADD COLUMN {quoted(field.name)} {physical(field.type)}"
+            connection.execute(f"ALTER TABLE {table.sql} {add}")
+            connection.execute(f"ALTER TABLE IF EXISTS {past(table)} {add}")
         case WidenColumn(name, old, new):
             if physical(old) != physical(new):
-                connection.execute(f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(name)} SET DATA TYPE {physical(new)}")
+                widen = f"ALTER COLUMN {quoted(name)} SET DATA TYPE {physical(new)}"
+                connection.execute(f"ALTER TABLE {table.sql} {widen}")
+                connection.execute(f"ALTER TABLE IF EXISTS {past(table)} {widen}")

@@ -1,0 +1,228 @@
+"""Reading a DuckDB table or query: what is new since a cursor's value, or all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from headrace.cursor import Cursor, track
+from headrace.errors import ConfigError
+from headrace.exact import from_text, to_text
+from headrace.flow import Batch, Counts, Frame, News, Position, Range, Snapshot
+from headrace.schema import Schema, Type
+from headrace.stream import scan_generator
+from headrace.systems.duckdb.columns import Column, described, logical, quoted
+from headrace.systems.duckdb.connection import reading
+from headrace.systems.duckdb.frames import scan
+from headrace.systems.duckdb.tables import Table
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+    from headrace.systems.duckdb import DuckDBSource
+
+__all__ = ["batches"]
+
+_PUSHED = ("int", "uint", "decimal", "string", "date", "datetime", "time")
+"""Kinds whose order is the same in Polars and in DuckDB."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A source bound to its file: the query with new names, and its columns."""
+
+    path: Path
+    query: str
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> Schema:
+        return logical(self.columns)
+
+    def frame(self, where: str = "true") -> pl.LazyFrame:
+        """The rows, lazily."""
+        query, columns = f"FROM ({self.query}) WHERE {where}", self.columns
+
+        def current(connection: DuckDBPyConnection) -> tuple[str, tuple[Column, ...]]:
+            now = {c.name: c for c in described(connection, self.query)}
+            if any(now.get(c.name) != c for c in columns):
+                raise ConfigError(f"{self.path}: the columns have changed since the run began", hint="run again")
+            return query, columns
+
+        return scan(self.path, current, columns)
+
+
+def batches(source: DuckDBSource, path: Path, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
+    """See `headrace.protocols.Source.batches`."""
+    with reading(path) as connection:
+        query = _renamed(connection, _query(source), source.rename)
+        found = _Reading(path, query, described(connection, query))
+        cursor = None if source.read == "all" else _cursor(source, found)
+        news = None if cursor is None else _News.of(connection, found, cursor, range, snapshot)
+    yield _whole(found) if cursor is None or news is None else _since(found, cursor, news, range, snapshot, name)
+
+
+def _query(source: DuckDBSource) -> str:
+    if source.query is not None:
+        return source.query.strip().rstrip(";")
+    return f"FROM {Table.of(source.table or '').sql}"
+
+
+def _renamed(connection: DuckDBPyConnection, query: str, rename: Mapping[str, str]) -> str:
+    if not rename:
+        return query
+    names = [c.name for c in described(connection, query)]
+    if missing := [n for n in rename if n not in names]:
+        raise ConfigError(f"there is no column {missing[0]!r} to rename", hint=f"there are: {', '.join(names)}")
+    columns = ", ".join(f"{quoted(n)} AS {quoted(rename.get(n, n))}" for n in names)
+    return f"SELECT {columns} FROM ({query})"
+
+
+def _cursor(source: DuckDBSource, found: _Reading) -> Cursor | None:
+    if source.cursor is None:
+        return None
+    cursor = source.cursor
+    assert isinstance(cursor, Cursor)
+    column = source.rename.get(cursor.column, cursor.column)
+    if column not in found.schema:
+        names = ", ".join(found.schema.names)
+        raise ConfigError(f"{found.path}: there is no column {column!r} to be the cursor", hint=f"there are: {names}")
+    return Cursor(column=column, start=cursor.start)
+
+
+def _whole(found: _Reading) -> Batch:
+    """All rows, at every run."""
+    counter = _Counter(found.frame())
+    return Batch(
+        frame=Frame(lazy=counter.lazy, scan={"type": "duckdb", "file": found.path.name}),
+        news=News(facts={"reads": "everything, at every run"}),
+        position=dict,
+        counts=lambda: Counts(rows=counter.rows),
+        rejects=lambda: iter(()),
+        files=tuple,
+        complete=True,
+    )
+
+
+def _since(  # each is one fact of the read
+    found: _Reading, cursor: Cursor, news: _News, range: Range, snapshot: Snapshot, name: str
+) -> Batch:
+    """The rows from the cursor's last value on, up to its greatest as of now."""
+
+    def tracked(after: Position | None, where: str) -> Any:
+        return track(found.frame(where), cursor, after=after, ties=range.ties, source=name, newest=snapshot.newest)
+
+    part, all_rows = tracked(range.after, news.where), tracked(None, news.until)
+    drained: set[str] = set()
+    lazy = _Counter(part.lazy, lambda: drained.add("part")).lazy
+    whole = _Counter(all_rows.lazy, lambda: drained.add("whole")).lazy
+
+    def read() -> Any:
+        return all_rows if drained == {"whole"} else part
+
+    def position() -> Position:
+        told = read().position()
+        return {**told, "state": news.state} if told else told
+
+    return Batch(
+        frame=Frame(lazy=lazy, scan={"type": "duckdb", "file": found.path.name, "where": news.where}),
+        news=News(rows=news.rows, empty=news.empty, facts={"bounds": dict(part.bounds)}),
+        position=position,
+        counts=lambda: Counts(rows=read().rows()),
+        rejects=lambda: read().rejects(),
+        files=tuple,
+        whole=Frame(lazy=whole),
+        complete=news.last is None,
+    )
+
+
+@dataclass(frozen=True)
+class _News:
+    """What there is to read, as one transaction saw it.
+
+    `where` and `until` are SQL; `state` tells the rows at the greatest value, and those without one, from what
+    they may be at the next run: equal states mean that nothing is new.
+    """
+
+    last: str | None
+    where: str
+    until: str
+    rows: int | None
+    empty: bool
+    state: str
+
+    @staticmethod
+    def of(connection: DuckDBPyConnection, found: _Reading, cursor: Cursor, range: Range, snapshot: Snapshot) -> _News:
+        column = next(c for c in found.columns if c.name == cursor.column)
+        name, table = quoted(column.name), f"({found.query})"
+        ((greatest,),) = connection.execute(f"SELECT CAST(max({name}) AS VARCHAR) FROM {table}").fetchall()
+        last = _last(cursor, column.type, range.after, snapshot)
+        top, bottom = _pushed(connection, column, greatest), _pushed(connection, column, last)
+        until = f"({name} IS NULL OR {name} <= {top})" if top else "true"
+        where = f"({name} IS NULL OR {name} >= {bottom}) AND {until}" if bottom else until
+        ((rows, nulls, state),) = connection.execute(
+            f"SELECT count(*) FILTER ({where}), count(*) FILTER ({name} IS NULL),"
+            f" concat_ws('/', count(*), CAST(bit_xor(hash(r)) FILTER ({name} = {top or 'NULL'}) AS VARCHAR),"
+            f" count(*) FILTER ({name} = {top or 'NULL'})) FROM {table} AS r"
+        ).fetchall()
+        state = f"{greatest}/{nulls}/{state}"
+        known = rows if bottom is not None or last is None else None
+        empty = known == 0 or (range.after is not None and range.after.get("state") == state)
+        return _News(last, where, until, known, empty, state)
+
+
+def _last(cursor: Cursor, type: Type, after: Position | None, snapshot: Snapshot) -> str | None:
+    """The text of the value from which to read; `track` judges whether it can be one."""
+    if after and after.get("cursor") is not None:
+        return str(after["cursor"])
+    if cursor.start == "from_target":
+        return snapshot.newest(cursor.column)
+    if cursor.start is None:
+        return None
+    try:
+        text = pl.select(to_text(from_text(pl.lit(cursor.start), type), type)).item()
+    except pl.exceptions.PolarsError:
+        text = None
+    return cursor.start if text is None else str(text)
+
+
+def _pushed(connection: DuckDBPyConnection, column: Column, text: str | None) -> str | None:
+    """The value as SQL, where DuckDB reads the text to that very value and orders the type as Polars does."""
+    if text is None or "\0" in text or not column.exact or column.type.name.rstrip("0123456789") not in _PUSHED:
+        return None
+    literal = "'" + text.replace("'", "''") + "'"
+    ((reads,),) = connection.execute(f"SELECT TRY_CAST({literal} AS {column.held}) IS NOT NULL").fetchall()
+    return f"CAST({literal} AS {column.held})" if reads else None
+
+
+class _Counter:
+    """A frame that counts the rows of its fullest pass, and says when a pass has come to its end."""
+
+    def __init__(self, lazy: pl.LazyFrame, ended: Callable[[], None] = lambda: None) -> None:
+        self.rows = 0
+        self._lazy, self._ended = lazy, ended
+        self.lazy = scan_generator(self._read, lazy.collect_schema())
+
+    def _read(
+        self, columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        count = 0
+        frame = self._lazy
+        left = n_rows
+        needed = (
+            None if columns is None else {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
+        )
+        for batch in (frame if needed is None else frame.select(sorted(needed))).collect_batches():
+            count += batch.height
+            rows = batch if predicate is None else batch.filter(predicate)
+            rows = rows if columns is None else rows.select(columns)
+            rows = rows if left is None else rows.head(left)
+            left = None if left is None else left - rows.height
+            yield rows
+            if left == 0:
+                break
+        self.rows = max(self.rows, count)
+        self._ended()
