@@ -28,6 +28,7 @@ __all__ = [
     "size",
     "sync_file",
     "sync_folder",
+    "touch",
     "translated",
 ]
 
@@ -189,3 +190,9 @@ def _sync(path: Path, flags: int) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def touch(path: Path) -> None:
+    """Make an empty file unless there is one."""
+    if not path.exists():
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))

@@ -1,0 +1,189 @@
+"""Partitions: the rows split by the values of some columns, each value's rows in a folder of its own.
+
+A value is known to the log by an exact text (None: NULL). Its folder is named as Hive names it, ``day=2024-01-31``, so
+that other engines can prune by it; NULL is ``__HIVE_DEFAULT_PARTITION__``. Unlike Hive's, an empty text keeps apart
+from NULL (``name=``), and so does a text that reads like the NULL folder's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from headrace.errors import DataError, SchemaError
+from headrace.flow import TableChange
+from headrace.journal import Attempt, Journal, State
+from headrace.schema import Schema, Type
+from headrace.systems.parquet.scan import scan_files
+from headrace.systems.parquet.writing import Layout, drain, write_file, write_rows
+
+__all__ = ["folder_of", "key_text", "split"]
+
+Key = tuple[str | None, ...]
+
+_NULL = "__HIVE_DEFAULT_PARTITION__"
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{}\[\]^]")
+_NAME_BYTES = 255
+_BUFFER_SHARE = 0.5
+_REFUSED = ("list", "array", "struct", "binary", "null")
+
+
+def split(
+    journal: Journal, state: State, attempt: Attempt, layout: Layout, change: TableChange, by: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Stage the rows by partition. Returns the files added, and the names of those that they replace.
+
+    Files of touched partitions are replaced. Files that are not split by the same columns (appended ones, say) are
+    written again without the rows of touched partitions; each such file says how many rows it `kept`.
+    """
+    buffer = _Buffer(attempt, layout, change.schema, by)
+    for batch in drain(change, journal.where):
+        buffer.add(batch)
+    added = buffer.close()
+    touched = buffer.touched
+    removed = [
+        n for n, about in state.data.items() if about.get("by") == list(by) and tuple(about["values"]) in touched
+    ]
+    mixed = [n for n, about in state.data.items() if about.get("by") != list(by)]
+    if mixed and touched:
+        going = [n for n in mixed if _hits(scan_files(journal, state, [n]), by, change.schema, touched)]
+        if going:
+            rest = _without(scan_files(journal, state, going), by, change.schema, touched)
+            kept = write_rows(_typed(rest, change.schema), attempt, layout, change, first=len(added))
+            added += [{**file, "kept": file["rows"]} for file in kept]
+            removed += going
+    return added, removed
+
+
+def key_text(expr: pl.Expr, type: Type) -> pl.Expr:
+    """A text that equal values share and unequal ones do not. The two zeros are equal, and so are all NaNs."""
+    match type.name:
+        case "float32" | "float64":
+            return (expr + 0.0).cast(pl.String)
+        case "duration":
+            return expr.to_physical().cast(pl.String)
+        case "datetime" if type.args[1] is not None:
+            return expr.dt.convert_time_zone("UTC").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
+        case _:
+            return expr.cast(pl.String)
+
+
+def folder_of(by: Sequence[str], key: Key) -> str:
+    """The folder of a partition, relative to the table's: ``a=1/b=x%2Fy``. Raises DataError for a value too long."""
+    names = []
+    for column, text in zip(by, key, strict=True):
+        value = _NULL if text is None else "%5F" + text[1:] if text == _NULL else _UNSAFE.sub(_escaped, text)
+        name = f"{_UNSAFE.sub(_escaped, column)}={value}"
+        if len(name.encode()) > _NAME_BYTES:
+            raise DataError(
+                f"a value of partition column {column!r} is too long for a folder's name ({_NAME_BYTES} bytes)",
+                hint="partition by a shorter column, e.g. one made in a transform",
+            )
+        names.append(name)
+    return "/".join(names)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"%{ord(found[0]):02X}"
+
+
+class _Buffer:
+    """Rows on their way to their partitions' files. Flat in memory: the largest partitions are written out when
+    the buffer is full, so that few values make few large files, and rows that come sorted are written as they come.
+    """
+
+    def __init__(self, attempt: Attempt, layout: Layout, schema: Schema, by: Sequence[str]) -> None:
+        self._attempt = attempt
+        self._layout = layout
+        self._by = list(by)
+        self._keys = _keys(schema, by)
+        self._parts: dict[Key, list[pl.DataFrame]] = {}
+        self._bytes: dict[Key, float] = {}
+        self._files: list[dict[str, Any]] = []
+        self.touched: set[Key] = set()
+
+    def add(self, batch: pl.DataFrame) -> None:
+        names = [f"\x00{n}" for n in range(len(self._by))]
+        keyed = batch.with_columns(key.alias(name) for name, key in zip(names, self._keys, strict=True))
+        parts = keyed.partition_by(names, as_dict=True, include_key=False, maintain_order=True)
+        for key, rows in parts.items():
+            self._parts.setdefault(key, []).append(rows)
+            self._bytes[key] = self._bytes.get(key, 0) + rows.estimated_size()
+        self.touched |= parts.keys()
+        if sum(self._bytes.values()) > self._limit:
+            self._flush(int(self._limit * _BUFFER_SHARE))
+
+    @property
+    def _limit(self) -> int:
+        return self._layout.file_bytes // 2
+
+    def _flush(self, left: int) -> None:
+        total = sum(self._bytes.values())
+        for key in sorted(self._parts, key=lambda key: -self._bytes[key]):
+            if total <= left:
+                return
+            total -= self._bytes.pop(key)
+            self._write(key, pl.concat(self._parts.pop(key)))
+
+    def _write(self, key: Key, rows: pl.DataFrame) -> None:
+        name = f"{folder_of(self._by, key)}/{self._attempt.stem}-{len(self._files)}.parquet"
+        about = write_file(rows, self._attempt, name, self._layout)
+        self._files.append({**about, "by": self._by, "values": list(key)})
+
+    def close(self) -> list[dict[str, Any]]:
+        """Write the rest. The files."""
+        for key in list(self._parts):
+            self._write(key, pl.concat(self._parts.pop(key)))
+        return self._files
+
+
+def _keys(schema: Schema, by: Sequence[str]) -> list[pl.Expr]:
+    for name in by:
+        if name not in schema:
+            raise SchemaError(f"there is no column {name!r} to partition by", hint="name columns of the result")
+        if schema[name].name in _REFUSED:
+            raise SchemaError(
+                f"column {name!r} is {schema[name]}: one cannot partition by it", hint="make a scalar column of it"
+            )
+    return [key_text(pl.col(name), schema[name]) for name in by]
+
+
+def _touched(by: Sequence[str], touched: set[Key]) -> pl.LazyFrame:
+    return pl.LazyFrame(
+        [list(key) for key in touched], schema={f"\x00{n}": pl.String for n in range(len(by))}, orient="row"
+    )
+
+
+def _joined(rows: pl.LazyFrame, by: Sequence[str], schema: Schema, touched: set[Key], how: Any) -> pl.LazyFrame:
+    have = rows.collect_schema()
+    keys = [key_text(pl.col(name), schema[name]) if name in have else pl.lit(None, dtype=pl.String) for name in by]
+    names = [f"\x00{n}" for n in range(len(by))]
+    keyed = rows.with_columns(key.alias(name) for name, key in zip(names, keys, strict=True))
+    return keyed.join(_touched(by, touched), on=names, how=how, nulls_equal=True, maintain_order="left").drop(names)
+
+
+def _hits(rows: pl.LazyFrame, by: Sequence[str], schema: Schema, touched: set[Key]) -> bool:
+    have = [name for name in by if name in rows.collect_schema()]
+    narrow = rows.select(have) if have else rows
+    found = _joined(narrow, by, schema, touched, "semi").select(pl.len()).collect().item()
+    return bool(found)
+
+
+def _without(rows: pl.LazyFrame, by: Sequence[str], schema: Schema, touched: set[Key]) -> pl.LazyFrame:
+    return _joined(rows, by, schema, touched, "anti")
+
+
+def _typed(rows: pl.LazyFrame, schema: Schema) -> Iterator[pl.DataFrame]:
+    """Old rows in the types that the table has after this commit."""
+    have = rows.collect_schema()
+    types: Mapping[str, pl.DataType] = schema.polars()
+    columns = [
+        pl.col(name).cast(types[name]) if name in have else pl.lit(None, dtype=types[name]).alias(name)
+        for name in schema.names
+    ]
+    for batch in rows.select(columns).collect_batches():
+        if batch.height:
+            yield batch
