@@ -7,6 +7,7 @@ that cannot lie. Making one reads no rows but the samples that schemas need.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -132,7 +133,7 @@ def increment(
         required=() if recompute else keys,
         existing=_existing(pipeline, snapshot),
     )
-    rows = Schema.of_polars(screen.schema)
+    rows = screen.schema
     target = None if how.fresh and again is False else snapshot.schema
     schema, changes = evolve(target, rows, pipeline.on_schema_change)
     change = TableChange(
@@ -327,7 +328,7 @@ class _Sealing:
                 raise _malformed(name, frames, count)
             if contract.on_violation == "drop":
                 dropped.add(name)
-            self.screens[name].count_parsed(count, contract)
+            self.screens[name].count_parsed(count, contract, rows=self.batches[name].counts().rows)
         return dropped
 
     def _governing(self, name: str) -> Contract:
@@ -361,15 +362,13 @@ class _Sealing:
             counts = batch.counts()
             bad = sum(f.height for f in parsed[name])
             read[name] = {"rows": counts.rows, "bytes": counts.bytes, "files": counts.files, "malformed": bad}
-        rules: dict[str, int] = {}
-        for screen in (*self.screens.values(), self.screen):
-            for rule, broken in screen.counts().by_rule.items():
-                rules[rule] = rules.get(rule, 0) + broken
+        counts = [s.counts() for s in (*self.screens.values(), self.screen)]
         return {
             "read": read,
             "rejected": rejected,
-            "dropped": sum(s.counts().dropped for s in (*self.screens.values(), self.screen)),
-            "rules": rules,
+            "dropped": sum(c.dropped for c in counts),
+            "rules": dict(sum((c.by_rule for c in counts), Counter())),
+            "warned": dict(sum((c.warned for c in counts), Counter())),
             "write": self.pipeline.write.type,
             "schema_changes": [c.kind for c in self.change.changes],
             "bounds": {n: dict(b.news.facts).get("bounds") for n, b in self.batches.items()},
