@@ -1,0 +1,75 @@
+"""Reading by a cursor: the words for it, and the way to them that loads nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import polars as pl
+
+    from headrace.flow import Position
+    from headrace.tracking import Tracked
+
+__all__ = ["Cursor", "Latest", "TextType", "track"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """The column whose greatest value says how far a source has been read.
+
+    `start` is where the first run begins (inclusive): an exact text of the column's type, or ``from_target``: the
+    newest value that the target holds already (for a table that was taken over).
+    """
+
+    column: str
+    start: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latest:
+    """Which row of several with equal `keys` counts: the one with the greatest `by`.
+
+    `by` are columns, and the words ``file`` (name order) and ``line``; what they leave open, file and line decide.
+    NULL is the oldest. A row with a NULL key supersedes nothing.
+    """
+
+    keys: tuple[str, ...]
+    by: tuple[str, ...] = ("file", "line")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextType:
+    """How the texts of one column are read. `format` is strptime's; `true` and `false` are the texts of a bool;
+    `decimal` is the decimal point, ``.`` or ``,`` (None: the source's).
+    """
+
+    type: str
+    format: str | None = None
+    true: tuple[str, ...] | None = None
+    false: tuple[str, ...] | None = None
+    decimal: str | None = None
+
+
+def track(  # each is one fact of the read
+    frame: pl.LazyFrame,
+    cursor: Cursor,
+    *,
+    after: Position | None,
+    ties: Literal["again", "once"],
+    source: str,
+    newest: Callable[[str], str | None] = lambda _column: None,
+) -> Tracked:
+    """The rows of `frame` that lie after the position, and the position that they lead to.
+
+    `frame` may be any lazy frame that can be collected again; what it needs of the source (a filter on the cursor,
+    columns) is pushed down into it. `ties` is `Range.ties`, `newest` is `Snapshot.newest`. Columns
+    ``_headrace_file`` and ``_headrace_line`` in `frame` say where a row stands and are no part of it.
+
+    Raises ConfigError for a column or a start that cannot be, DataError for a position of another type.
+    """
+    from headrace.tracking import tracked
+
+    return tracked(frame, cursor, after=after, ties=ties, source=source, newest=newest)

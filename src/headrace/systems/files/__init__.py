@@ -1,0 +1,141 @@
+"""The `files` source: CSV, TSV, NDJSON, JSON, Parquet, Arrow IPC and Excel, read once each, or by a cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from headrace.cursor import Cursor, Latest, TextType
+from headrace.errors import ConfigError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from headrace.contract import Contract
+    from headrace.flow import Batch, Frame, Position, Range, Snapshot
+
+__all__ = ["FileSource"]
+
+Format = Literal["csv", "tsv", "ndjson", "json", "parquet", "ipc", "excel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSource:
+    """Rows from files: `path` is a glob, a folder, a file, or a list of them, relative to `base`.
+
+    What is new: each file once (by name, size and time of change), or with `cursor` the rows beyond its last value.
+    With `read` ``"all"`` every file is read at every run. `format` is by default what the extension says, ``.gz``
+    and ``.zst`` aside. Columns are unioned by name over the files.
+
+    Which rows count: `latest` says that a row supersedes an earlier one with equal keys (see `Batch.whole` and
+    `Batch.former`). `changed` says what becomes of a file that was read and has changed since: it is refused, or
+    read again. A file younger than `settle` ("5m") is not new yet. A path that matches nothing is refused unless
+    `allow_missing`.
+
+    Text formats: `types` by column (``"int64"`` or a `TextType`); other columns are inferred strictly from the first
+    `infer` rows, or from ``"all"``. A value that its type cannot hold exactly, and a line that is malformed, becomes
+    a ``parse`` reject with file, line and raw text. `nulls` are texts that mean null (an unquoted empty one always
+    does); `decimal` is the decimal point.
+    CSV: `header` is False, or the names where the files have none; `delimiter` is guessed where it is not given (the
+    plan says so); `quote` None reads without quotes; `skip_rows` and `skip_footer` are physical lines.
+    Excel: `sheet` by name, the first by default.
+
+    `add_columns` map a new column to ``file``, ``line`` or ``modified``; `rename` old names to new ones (`types` and
+    the rest speak of the new); `hive` takes the ``a=b`` folders as columns (None: where there are any).
+    """
+
+    type: ClassVar[str] = "files"
+    path: str | tuple[str, ...]
+    format: Format | None = None
+    read: Literal["new", "all"] = "new"
+    cursor: str | Cursor | None = None
+    latest: Latest | None = None
+    contract: Contract | None = None
+    types: Mapping[str, str | TextType] = field(default_factory=dict)
+    infer: int | Literal["all"] = 10_000
+    header: bool | tuple[str, ...] = True
+    delimiter: str | None = None
+    quote: str | None = '"'
+    encoding: str = "utf-8"
+    nulls: tuple[str, ...] = ()
+    decimal: Literal[".", ","] = "."
+    skip_rows: int = 0
+    skip_footer: int = 0
+    sheet: str | None = None
+    settle: str | None = None
+    add_columns: Mapping[str, Literal["file", "line", "modified"]] = field(default_factory=dict)
+    rename: Mapping[str, str] = field(default_factory=dict)
+    hive: bool | None = None
+    changed: Literal["refuse", "reread"] = "refuse"
+    allow_missing: bool = False
+    base: Path | None = field(default=None, metadata={"key": None})
+    block: int = field(default=8 * 1024 * 1024, metadata={"key": None})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.cursor, str):
+            object.__setattr__(self, "cursor", Cursor(column=self.cursor))
+        for name in ("path", "header", "nulls"):
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
+        if not self.patterns or not all(self.patterns):
+            raise ConfigError("the path is empty", hint='write e.g. "path": "in/orders_*.csv"')
+        if self.cursor is not None and self.latest is not None:
+            raise ConfigError(
+                '"cursor" and "latest" exclude each other', hint="latest is for files that are each read once"
+            )
+        self._check_words()
+
+    def _check_words(self) -> None:
+        for column, word in self.add_columns.items():
+            if word not in ("file", "line", "modified"):
+                raise ConfigError(f'"add_columns": {column!r} cannot be {word!r}', hint="use file, line or modified")
+        for name in ("delimiter", "quote"):
+            text = getattr(self, name)
+            if text is not None and (len(text.encode()) != 1 or text in "\r\n"):
+                raise ConfigError(f'"{name}" must be one character, not {text!r}', hint='write e.g. ";" or "\\t"')
+        if self.quote is not None and self.quote == self.delimiter:
+            raise ConfigError('"quote" and "delimiter" are the same', hint='"quote": null reads without quotes')
+        if self.infer != "all" and (not isinstance(self.infer, int) or self.infer < 1):
+            raise ConfigError(f'"infer" cannot be {self.infer!r}', hint='give a number of rows, or "all"')
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The paths as they were written."""
+        return (self.path,) if isinstance(self.path, str) else tuple(self.path)
+
+    @property
+    def text_types(self) -> Mapping[str, TextType]:
+        """`types`, each in full."""
+        return {n: t if isinstance(t, TextType) else TextType(type=t) for n, t in self.types.items()}
+
+    @property
+    def unrenamed(self) -> Mapping[str, str]:
+        """From a name in the result to the name in the files, where they differ."""
+        return {new: old for old, new in self.rename.items()}
+
+    def batches(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
+        """What is new. One batch; with ``range.batch_bytes``, several, cut between files. See `Source.batches`.
+
+        Position: ``{"files": n, "types": {…}}`` (the inferred types go on to the next run), or the cursor's.
+        """
+        from headrace.systems.files.reading import batches
+
+        return batches(self, range, snapshot, name)
+
+    def reparse(self, texts: pl.DataFrame, *, after: Position | None = None, name: str = "source") -> Frame:
+        """Raw records (columns file, line, row) through the same parser and types; `after` is the last position.
+
+        The frame raises DataError, naming file and line, for a record that is still no good.
+        """
+        from headrace.systems.files.reading import reparsed
+
+        return reparsed(self, texts, after, name)
+
+    def confirm(self, position: Position) -> None:
+        """Nothing to do: what was read is the destination's to remember."""
+
+    def identity(self) -> Any:
+        """The paths as they were written."""
+        return {"type": "files", "path": list(self.patterns)}

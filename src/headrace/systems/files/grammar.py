@@ -1,0 +1,213 @@
+"""The grammar of one CSV dialect, twice: a Rust regex that proves whole blocks, a Python one for single records.
+
+A block that the proof passes holds records of exactly the right number of fields, their quotes well-formed, and no
+blank line: what Polars' parser makes of it can be trusted. Where it fails, the careful way goes record by record,
+with possessive quantifiers, so that no input makes it slow.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+
+__all__ = ["RECORD_MAX", "Bad", "Grammar", "Survey"]
+
+RECORD_MAX = 16 * 1024 * 1024
+"""A record longer than this counts as one whose quote never closes."""
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A malformed line: where it stands in the bytes, at which line, and what is wrong with it."""
+
+    start: int
+    end: int
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the careful way found: runs of good records (start, end, first line), bad lines, and how far it came.
+
+    `end` and `line` are where the next record begins: more bytes are needed to read it.
+    """
+
+    runs: tuple[tuple[int, int, int], ...]
+    bad: tuple[Bad, ...]
+    end: int
+    line: int
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """Records of `width` fields between `delimiter`s; `quote` None: nothing is quoted."""
+
+    delimiter: str
+    quote: str | None
+    width: int
+
+    @cached_property
+    def _field(self) -> str:
+        d, q = re.escape(self.delimiter), re.escape(self.quote or "")
+        plain = rf"[^{q}{d}\n\r]*"
+        return rf"(?:{plain}|{q}(?:[^{q}]|{q}{q})*{q})" if self.quote else plain
+
+    @cached_property
+    def _proof(self) -> str:
+        d = re.escape(self.delimiter)
+        rest = f"(?:{d}{self._field}){{{self.width - 1}}}" if self.width > 1 else ""
+        return rf"\A(?:{self._field}{rest}\r?\n)*\z"
+
+    def proves(self, block: bytes) -> bool:
+        """Whether `block` is nothing but whole, well-formed records in UTF-8."""
+        text = pl.Series([block], dtype=pl.Binary).cast(pl.String, strict=False)
+        try:
+            return bool(text.str.contains(self._proof)[0])
+        except pl.exceptions.ComputeError:  # more columns than the regex engine takes
+            survey = self.survey(block, 1, whole=True)
+            return not survey.bad and survey.runs == ((0, len(block), 1),) and text[0] is not None
+
+    @cached_property
+    def _bytes_field(self) -> bytes:
+        d, q = re.escape(self.delimiter), re.escape(self.quote or "")
+        plain = rf"[^{q}{d}\n\r]*+"
+        field = rf"(?:{q}(?:[^{q}]++|{q}{q})*+{q}|{plain})" if self.quote else plain
+        return field.encode()
+
+    @cached_property
+    def record(self) -> re.Pattern[bytes]:
+        """One good record with its line end."""
+        d, field = re.escape(self.delimiter).encode(), self._bytes_field
+        rest = b"(?:" + d + field + b"){%d}" % (self.width - 1) if self.width > 1 else b""
+        return re.compile(field + rest + rb"\r?\n")
+
+    @cached_property
+    def _run(self) -> re.Pattern[bytes]:
+        return re.compile(b"(?:" + self.record.pattern + b")*+")
+
+    @cached_property
+    def any_record(self) -> re.Pattern[bytes]:
+        """One record of any number of fields, with its line end."""
+        d, field = re.escape(self.delimiter).encode(), self._bytes_field
+        return re.compile(field + b"(?:" + d + field + b")*+" + rb"\r?\n")
+
+    @cached_property
+    def _open(self) -> re.Pattern[bytes]:
+        """A record that ends inside a quoted field, at the end of the bytes."""
+        d, q = re.escape(self.delimiter).encode(), re.escape(self.quote or "").encode()
+        return re.compile(
+            b"(?:" + self._bytes_field + d + b")*+" + q + b"(?:[^" + q + b"]++|" + q + q + b")*+" + rb"\Z"
+        )
+
+    def count(self, record: bytes) -> int:
+        """How many fields a well-formed record has."""
+        return len(self._each_field.findall(record))
+
+    @cached_property
+    def _each_field(self) -> re.Pattern[bytes]:
+        return re.compile(b"(" + self._bytes_field + b")(?:" + re.escape(self.delimiter).encode() + rb"|\r?\n)")
+
+    def fields(self, record: bytes) -> list[str]:
+        """The texts of one well-formed record. Raises ValueError when it is not."""
+        if self.any_record.fullmatch(record) is None:
+            raise ValueError("not a record")
+        found = self._each_field.findall(record)
+        quote = (self.quote or "").encode()
+        return [
+            (f[1:-1].replace(quote * 2, quote) if quote and f.startswith(quote) else f).decode("utf-8") for f in found
+        ]
+
+    def survey(self, data: bytes, line: int, *, whole: bool, record_max: int = RECORD_MAX) -> Survey:
+        """Good runs and bad lines of `data`, whose first byte begins a record at `line`.
+
+        `whole`: nothing follows `data` (its last line has its line end). Else it stops before a record that may go
+        on beyond.
+        """
+        runs: list[tuple[int, int, int]] = []
+        bad: list[Bad] = []
+        at = 0
+        while at < len(data):
+            blank = self._blank(data, at)
+            if blank:
+                at, line = at + blank, line + 1
+                continue
+            run = self._run.match(data, at)
+            end = run.end() if run else at
+            if end > at:
+                runs.append((at, end, line))
+                line += data.count(b"\n", at, end)
+                at = end
+                continue
+            stop = data.find(b"\n", at) + 1
+            if not whole and (not stop or self._may_go_on(data, at, record_max)):
+                break
+            stop = stop or len(data)
+            bad.append(Bad(at, stop, line, self._reason(data, at, stop)))
+            at, line = stop, line + 1
+        good, wrong = _split_encoding(data, runs, self)
+        return Survey(tuple(good), tuple(sorted((*bad, *wrong), key=lambda b: b.start)), at, line)
+
+    def _blank(self, data: bytes, at: int) -> int:
+        if self.width == 1:
+            return 0
+        if data.startswith(b"\n", at):
+            return 1
+        return 2 if data.startswith(b"\r\n", at) else 0
+
+    def _may_go_on(self, data: bytes, at: int, record_max: int) -> bool:
+        if self.quote is None or len(data) - at > record_max:
+            return False
+        return self._open.match(data, at) is not None
+
+    def _reason(self, data: bytes, at: int, stop: int) -> str:
+        match = self.any_record.match(data, at, min(len(data), at + RECORD_MAX))
+        if match is not None:
+            count = self.count(match[0])
+            if match.end() > stop:
+                return f"unclosed quote, or a record with {_fields(count, self.width)}"
+            return _fields(count, self.width)
+        if self.quote is None:
+            return "bad line end: a carriage return that no newline follows"
+        line = data[at:stop]
+        if self._open.match(line) is not None:
+            return "unclosed quote"
+        if self.quote.encode() not in line:
+            return "bad line end: a carriage return that no newline follows"
+        return "bad quote"
+
+
+def _fields(count: int, width: int) -> str:
+    return f"too {'few' if count < width else 'many'} fields: {count} instead of {width}"
+
+
+def _split_encoding(
+    data: bytes, runs: list[tuple[int, int, int]], grammar: Grammar
+) -> tuple[list[tuple[int, int, int]], list[Bad]]:
+    """The runs without the records that are not UTF-8, and those records."""
+    good: list[tuple[int, int, int]] = []
+    wrong: list[Bad] = []
+    for start, end, line in runs:
+        try:
+            data[start:end].decode("utf-8")
+            good.append((start, end, line))
+            continue
+        except UnicodeDecodeError:
+            pass
+        begin, begin_line = start, line
+        for match in grammar.record.finditer(data, start, end):
+            lines = data.count(b"\n", match.start(), match.end())
+            try:
+                match[0].decode("utf-8")
+            except UnicodeDecodeError:
+                if match.start() > begin:
+                    good.append((begin, match.start(), begin_line))
+                wrong.append(Bad(match.start(), match.end(), line, "wrong encoding"))
+                begin, begin_line = match.end(), line + lines
+            line += lines  # noqa: PLW2901
+        if end > begin:
+            good.append((begin, end, begin_line))
+    return good, wrong

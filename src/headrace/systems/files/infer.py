@@ -1,0 +1,66 @@
+"""Types from texts, strictly: a type is inferred only where every text of the sample is exactly one of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import polars as pl
+
+from headrace import exact
+from headrace.schema import Type
+from headrace.systems.files.layout import Column, strict
+
+__all__ = ["Guess"]
+
+_UTC = Type("datetime", ("us", "UTC"))
+_NAIVE = Type("datetime", ("us", None))
+_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_MOMENT = rf"{_DAY}[T ][0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:\.[0-9]{{1,6}})?)?"
+_CANDIDATES: tuple[tuple[Type, str], ...] = (
+    (Type("int64"), r"0|-?[1-9][0-9]*"),
+    (Type("float64"), r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"),
+    (Type("bool"), r"(?i)true|false"),
+    (Type("date"), _DAY),
+    (_NAIVE, _MOMENT),
+    (_UTC, rf"{_MOMENT}(?:Z|[+-][0-9]{{2}}:?[0-9]{{2}})"),
+)
+
+
+class Guess:
+    """What one column's texts may still be. Fed a piece at a time; `rows` counts what it was fed."""
+
+    def __init__(self, *, decimal: str = ".", only: Sequence[str] | None = None) -> None:
+        self._decimal = decimal
+        self._left = [(t, p) for t, p in _CANDIDATES if only is None or t.name in only]
+        self._any = False
+        self.rows = 0
+
+    def feed(self, texts: pl.Series) -> None:
+        """Rule out what a text of `texts` (String) is not."""
+        self.rows += len(texts)
+        values = texts.drop_nulls().unique().alias("t")
+        if values.is_empty():
+            return
+        self._any = True
+        self._left = [(t, p) for t, p in self._left if self._all(values, t, p)]
+
+    def _all(self, values: pl.Series, type: Type, pattern: str) -> bool:
+        if type.name == "float64" and self._decimal != ".":
+            pattern = pattern.replace(r"\.", self._decimal)
+        if not values.str.contains(rf"^(?:{pattern})$").all():
+            return False
+        frame = values.to_frame()
+        made = frame.select(exact.from_text(pl.col("t"), type, decimal=self._decimal))
+        return strict(frame, made, Column("t", type)).null_count().item() == 0
+
+    @property
+    def type(self) -> Type:
+        """The type; a column without any text is a string."""
+        return self._left[0][0] if self._any and self._left else Type("string")
+
+    @staticmethod
+    def of(texts: Iterable[str | None]) -> Type:
+        """The type of a few texts."""
+        guess = Guess()
+        guess.feed(pl.Series(list(texts), dtype=pl.String))
+        return guess.type

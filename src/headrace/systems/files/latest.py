@@ -1,0 +1,90 @@
+"""Which row of several with equal keys counts.
+
+Two passes: DuckDB finds, over keys and places alone and with room to spill, the rows that a later one supersedes;
+then the rows stream past and those are left out. So memory holds places, not rows.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import duckdb
+import polars as pl
+
+from headrace.errors import ConfigError
+from headrace.stream import FrameStream, reraise, scan_generator
+from headrace.tracking import FILE, LINE
+
+if TYPE_CHECKING:
+    from headrace.cursor import Latest
+
+__all__ = ["former", "newest"]
+
+_RANK = "_headrace_rank"
+_PLACE = {"file": _RANK, "line": LINE}
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _checked(columns: Sequence[str], latest: Latest) -> None:
+    """Raises ConfigError for a column that is not there."""
+    for name in (*latest.keys, *(c for c in latest.by if c not in _PLACE)):
+        if name not in columns:
+            near = difflib.get_close_matches(name, columns, n=1)
+            there = ", ".join(c for c in columns if c not in (FILE, LINE))
+            raise ConfigError(
+                f'"latest" names a column {name!r} that no file has',
+                hint=f"did you mean {near[0]!r}?" if near else f"the files have {there}",
+            )
+
+
+def newest(placed: pl.LazyFrame, latest: Latest, files: Sequence[str]) -> pl.LazyFrame:
+    """The rows of `placed` that no later one with equal keys supersedes. `files` in the order in which they count."""
+    schema = placed.collect_schema()
+    _checked(schema.names(), latest)
+    ranks = pl.DataFrame({FILE: list(files), _RANK: range(len(files))}, schema={FILE: pl.String, _RANK: pl.Int64})
+
+    def read(
+        columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        old = _superseded(placed, latest, ranks)
+        chosen = schema.names() if columns is None else columns
+        rows = placed.join(old.lazy(), on=[FILE, LINE], how="anti", maintain_order="left")
+        rows = (rows if predicate is None else rows.filter(predicate)).select(chosen)
+        yield from (rows if n_rows is None else rows.head(n_rows)).collect_batches()
+
+    return scan_generator(read, schema)
+
+
+def _superseded(placed: pl.LazyFrame, latest: Latest, ranks: pl.DataFrame) -> pl.DataFrame:
+    """The places (file, line) of the rows that a later one supersedes."""
+    by = [_PLACE.get(c, c) for c in latest.by]
+    narrow = (
+        placed.select(FILE, LINE, *dict.fromkeys([*latest.keys, *(c for c in by if c not in _PLACE.values())]))
+        .filter(pl.all_horizontal(pl.col(latest.keys).is_not_null()))
+        .join(ranks.lazy(), on=FILE, how="left")
+        .drop(FILE)
+    )
+    order = ", ".join(f"{_quoted(c)} DESC NULLS LAST" for c in (*by, _RANK, LINE))
+    keys = ", ".join(map(_quoted, latest.keys))
+    query = f"SELECT {_RANK}, {LINE} FROM rows QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) > 1"
+    with tempfile.TemporaryDirectory(prefix="headrace-latest-") as folder, duckdb.connect() as connection:
+        connection.execute("SET temp_directory = $1", [folder])
+        connection.register("rows", FrameStream(narrow))
+        with reraise():
+            found = connection.sql(query).pl()
+        connection.unregister("rows")
+    return found.join(ranks, on=_RANK).select(FILE, LINE)
+
+
+def former(old: pl.LazyFrame, new: pl.LazyFrame, latest: Latest) -> pl.LazyFrame:
+    """The rows of `old` that share their keys with a row of `new`."""
+    keys = list(latest.keys)
+    _checked(old.collect_schema().names(), latest)
+    wanted = new.select(keys).filter(pl.all_horizontal(pl.col(keys).is_not_null())).unique()
+    return old.join(wanted, on=keys, how="semi", maintain_order="left")

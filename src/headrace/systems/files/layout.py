@@ -1,0 +1,230 @@
+"""The columns of a reading: their types, where they come from, and how texts become values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from headrace import exact
+from headrace.errors import SchemaError
+from headrace.schema import Field, Schema, Type
+from headrace.tracking import FILE, LINE
+
+if TYPE_CHECKING:
+    from headrace.cursor import TextType
+    from headrace.systems.files.paths import File
+
+__all__ = [
+    "PLACE", "Column", "Converted", "Layout", "Reject", "Texts", "convert", "hive_value", "reading", "strict", "texts_of",
+]  # fmt: skip
+
+_SAFE_LENGTH = 15
+"""A number of so many characters has so few digits that the nearest float writes it back."""
+PLACE = {FILE: Type("string"), LINE: Type("int64")}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the result. `origin` is ``field`` (a field of the file), ``hive``, or the word of an added one
+    (``file``, ``line``, ``modified``). `inferred` says from how many rows its type was inferred, None: declared.
+    """
+
+    name: str
+    type: Type
+    text: TextType | None = None
+    inferred: int | None = None
+    origin: str = "field"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All columns, in order."""
+
+    columns: tuple[Column, ...]
+    nulls: tuple[str, ...] = ()
+    decimal: str = "."
+
+    @property
+    def schema(self) -> Schema:
+        """The columns and types, as they are seen from outside."""
+        return Schema(tuple(Field(c.name, c.type) for c in self.columns))
+
+    def judged(self, wanted: set[str] | None) -> tuple[Column, ...]:
+        """The columns that a pass must convert: those wanted (None: all), and those whose type is declared."""
+        return tuple(
+            c
+            for c in self.columns
+            if wanted is None or c.name in wanted or (c.origin == "field" and c.inferred is None)
+        )
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One record that could not be read."""
+
+    file: str
+    line: int
+    row: str
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A piece of a file as texts: `frame` has a String column for each field that was asked for (None: rows without
+    any). `lines` gives each row's line, `raw` the texts of some rows as they stand in the file. `bad` are records
+    that have no row. `kinds` False: the texts are JSON's, and were judged as such.
+    """
+
+    frame: pl.DataFrame
+    lines: Callable[[], pl.Series]
+    raw: Callable[[Sequence[int]], list[str]]
+    bad: tuple[Reject, ...] = ()
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Rows with their values, and the records that have none."""
+
+    frame: pl.DataFrame
+    rejects: tuple[Reject, ...] = ()
+    read: int = 0
+
+
+def reading(column: Column, layout: Layout) -> pl.Expr:
+    """The values of a text column; null where its type cannot hold the text exactly."""
+    text, how = texts_of(column.name, layout), column.text
+    decimal = (how.decimal if how else None) or layout.decimal
+    return exact.from_text(
+        text,
+        column.type,
+        format=how.format if how else None,
+        true=tuple((how.true if how else None) or ()),
+        false=tuple((how.false if how else None) or ()),
+        decimal=decimal,
+    )
+
+
+def texts_of(name: str, layout: Layout) -> pl.Expr:
+    """The texts of a column; those that mean null are null."""
+    text = pl.col(name)
+    return pl.when(~text.is_in(list(layout.nulls))).then(text) if layout.nulls else text
+
+
+def strict(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.DataFrame:
+    """An inferred number must not lose what a declared one may: leading zeros, a sign, digits of a long number."""
+    if column.type.name not in ("int64", "float64"):
+        return values
+    text, made = pl.col(column.name), pl.col("made")
+    both = pl.DataFrame([texts[column.name], values[column.name].alias("made")])
+    padded = text.str.contains(r"^(?:\+|-?0[0-9]|-0$)")
+    doubtful = padded if column.type.name == "int64" else padded | (text.str.len_bytes() > _SAFE_LENGTH)
+    if not both.select(doubtful.any()).item():
+        return values
+    short = text.str.contains(r"^-?[0.,]*[0-9.,]{1,16}0*$") | (text.str.len_bytes() <= _SAFE_LENGTH)
+    exactly = ~padded & (short | (made.cast(pl.String) == text)) if column.type.name == "float64" else ~padded
+    return values.with_columns(both.select(pl.when(exactly).then(made).alias(column.name)).to_series())
+
+
+def convert(piece: Texts, layout: Layout, judged: tuple[Column, ...], file: File, fields: Collection[str]) -> Converted:
+    """The rows of a piece with their values. `fields` are the columns that this file has. Rows that do not fit become rejects with their raw text."""
+    present = [c for c in judged if c.origin == "field" and c.name in fields]
+    values = piece.frame.select([reading(c, layout).alias(c.name) for c in present])
+    for column in present:
+        if column.inferred is not None:
+            values = strict(piece.frame, values, column)
+    bad = _misfits(piece.frame, values, present, layout)
+    height = piece.frame.height
+    rejects = list(piece.bad)
+    keep: pl.Series | None = None
+    if bad:
+        keep, found = _rejects(piece, bad, present, file)
+        rejects.extend(found)
+    frame = _complete(values, judged, file, piece, height)
+    if keep is not None:
+        frame = frame.filter(keep)
+    return Converted(frame, tuple(sorted(rejects, key=lambda r: r.line)), height + len(piece.bad))
+
+
+def _misfits(
+    texts: pl.DataFrame, values: pl.DataFrame, present: Sequence[Column], layout: Layout
+) -> dict[str, pl.Series]:
+    """By column, which rows have a text and no value."""
+    found = {}
+    for column in present:
+        if column.type.name == "string":
+            continue
+        lost = values[column.name].null_count() - texts[column.name].null_count()
+        if lost or layout.nulls:
+            mask = texts.select(texts_of(column.name, layout).is_not_null()).to_series() & values[column.name].is_null()
+            if mask.any():
+                found[column.name] = mask
+    return found
+
+
+def _rejects(
+    piece: Texts, bad: Mapping[str, pl.Series], present: Sequence[Column], file: File
+) -> tuple[pl.Series, list[Reject]]:
+    broken = pl.Series([False]).new_from_index(0, piece.frame.height)
+    for mask in bad.values():
+        broken = broken | mask
+    rows = broken.arg_true().to_list()
+    lines = piece.lines()
+    rules = {c.name: _rule(c) for c in present}
+    rejects = [
+        Reject(file.name, lines[row], text, tuple(rules[name] for name, mask in bad.items() if mask[row]))
+        for row, text in zip(rows, piece.raw(rows), strict=True)
+    ]
+    return ~broken, rejects
+
+
+def _rule(column: Column) -> str:
+    if column.inferred is None:
+        return f"{column.name}: not exactly a {column.type}"
+    sample = f"from the first {column.inferred} rows" if column.inferred else "by an earlier run"
+    return (
+        f"{column.name}: not exactly a {column.type}, which was inferred {sample}; "
+        f'declare it: "types": {{"{column.name}": "string"}}, or read all: "infer": "all"'
+    )
+
+
+def _complete(values: pl.DataFrame, judged: Sequence[Column], file: File, piece: Texts, height: int) -> pl.DataFrame:
+    """The judged columns in order; what the file does not have is null, what its name says is constant."""
+    from headrace.systems.files.paths import hive_parts
+
+    hive = hive_parts(file.name)
+    made: list[pl.Series] = []
+    for column in judged:
+        dtype = column.type.polars()
+        match column.origin:
+            case "field" if column.name in values.columns:
+                made.append(values[column.name])
+                continue
+            case "line":
+                made.append(piece.lines().cast(dtype).alias(column.name))
+                continue
+            case "file":
+                constant = pl.Series([file.name], dtype=pl.String)
+            case "modified":
+                constant = pl.Series([file.modified // 1000], dtype=pl.Int64).cast(dtype)
+            case "hive":
+                constant = hive_value(column, hive.get(column.name), file)
+            case _:
+                constant = pl.Series([None], dtype=dtype)
+        made.append(constant.new_from_index(0, height).alias(column.name))
+    return pl.DataFrame(made)
+
+
+def hive_value(column: Column, text: str | None, file: File) -> pl.Series:
+    """The value of a partition, a series of one. Raises SchemaError where its type cannot hold it."""
+    layout = Layout((column,))
+    frame = pl.DataFrame({column.name: [text]}, schema={column.name: pl.String})
+    made = frame.select(reading(column, layout).alias(column.name)).to_series()
+    if text is not None and made[0] is None:
+        raise SchemaError(
+            f"file {file.name!r}: the folder's {column.name!r} is not exactly a {column.type}",
+            hint=f'declare it: "types": {{"{column.name}": "string"}}',
+        )
+    return made

@@ -1,0 +1,358 @@
+"""NDJSON and JSON arrays: Polars parses what is proven to be exact in its hands, Python's parser the rest.
+
+Polars reads numbers into 64 bits, drops keys that it was not told of, and turns a lone surrogate into a null. So a
+block with a long number, an exponent, a surrogate or an unknown key goes the careful way, as does one that does not
+parse; there each line is read for itself, numbers as they are written.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import polars as pl
+
+from headrace.errors import DataError
+from headrace.schema import Type
+from headrace.systems.files.blocks import BLOCK, Cutter, opened
+from headrace.systems.files.csv import Head
+from headrace.systems.files.infer import Guess
+from headrace.systems.files.layout import Reject, Texts
+
+if TYPE_CHECKING:
+    from headrace.systems.files import FileSource
+    from headrace.systems.files.paths import File
+
+__all__ = ["JSONReader", "KeyGuess"]
+
+T = TypeVar("T")
+_RISKY = r'[0-9][0-9.]{15,}|[0-9][eE][+-]?[0-9]|\\u[dD][89a-fA-F]|"-0'
+_AHEAD = 3
+_CHUNK = 1024 * 1024
+_WHITE = re.compile(rb"[ \t\r\n]*")
+
+
+class _Number(str):
+    """A number as it was written."""
+
+    __slots__ = ()
+
+
+class _Refused(ValueError):  # noqa: N818  # a word for the rule
+    """Why a line is no record."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise _Refused("a key that stands twice")
+    return made
+
+
+def _no_constant(_name: str) -> Any:
+    raise _Refused("not JSON: NaN or Infinity")
+
+
+_DECODER = json.JSONDecoder(
+    parse_int=_Number, parse_float=_Number, parse_constant=_no_constant, object_pairs_hook=_pairs
+)
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """One line as keys and values. Raises _Refused with the reason."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _Refused("wrong encoding") from None
+    try:
+        made = _DECODER.decode(text)
+    except _Refused:
+        raise
+    except (ValueError, RecursionError):
+        raise _Refused("not JSON") from None
+    if not isinstance(made, dict):
+        raise _Refused("not a JSON object")
+    return made
+
+
+def _text(value: Any) -> str | None:
+    """A value as the text that stands for it in a column."""
+    if value is None or (isinstance(value, str) and not isinstance(value, _Number)):
+        return value
+    return _dump(value)
+
+
+def _dump(value: Any) -> str:
+    if isinstance(value, _Number):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k, ensure_ascii=False)}: {_dump(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_dump, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+class KeyGuess:
+    """What one key's values may be, from JSON's own kinds: only a text may be a date."""
+
+    def __init__(self) -> None:
+        self._kinds: set[str] = set()
+        self._texts: list[str] = []
+
+    def feed(self, value: Any) -> None:
+        """Take one value into account."""
+        if value is None:
+            return
+        kind = "bool" if isinstance(value, bool) else "number" if isinstance(value, _Number) else type(value).__name__
+        self._kinds.add(kind)
+        if kind in ("number", "str"):
+            self._texts.append(value)
+
+    def add(self, other: KeyGuess) -> None:
+        """Take what another guess was fed into account."""
+        self._kinds |= other._kinds
+        self._texts += other._texts
+
+    @property
+    def type(self) -> Type:
+        """The type: string where the kinds are mixed, json for objects and arrays."""
+        if self._kinds == {"bool"}:
+            return Type("bool")
+        if self._kinds and self._kinds <= {"dict", "list"}:
+            return Type("json")
+        if self._kinds == {"str"}:
+            guess = Guess(only=("date", "datetime"))
+        elif self._kinds == {"number"}:
+            guess = Guess(only=("int64", "float64"))
+        else:
+            return Type("string")
+        guess.feed(pl.Series(self._texts, dtype=pl.String))
+        if (
+            guess.type.name == "string"
+            and self._kinds == {"number"}
+            and all(re.fullmatch(r"-?\d{1,38}", t) for t in self._texts)
+        ):
+            return Type("decimal", (38, 0))
+        return guess.type
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Records, one a line; `numbers` are their lines in the file."""
+
+    data: bytes
+    first: int
+    numbers: tuple[int, ...] | None = None
+
+    def records(self) -> tuple[list[bytes], list[int]]:
+        """The lines that are not blank, and their numbers."""
+        lines = self.data.split(b"\n")
+        numbers = self.numbers if self.numbers is not None else range(self.first, self.first + len(lines))
+        found = [(t, n) for t, n in zip(lines, numbers, strict=False) if t.strip()]
+        return [t for t, _ in found], [n for _, n in found]
+
+
+@dataclass(frozen=True)
+class JSONReader:
+    """Reads files of one JSON record a line (``ndjson``), or of one array of records (``json``)."""
+
+    source: FileSource
+    format: str
+    block: int = BLOCK
+
+    def keys(self, file: File) -> tuple[dict[str, KeyGuess], int]:
+        """The keys of the sample, in order of their first appearance, and how many rows it has."""
+        keys: dict[str, KeyGuess] = {}
+        left = None if self.source.infer == "all" else int(self.source.infer)
+        count = 0
+        small = JSONReader(self.source, self.format, block=min(self.block, _CHUNK))
+        with opened(file, self.source.encoding) as stream:
+            for lines in small._blocks(file, stream):
+                for text in lines.records()[0]:
+                    if count == left:
+                        return keys, count
+                    count += 1
+                    try:
+                        record = _record(text)
+                    except _Refused:
+                        continue
+                    for key, value in record.items():
+                        keys.setdefault(key, KeyGuess()).feed(value)
+        return keys, count
+
+    def read(
+        self, file: File, fields: Sequence[str], columns: Sequence[str], finish: Callable[[Texts], T], *, head: Head
+    ) -> Iterator[T]:
+        """The file as pieces of texts, each through `finish` on a thread, in order.
+
+        `head.fields` are the keys, `fields` the names that they go by in the result.
+        """
+        names = dict(zip(head.fields, fields, strict=True))
+        wanted = {k: n for k, n in names.items() if n in columns}
+        work = partial(self._piece, file, names, wanted)
+        with opened(file, self.source.encoding) as stream:
+            blocks = self._blocks(file, stream)
+            waiting: deque[Any] = deque()
+            pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="headrace-json")
+            try:
+                for lines in blocks:
+                    waiting.append(pool.submit(lambda b: finish(work(b)), lines))
+                    if len(waiting) >= _AHEAD:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def parse(self, file: File, fields: Sequence[str], texts: Sequence[tuple[int, str]], *, head: Head) -> Texts:
+        """Single records (line, text) through the same parser."""
+        data = b"\n".join(t.replace("\n", " ").encode("utf-8", "surrogatepass") for _, t in texts)
+        names = dict(zip(head.fields, fields, strict=True))
+        return self._piece(file, names, names, _Lines(data, 1, tuple(n for n, _ in texts)))
+
+    def _blocks(self, file: File, stream: Any) -> Iterator[_Lines]:
+        if self.format == "json":
+            yield from _array(file, stream)
+            return
+        cutter = Cutter(stream, quote=None, size=self.block)
+        while (block := cutter.cut()) is not None:
+            yield _Lines(block.data, block.line)
+
+    def _piece(self, file: File, names: dict[str, str], wanted: dict[str, str], lines: _Lines) -> Texts:
+        texts, numbers = lines.records()
+        frame = self._fast(b"\n".join(texts), len(texts), names, wanted)
+        bad: list[Reject] = []
+        if frame is None:
+            frame, texts, numbers, bad = self._careful(file, texts, numbers, names, wanted)
+        return Texts(
+            frame,
+            lines=lambda: pl.Series(numbers, dtype=pl.Int64),
+            raw=lambda rows: [texts[r].decode("utf-8", "backslashreplace") for r in rows],
+            bad=tuple(bad),
+        )
+
+    def _fast(self, data: bytes, count: int, names: dict[str, str], wanted: dict[str, str]) -> pl.DataFrame | None:
+        """The block in Polars' hands; None where it is not certain to be exact there."""
+        text = pl.Series([data], dtype=pl.Binary).cast(pl.String, strict=False)
+        if not data or not wanted or text[0] is None or text.str.contains(_RISKY)[0]:
+            return None
+        try:
+            found = pl.scan_ndjson(io.BytesIO(data), infer_schema_length=None).collect_schema()
+            if not names.keys() >= set(found):
+                return None
+            frame = pl.read_ndjson(data, schema=dict.fromkeys(wanted, pl.String))
+        except pl.exceptions.PolarsError:
+            return None
+        return frame.rename(wanted) if frame.height == count else None
+
+    def _careful(
+        self, file: File, texts: list[bytes], numbers: list[int], names: dict[str, str], wanted: dict[str, str]
+    ) -> tuple[pl.DataFrame, list[bytes], list[int], list[Reject]]:
+        good: list[dict[str, Any]] = []
+        kept: list[int] = []
+        bad: list[Reject] = []
+        for at, (text, number) in enumerate(zip(texts, numbers, strict=True)):
+            try:
+                record = _record(text)
+                if unknown := record.keys() - names.keys():
+                    raise _Refused(_unknown(min(unknown), self.source.infer))
+                values = {key: _text(record.get(key)) for key in names}
+                for value in values.values():
+                    (value or "").encode("utf-8")
+            except UnicodeEncodeError:
+                bad.append(_rejected(file, number, text, "wrong encoding: half of a surrogate pair"))
+            except _Refused as refused:
+                bad.append(_rejected(file, number, text, str(refused)))
+            else:
+                good.append(values)
+                kept.append(at)
+        columns = {wanted[key]: [row[key] for row in good] for key in wanted}
+        frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+        if not columns:
+            frame = pl.DataFrame({"": [None] * len(good)}, schema={"": pl.String})
+        return frame, [texts[i] for i in kept], [numbers[i] for i in kept], bad
+
+
+def _unknown(key: str, infer: int | str) -> str:
+    return (
+        f"key {key!r} first appears after the sample of {infer} rows; declare it: "
+        f'"types": {{"{key}": "string"}}, or read all: "infer": "all"'
+    )
+
+
+def _rejected(file: File, line: int, text: bytes, rule: str) -> Reject:
+    return Reject(file.name, line, text.removesuffix(b"\r").decode("utf-8", "backslashreplace"), (rule,))
+
+
+def _array(file: File, stream: Any) -> Iterator[_Lines]:
+    """The records of a JSON array (or the one object that a file is), a few at a time."""
+    data, at, line, ended, started, closed = b"", 0, 1, False, False, False
+    records: list[bytes] = []
+    numbers: list[int] = []
+    size = 0
+    while True:
+        more = stream.read(_CHUNK)
+        ended = not more
+        data, at = data[at:] + more, 0
+        if not started:
+            data = data.removeprefix(b"\xef\xbb\xbf")
+        text = data.decode("utf-8", "surrogateescape")
+        position = 0
+        while True:
+            white = re.compile(r"[ \t\r\n]*" if not started else r"[ \t\r\n]*,?[ \t\r\n]*").match(text, position)
+            start = white.end() if white else position
+            if start == len(text):
+                break
+            if not started:
+                started = True
+                line += text.count("\n", position, start)
+                if text[start] == "[":
+                    position = start + 1
+                    continue
+                position, closed = start, False
+            if text[start] == "]" or closed:
+                line += text.count("\n", position, start)
+                if text[start + 1 :].strip() or (ended and closed and text[start] != "]"):
+                    raise _broken(file, line)
+                position, closed = len(text), True
+                break
+            try:
+                _value, end = _DECODER.raw_decode(text, start)
+            except _Refused:
+                raise _broken(file, line) from None
+            except ValueError:
+                if ended:
+                    raise _broken(file, line + text.count("\n", position, start)) from None
+                break
+            if end == len(text) and not ended:
+                break
+            line += text.count("\n", position, start)
+            record = text[start:end].replace("\r", " ").replace("\n", " ").encode("utf-8", "surrogateescape")
+            records.append(record)
+            numbers.append(line)
+            line += text.count("\n", start, end)
+            size += len(record)
+            position = end
+        at = len(text[:position].encode("utf-8", "surrogateescape"))
+        if records and (size >= _CHUNK or ended):
+            yield _Lines(b"\n".join(records), 1, tuple(numbers))
+            records, numbers, size = [], [], 0
+        if ended:
+            if data[at:].strip():
+                raise _broken(file, line)
+            return
+
+
+def _broken(file: File, line: int) -> DataError:
+    return DataError(
+        f"file {file.name!r} is no JSON from line {line} on",
+        hint='a JSON file is one array of objects; for one object a line say "format": "ndjson"',
+        details={"file": file.name, "line": line},
+    )

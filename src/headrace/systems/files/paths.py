@@ -1,0 +1,168 @@
+"""Which files a source means: patterns, folders and lists become files with stamps, in name order."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from headrace.errors import ConfigError, DataError, RejectedError, UnavailableError
+from headrace.flow import FileStamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["FORMATS", "File", "check_same", "find", "format_of", "hive_parts", "name_order", "stat"]
+
+FORMATS = {
+    ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".txt": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson",
+    ".json": "json", ".parquet": "parquet", ".pq": "parquet", ".arrow": "ipc", ".ipc": "ipc", ".feather": "ipc",
+    ".arrows": "ipc", ".xlsx": "excel", ".xls": "excel", ".xlsb": "excel", ".ods": "excel",
+}  # fmt: skip
+_PACKED = (".gz", ".zst")
+_MAGIC = re.compile(r"[*?\[]")
+_DIGITS = re.compile(r"(\d+)")
+
+
+@dataclass(frozen=True)
+class File:
+    """One file as it was when it was listed. `name` is relative to the fixed part of the path."""
+
+    path: Path
+    name: str
+    size: int
+    modified: int
+
+    @property
+    def stamp(self) -> FileStamp:
+        """What the ledger remembers."""
+        return FileStamp(name=self.name, size=self.size, version=str(self.modified))
+
+
+def name_order(name: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
+    """The key of the order in which files are read: by name, numbers by value (``2`` before ``10``)."""
+    parts = tuple((0, int(p)) if p.isdigit() and p.isascii() else (1, p) for p in _DIGITS.split(name) if p)
+    return parts, name
+
+
+def format_of(path: Path) -> str | None:
+    """The format that the extension says, ``.gz`` and ``.zst`` aside; None where it says nothing."""
+    name = path.name.lower()
+    for packed in _PACKED:
+        name = name.removesuffix(packed)
+    return FORMATS.get(Path(name).suffix)
+
+
+def hive_parts(name: str) -> dict[str, str | None]:
+    """The ``a=b`` folders of a file's name, as columns."""
+    found: dict[str, str | None] = {}
+    for part in Path(name).parts[:-1]:
+        key, equals, value = part.partition("=")
+        if equals and key:
+            text = unquote(value)
+            found[unquote(key)] = None if text == "__HIVE_DEFAULT_PARTITION__" else text
+    return found
+
+
+def find(patterns: Sequence[str], base: Path | None, *, format: str | None, allow_missing: bool) -> list[File]:
+    """The files that `patterns` mean, in name order.
+
+    Raises ConfigError for a pattern that means none (with near misses), unless `allow_missing`.
+    """
+    rooted = [str((base or Path()) / Path(p).expanduser()) for p in patterns]
+    fixed = [_fixed(p) for p in rooted]
+    root = Path(os.path.commonpath([os.path.abspath(f) for f in fixed]))  # noqa: PTH100  # no links resolved
+    found: dict[Path, File] = {}
+    for pattern, written in zip(rooted, patterns, strict=True):
+        paths = [p for p in _matches(pattern, format) if p.is_file()]
+        if not paths and not allow_missing:
+            raise _nothing(pattern, written)
+        for path in paths:
+            absolute = Path(os.path.abspath(path))  # noqa: PTH100
+            found.setdefault(absolute, stat(absolute, absolute.relative_to(root).as_posix()))
+    return sorted(found.values(), key=lambda f: name_order(f.name))
+
+
+def _fixed(pattern: str) -> Path:
+    """The folder above the first part that is a pattern."""
+    path = Path(pattern)
+    if path.is_dir():
+        return path
+    parts = path.parts
+    at = next((i for i, part in enumerate(parts) if _MAGIC.search(part)), len(parts) - 1)
+    return Path(*parts[:at]) if at else Path()
+
+
+def _matches(pattern: str, format: str | None) -> Iterable[Path]:
+    path = Path(pattern)
+    if path.is_dir():
+        inside = (p for p in path.rglob("*") if not _hidden(p.relative_to(path)))
+        return [p for p in inside if (format is not None or format_of(p) is not None) and p.is_file()]
+    if not _MAGIC.search(pattern) or path.exists():
+        return [path]
+    fixed = _fixed(pattern)
+    wanted = Path(pattern).name[:1] in "._"
+    found = (Path(p) for p in glob.glob(pattern, recursive=True, include_hidden=wanted))  # noqa: PTH207
+    return [p for p in found if wanted or not _hidden(p.relative_to(fixed))]
+
+
+def _hidden(relative: Path) -> bool:
+    """What writers hide: unfinished files, ``_SUCCESS``, ``_headrace``. A Hive folder may begin with _."""
+    return any(p.startswith(".") or (p.startswith("_") and "=" not in p) for p in relative.parts)
+
+
+def _nothing(pattern: str, written: str) -> ConfigError:
+    folder = Path(pattern)
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    inside = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))[:200]
+    missing = Path(pattern).relative_to(folder).parts[0] if Path(pattern) != folder else ""
+    near = difflib.get_close_matches(missing, inside, n=3, cutoff=0.5) or inside[:3]
+    return ConfigError(
+        f"path {written!r} matches no file",
+        hint=f"{folder} holds {', '.join(near)}" + (" …" if len(inside) > len(near) else "")
+        if inside
+        else f"{folder} is empty; " + '"allow_missing": true reads nothing until there is a file',
+        details={"path": written},
+    )
+
+
+def stat(path: Path, name: str) -> File:
+    """The file as it is now. Raises UnavailableError when it has gone, RejectedError when it may not be read."""
+    try:
+        now = path.stat()
+    except FileNotFoundError as error:
+        raise UnavailableError(f"file {name!r} has gone while it was read", hint="run again") from error
+    except PermissionError as error:
+        raise RejectedError(f"file {name!r} may not be read", hint=f"look at the rights of {path.parent}") from error
+    return File(path=path, name=name, size=now.st_size, modified=now.st_mtime_ns)
+
+
+def check_same(file: File) -> None:
+    """Raises UnavailableError when the file is no longer what it was when it was listed."""
+    now = stat(file.path, file.name)
+    if (now.size, now.modified) != (file.size, file.modified):
+        raise UnavailableError(
+            f"file {file.name!r} changes while it is read",
+            hint='run again when it is written; "settle": "5m" leaves files alone that are younger',
+        )
+
+
+def refuse_mixed(formats: Iterable[str | None], names: Sequence[str]) -> str:
+    """The one format of all files. Raises ConfigError for several, DataError for none."""
+    kinds = sorted({f or "?" for f in formats})
+    if len(kinds) == 1 and kinds[0] != "?":
+        return kinds[0]
+    if "?" in kinds:
+        raise ConfigError(
+            f"the extension of {names[0]!r} names no format",
+            hint='say "format": "csv" (tsv, ndjson, json, parquet, ipc, excel)',
+        )
+    raise DataError(
+        f"the files are of several formats: {', '.join(kinds)}", hint='use a narrower path, or say "format"'
+    )

@@ -1,0 +1,317 @@
+"""What is new among the files, and the batches that are made of it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from headrace.cursor import track
+from headrace.errors import ConfigError, DataError
+from headrace.flow import Batch, Counts, FileStamp, Frame, News, Position, Range, Snapshot
+from headrace.stream import scan_batches, scan_generator
+from headrace.systems.files.columnar import ColumnarReader
+from headrace.systems.files.latest import former, newest
+from headrace.systems.files.layout import convert
+from headrace.systems.files.paths import File, find
+from headrace.systems.files.scan import Reading
+from headrace.systems.files.survey import Survey, renamed, survey
+from headrace.tracking import FILE, LINE
+
+if TYPE_CHECKING:
+    from headrace.systems.files import FileSource
+
+__all__ = ["batches", "reparsed"]
+
+_SETTLE = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def batches(source: FileSource, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
+    """See `FileSource.batches`."""
+    files = find(source.patterns, source.base, format=source.format, allow_missing=source.allow_missing)
+    if source.cursor is not None:
+        yield _by_cursor(source, files, range, snapshot, name)
+        return
+    if source.read == "all":
+        yield _all(source, files, name)
+        return
+    settled = _settled(source, files)
+    seen = snapshot.seen(name, None) if range.after is not None else {}
+    old, new = _divide(source, settled, seen)
+    pinned = dict((range.after or {}).get("types") or {})
+    for part in _parts(new, range.batch_bytes):
+        batch, pinned = _new(source, old, part, pinned, seen, name)
+        yield batch
+        old = sorted({f.name: f for f in (*old, *part)}.values(), key=settled.index)
+
+
+def _settled(source: FileSource, files: Sequence[File]) -> list[File]:
+    if source.settle is None:
+        return list(files)
+    match = _SETTLE.fullmatch(source.settle.strip())
+    if match is None:
+        raise ConfigError(f'"settle" cannot be {source.settle!r}', hint='write e.g. "30s", "5m" or "1h"')
+    oldest = time.time_ns() - int(float(match[1]) * _SECONDS[match[2]] * 1e9)
+    return [f for f in files if f.modified <= oldest]
+
+
+def _divide(source: FileSource, files: Sequence[File], seen: Mapping[str, FileStamp]) -> tuple[list[File], list[File]]:
+    """The files that were read, and those that are new. Raises DataError for one that was read and has changed."""
+    old, new = [], []
+    for file in files:
+        stamp = seen.get(file.name)
+        if stamp is not None and stamp == file.stamp:
+            old.append(file)
+        elif stamp is None or source.changed == "reread":
+            new.append(file)
+        else:
+            raise DataError(
+                f"file {file.name!r} has changed since it was read",
+                hint='"changed": "reread" reads it again (with a write that replaces its rows); new rows go in new files',
+                details={"file": file.name},
+            )
+    if source.latest is not None:
+        _check_gone(seen, files)
+    return old, new
+
+
+def _check_gone(seen: Mapping[str, FileStamp], files: Sequence[File]) -> None:
+    here = {f.name for f in files}
+    if gone := sorted(n for n in seen if n not in here):
+        raise DataError(
+            f"file {gone[0]!r} was read and has gone" + (f", with {len(gone) - 1} more" if len(gone) > 1 else ""),
+            hint="all files are needed to know the latest rows: put it back, or run with --full-refresh",
+            details={"files": gone[:100]},
+        )
+
+
+def _parts(files: Sequence[File], batch_bytes: int | None) -> Iterator[list[File]]:
+    part: list[File] = []
+    for file in files:
+        part.append(file)
+        if batch_bytes is not None and sum(f.size for f in part) >= batch_bytes:
+            yield part
+            part = []
+    if part or not files:
+        yield part
+
+
+def _scan(found: Survey, files: Sequence[File]) -> dict[str, Any]:
+    return {"type": "files", "format": found.format, "files": [str(f.path) for f in files]}
+
+
+def _frame(reading: Reading) -> Frame:
+    return Frame(lazy=reading.lazy, placed=reading.placed, scan=_scan(reading.survey, reading.files))
+
+
+def _news(reading: Reading, facts: Mapping[str, Any]) -> News:
+    files, reader = reading.files, reading.survey.reader
+    rows: int | None = None
+    if isinstance(reader, ColumnarReader):
+        counted = [reader.rows(f) for f in files]
+        rows = None if None in counted else sum(n or 0 for n in counted)
+    return News(
+        files=tuple(f.stamp for f in files),
+        rows=rows,
+        bytes=sum(f.size for f in files),
+        empty=not files,
+        facts={**reading.survey.facts, **facts},
+    )
+
+
+def _all(source: FileSource, files: Sequence[File], name: str) -> Batch:
+    reading = Reading(source, survey(source, files, {}), files, name)
+    news = _news(reading, {})
+    frame = _frame(reading)
+    return Batch(
+        frame=frame,
+        news=News(files=news.files, rows=news.rows, bytes=news.bytes, empty=False, facts=news.facts),
+        position=dict,
+        counts=reading.counts,
+        rejects=reading.rejects,
+        files=lambda: [f.stamp for f in files],
+        whole=frame,
+        complete=True,
+    )
+
+
+def _new(  # what one batch is made of
+    source: FileSource,
+    old: Sequence[File],
+    new: Sequence[File],
+    pinned: dict[str, str],
+    seen: Mapping[str, FileStamp],
+    name: str,
+) -> tuple[Batch, dict[str, str]]:
+    every = sorted({f.name: f for f in (*old, *new)}.values(), key=_order)
+    looked = survey(source, new or every, pinned)
+    pinned = {**pinned, **looked.pinned()}
+    reading = Reading(source, looked, new, name)
+    rest = _Everything(source, every, pinned, seen, name)
+    known = bool(old) or not seen
+    batch = Batch(
+        frame=_frame(reading),
+        news=_news(reading, {"files_seen": len(old)}),
+        position=lambda: {"files": len(every), "types": pinned},
+        counts=lambda: reading.counts() if reading.counts().files or not rest.read else rest.read.counts(),
+        rejects=lambda: (
+            rest.read.rejects()
+            if rest.read and rest.read.spool.complete and not reading.spool.complete
+            else reading.rejects()
+        ),
+        files=lambda: [f.stamp for f in new],
+        whole=rest.whole(),
+        former=rest.former(reading, old) if source.latest is not None else None,
+        complete=not old and known,
+    )
+    return batch, pinned
+
+
+def _order(file: File) -> Any:
+    from headrace.systems.files.paths import name_order
+
+    return name_order(file.name)
+
+
+class _Everything:
+    """All files up to now, looked at only when someone asks."""
+
+    def __init__(
+        self,
+        source: FileSource,
+        files: Sequence[File],
+        pinned: Mapping[str, str],
+        seen: Mapping[str, FileStamp],
+        name: str,
+    ) -> None:
+        self.source, self.files, self.pinned, self.seen, self.name = source, files, pinned, seen, name
+        self.read: Reading | None = None
+
+    def reading(self) -> Reading:
+        """Everything, under one survey."""
+        if self.read is None:
+            _check_gone(self.seen, self.files)
+            self.read = Reading(self.source, survey(self.source, self.files, self.pinned), self.files, self.name)
+        return self.read
+
+    def whole(self) -> Frame:
+        """All rows; with `latest`, the newest row of each key."""
+        placed = _late(lambda: self._newest(self.reading()))
+        return Frame(
+            lazy=_late(lambda: self._newest(self.reading()).drop(FILE, LINE)),
+            placed=placed,
+            scan={"type": "files", "files": [str(f.path) for f in self.files]},
+        )
+
+    def _newest(self, reading: Reading) -> pl.LazyFrame:
+        if self.source.latest is None:
+            return reading.placed
+        return newest(reading.placed, self.source.latest, [f.name for f in reading.files])
+
+    def former(self, new: Reading, old: Sequence[File]) -> Frame:
+        """The rows of earlier files that a new row supersedes."""
+        latest = self.source.latest
+        assert latest is not None  # noqa: S101  # asked for only then
+
+        def placed() -> pl.LazyFrame:
+            earlier = Reading(self.source, self.reading().survey, old, self.name)
+            return former(earlier.placed, new.lazy, latest)
+
+        return Frame(
+            lazy=_late(lambda: placed().drop(FILE, LINE)),
+            placed=_late(placed),
+            scan={"type": "files", "files": [str(f.path) for f in old]},
+        )
+
+
+def _late(make: Callable[[], pl.LazyFrame]) -> pl.LazyFrame:
+    """A frame that is made when it is asked for its columns or its rows."""
+    made: list[pl.LazyFrame] = []
+
+    def frame() -> pl.LazyFrame:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    def read(
+        columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        rows = frame() if predicate is None else frame().filter(predicate)
+        rows = rows if columns is None else rows.select(columns)
+        yield from (rows if n_rows is None else rows.head(n_rows)).collect_batches()
+
+    return scan_generator(read, lambda: frame().collect_schema())
+
+
+def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot: Snapshot, name: str) -> Batch:
+    from headrace.cursor import Cursor
+
+    cursor = source.cursor
+    assert isinstance(cursor, Cursor)  # noqa: S101  # __post_init__ saw to it
+    after = range.after or {}
+    pinned = dict(after.get("types") or {})
+    files = _settled(source, files)
+    looked = survey(source, files, pinned)
+    reading = Reading(source, looked, files, name)
+    kept = {**pinned, **looked.pinned()}
+    found = track(reading.placed, cursor, after=range.after, ties=range.ties, source=name, newest=snapshot.newest)
+
+    def rejects() -> Iterator[pl.DataFrame]:
+        yield from reading.rejects()
+        yield from found.rejects()
+
+    def counts() -> Counts:
+        read = reading.counts()
+        return Counts(rows=found.rows(), bytes=read.bytes, files=read.files)
+
+    return Batch(
+        frame=Frame(lazy=found.lazy.drop(FILE, LINE), placed=found.lazy, scan=_scan(looked, files)),
+        news=_news(reading, {"bounds": dict(found.bounds)}),
+        position=lambda: {**found.position(), "types": kept},
+        counts=counts,
+        rejects=rejects,
+        files=list,
+        whole=_frame(reading),
+        complete=range.after is None and cursor.start is None,
+    )
+
+
+def reparsed(source: FileSource, texts: pl.DataFrame, after: Position | None, name: str) -> Frame:
+    """See `FileSource.reparse`."""
+    files = find(source.patterns, source.base, format=source.format, allow_missing=True)
+    wanted = set(texts["file"].to_list())
+    chosen = [f for f in files if f.name in wanted] or files[:1]
+    if not chosen:
+        raise DataError("no file is left that says what the columns are", hint="put one back, or fix the rows by hand")
+    looked = survey(source, chosen, dict((after or {}).get("types") or {}))
+    reader = looked.reader
+    if isinstance(reader, ColumnarReader):
+        raise ConfigError(
+            f"{looked.format} rows have no raw text to read again", hint="fix the file, and read it again"
+        )
+    by_name = {f.name: f for f in chosen}
+
+    def read() -> Iterator[pl.DataFrame]:
+        for (file_name,), rows in texts.group_by("file", maintain_order=True):
+            file = by_name.get(str(file_name), chosen[0])
+            head = looked.heads[file.name]
+            fields = renamed(source, file, head.fields)
+            records = list(zip(rows["line"].to_list(), rows["row"].to_list(), strict=True))
+            piece = reader.parse(file, fields, records, head=head)
+            made = convert(piece, looked.layout, looked.layout.columns, file, fields)
+            if made.rejects:
+                bad = made.rejects[0]
+                raise DataError(
+                    f"source {name!r}: file {bad.file!r} line {bad.line} is still no good: {'; '.join(bad.rules)}",
+                    hint="fix its text, or its column's type, or discard it",
+                    details={"file": bad.file, "line": bad.line, "count": len(made.rejects)},
+                )
+            yield made.frame
+
+    return Frame(
+        lazy=scan_batches(read, looked.layout.schema.polars()), scan={"type": "files", "format": looked.format}
+    )

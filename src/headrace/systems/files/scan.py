@@ -1,0 +1,205 @@
+"""Files as one lazy frame: in order, stat before and after, rejects and counts by whole passes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from headrace import exact
+from headrace.errors import SchemaError
+from headrace.flow import Counts
+from headrace.schema import REJECTS, widens
+from headrace.spool import Spool
+from headrace.stream import scan_generator
+from headrace.systems.files.columnar import ColumnarReader
+from headrace.systems.files.layout import PLACE, Column, Layout, Reject, convert, hive_value
+from headrace.systems.files.paths import File, check_same, hive_parts
+from headrace.systems.files.survey import renamed
+from headrace.tracking import FILE, reject_id
+
+if TYPE_CHECKING:
+    from headrace.systems.files import FileSource
+    from headrace.systems.files.survey import Survey
+
+__all__ = ["Reading"]
+
+_SURE = "_headrace_sure"
+
+
+class _CutShortError(Exception):
+    """A pass that was asked for some rows only: it has not seen all, so its rejects do not count."""
+
+
+@dataclass
+class _Pass:
+    """One pass over the files."""
+
+    columns: list[str]
+    predicate: pl.Expr | None
+    judged: tuple[Column, ...]
+    left: int | None
+    rows: int = 0
+
+    def send(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """What of the rows is asked for."""
+        rows = frame if self.predicate is None else frame.filter(self.predicate)
+        rows = rows.select(self.columns)
+        if self.left is not None:
+            rows = rows.head(self.left)
+            self.left -= rows.height
+        return rows
+
+
+class Reading:
+    """A set of files under one survey. `lazy` and `placed` (with file and line in front) can be drained any number
+    of times; `counts` and `rejects` tell of the fullest complete pass.
+    """
+
+    def __init__(self, source: FileSource, survey: Survey, files: Sequence[File], name: str) -> None:
+        self.source, self.survey, self.files, self.name = source, survey, tuple(files), name
+        place = tuple(Column(n, t, origin="file" if n == FILE else "line", inferred=0) for n, t in PLACE.items())
+        layout = survey.layout
+        self._placed = Layout((*place, *layout.columns), layout.nulls, layout.decimal)
+        self.spool = Spool()
+        self._done: Counts | None = None
+        self._lock = Lock()
+        self.placed = scan_generator(self._read, self._placed.schema.polars())
+        self.lazy = scan_generator(self._read, layout.schema.polars())
+
+    def counts(self) -> Counts:
+        """What a complete pass has read."""
+        return self._done or Counts()
+
+    def rejects(self) -> Iterator[pl.DataFrame]:
+        """The records that could not be read, with the columns of `schema.REJECTS`."""
+        return self.spool.frames()
+
+    def _read(
+        self, columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        names = self._placed.schema.names if columns is None else columns
+        roots = set(predicate.meta.root_names()) if predicate is not None else set()
+        judged = self._placed.judged(set(names) | roots)
+        one = _Pass(list(names), predicate, judged, n_rows)
+        try:
+            with self.spool.passed() as spooled:
+                for file in self.files:
+                    check_same(file)
+                    parts = self._columnar(file, one) if self.survey.native else self._texts(file, one)
+                    for frame, rejects in parts:
+                        if rejects:
+                            spooled.write(self._rows(rejects))
+                        yield frame
+                        if one.left == 0:
+                            raise _CutShortError  # noqa: TRY301  # it must leave the pass as one that failed
+                    check_same(file)
+        except _CutShortError:
+            return
+        with self._lock:
+            size = sum(f.size for f in self.files)
+            if self._done is None or one.rows > self._done.rows:
+                self._done = Counts(rows=one.rows, bytes=size, files=len(self.files))
+
+    def _texts(self, file: File, one: _Pass) -> Iterator[tuple[pl.DataFrame, tuple[Reject, ...]]]:
+        reader = self.survey.reader
+        assert not isinstance(reader, ColumnarReader)  # noqa: S101  # `native` tells them apart
+        head = self.survey.heads[file.name]
+        fields = renamed(self.source, file, head.fields)
+        wanted = [c.name for c in one.judged if c.origin == "field" and c.name in fields]
+        finish = partial(convert, layout=self._placed, judged=one.judged, file=file, fields=frozenset(fields))
+        for part in reader.read(file, fields, wanted, finish, head=head):
+            one.rows += part.read
+            yield one.send(part.frame), part.rejects
+
+    def _columnar(self, file: File, one: _Pass) -> Iterator[tuple[pl.DataFrame, tuple[Reject, ...]]]:
+        reader, native = self.survey.reader, self.survey.native[file.name]
+        assert isinstance(reader, ColumnarReader)  # noqa: S101
+        scanned = reader.scan(file)
+        old = scanned.collect_schema().names()
+        scanned = scanned.rename(dict(zip(old, native.names, strict=True)))
+        sure = [c for c in one.judged if self._is_sure(c, file)]
+        unsure = [c for c in one.judged if c not in sure]
+        if any(c.origin == "line" for c in one.judged) or unsure:
+            scanned = scanned.with_row_index(_SURE, offset=1)
+        frame = scanned.with_columns([self._expression(c, file).alias(c.name) for c in sure])
+        extra = [_SURE] if unsure else []
+        frame = frame.select([c.name for c in one.judged] + extra)
+        roots = set(one.predicate.meta.root_names()) if one.predicate is not None else set()
+        pushed = not unsure
+        if pushed:
+            frame = frame if one.predicate is None else frame.filter(one.predicate)
+            frame = frame if one.left is None else frame.head(one.left)
+            frame = frame.select(one.columns) if not roots or one.predicate is not None else frame
+        rows = 0
+        for batch in frame.collect_batches():
+            rows += batch.height
+            if pushed:
+                one.left = None if one.left is None else one.left - batch.height
+                yield batch, ()
+                continue
+            made, rejects = self._cast(batch, unsure, file)
+            yield one.send(made.select([c.name for c in one.judged])), rejects
+        known = reader.rows(file)
+        one.rows += rows if known is None else known
+
+    def _is_sure(self, column: Column, file: File) -> bool:
+        """Whether every value of the file's column has one of the result's type."""
+        native = self.survey.native[file.name]
+        if column.origin != "field" or column.name not in native:
+            return True
+        return widens(native[column.name], column.type)
+
+    def _expression(self, column: Column, file: File) -> pl.Expr:
+        dtype = column.type.polars()
+        native = self.survey.native[file.name]
+        match column.origin:
+            case "field" if column.name in native:
+                return exact.cast(pl.col(column.name), native[column.name], column.type)
+            case "file":
+                return pl.lit(file.name)
+            case "line":
+                return pl.col(_SURE).cast(dtype)
+            case "modified":
+                return pl.lit(file.modified // 1000, dtype=pl.Int64).cast(dtype)
+            case "hive":
+                return pl.lit(hive_value(column, hive_parts(file.name).get(column.name), file)).first()
+        return pl.lit(None, dtype=dtype)
+
+    def _cast(
+        self, batch: pl.DataFrame, unsure: Sequence[Column], file: File
+    ) -> tuple[pl.DataFrame, tuple[Reject, ...]]:
+        native = self.survey.native[file.name]
+        try:
+            made = batch.with_columns([exact.cast(pl.col(c.name), native[c.name], c.type) for c in unsure])
+        except SchemaError as error:
+            raise SchemaError(f"file {file.name!r}: {error.message}", hint=error.hint) from None
+        lost = [batch[c.name].is_not_null() & made[c.name].is_null() for c in unsure]
+        bad = lost[0]
+        for mask in lost[1:]:
+            bad = bad | mask
+        if not bad.any():
+            return made, ()
+        texts = batch.filter(bad).select(
+            [exact.to_text(pl.col(n), native[n]).alias(n) for n in native.names if n in batch.columns]
+        )
+        rejects = []
+        for row, line, at in zip(
+            texts.iter_rows(named=True), batch.filter(bad)[_SURE].to_list(), bad.arg_true(), strict=True
+        ):
+            rules = tuple(f"{c.name}: not exactly a {c.type}" for c, mask in zip(unsure, lost, strict=True) if mask[at])
+            rejects.append(Reject(file.name, line, json.dumps(row, ensure_ascii=False), rules))
+        return made.filter(~bad), tuple(rejects)
+
+    def _rows(self, rejects: Sequence[Reject]) -> pl.DataFrame:
+        rows = [
+            (reject_id("parse", self.name, r.file, r.line, r.row), "parse", self.name, r.file, r.line, list(r.rules),
+             r.row, None)
+            for r in rejects
+        ]  # fmt: skip
+        return pl.DataFrame(rows, schema=REJECTS.polars(), orient="row")

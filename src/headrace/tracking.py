@@ -1,0 +1,282 @@
+"""Which rows lie after a cursor's last value, and how far they lead.
+
+The cursor's values cross runs as exact texts (microseconds, zone and all digits kept). Rows that share the last
+value are read again (``>=``; a merge settles them), or, for an append, told apart by the hashes of the boundary's
+rows, counted: an equal row that comes later is loaded, one that was read is not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+
+from headrace import exact
+from headrace.errors import ConfigError, DataError
+from headrace.schema import REJECTS, Schema, Type, parse_type, widens
+from headrace.spool import Spool
+from headrace.stream import scan_generator
+
+if TYPE_CHECKING:
+    from headrace.cursor import Cursor
+    from headrace.flow import Position
+
+__all__ = ["FILE", "LINE", "NULL_CURSOR", "Tracked", "reject_id", "tracked"]
+
+FILE, LINE = "_headrace_file", "_headrace_line"
+NULL_CURSOR = "cursor column is null"
+_TIES_MAX = 10_000
+_ORDERED = (
+    "int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64", "float32", "float64",
+    "decimal", "string", "date", "datetime", "time",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """Rows after a position. `position`, `rows` and `rejects` tell the truth once `lazy` has been drained."""
+
+    lazy: pl.LazyFrame
+    position: Callable[[], Position]
+    rows: Callable[[], int]
+    rejects: Callable[[], Iterator[pl.DataFrame]]
+    bounds: Mapping[str, Any]
+
+
+def reject_id(stage: str, source: str | None, file: str | None, line: int | None, row: str) -> str:
+    """The id of a rejected row: equal content at an equal place has an equal one."""
+    parts = (stage, source or "", file or "", "" if line is None else str(line), row)
+    return hashlib.blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+@dataclass
+class _Reach:
+    """How far one pass has come."""
+
+    greatest: Any = None
+    boundary: Counter[str] = field(default_factory=Counter)
+    ties: int = 0
+    rows: int = 0
+
+
+def tracked(  # as `headrace.cursor.track`
+    frame: pl.LazyFrame,
+    cursor: Cursor,
+    *,
+    after: Position | None,
+    ties: Literal["again", "once"],
+    source: str,
+    newest: Callable[[str], str | None],
+) -> Tracked:
+    """See `headrace.cursor.track`."""
+    schema = Schema.of_polars(frame.collect_schema())
+    reader = _Reader(frame, schema, cursor, source, ties)
+    reader.begin(after, newest)
+    return Tracked(
+        lazy=scan_generator(reader.read, schema.polars()),
+        position=reader.position,
+        rows=lambda: reader.done.rows if reader.done else 0,
+        rejects=reader.spool.frames,
+        bounds={"column": cursor.column, "from": reader.last_text, "inclusive": reader.inclusive},
+    )
+
+
+class _Reader:
+    """One reading by cursor, opened any number of times; the widest complete pass counts."""
+
+    def __init__(
+        self, frame: pl.LazyFrame, schema: Schema, cursor: Cursor, source: str, ties: Literal["again", "once"]
+    ) -> None:
+        if cursor.column not in schema:
+            near = difflib.get_close_matches(cursor.column, schema.names, n=1)
+            raise ConfigError(
+                f"source {source!r} has no column {cursor.column!r} to be its cursor",
+                hint=f"did you mean {near[0]!r}?" if near else f"it has {', '.join(schema.names)}",
+            )
+        self.type: Type = schema[cursor.column]
+        if self.type.name not in _ORDERED:
+            raise ConfigError(
+                f"column {cursor.column!r} is {self.type}, which cannot be a cursor",
+                hint="a cursor is a number, a date, a time or a text",
+            )
+        self.frame, self.schema, self.cursor, self.source, self.ties = frame, schema, cursor, source, ties
+        self.column = pl.col(cursor.column)
+        self.values = tuple(n for n in schema.names if n not in (FILE, LINE))
+        self.after: Position = {}
+        self.last: Any = None
+        self.last_text: str | None = None
+        self.inclusive = True
+        self.known: Counter[str] = Counter()
+        self.spool = Spool()
+        self.done: _Reach | None = None
+        self._lock = Lock()
+
+    def begin(self, after: Position | None, newest: Callable[[str], str | None]) -> None:
+        """Settle the last value, from the position or from `start`."""
+        self.after = dict(after or {})
+        if self.after.get("cursor") is not None:
+            self.last_text = str(self.after["cursor"])
+            was = parse_type(str(self.after["type"]))
+            if not widens(was, self.type):
+                raise DataError(
+                    f"the cursor {self.cursor.column!r} was {was} and is {self.type} now",
+                    hint="declare its type as it was, or run with --full-refresh",
+                )
+            if self.ties == "once":
+                self.known = Counter(self._known_ties())
+        elif self.cursor.start == "from_target":
+            self.last_text = newest(self.cursor.column)
+            self.inclusive = self.ties == "again"
+        else:
+            self.last_text = self.cursor.start
+        if self.last_text is not None:
+            self.last = self._value(self.last_text)
+
+    def _known_ties(self) -> Mapping[str, int]:
+        boundary = self.after.get("boundary")
+        if boundary is None:
+            raise ConfigError(
+                f"source {self.source!r} has been read for a merge: rows at the cursor's last value cannot be told apart",
+                hint="go on with merge, or run once with --full-refresh",
+            )
+        return {str(k): int(v) for k, v in boundary.items()}
+
+    def _value(self, text: str) -> Any:
+        try:
+            value = pl.select(exact.from_text(pl.lit(text), self.type)).item()
+        except pl.exceptions.PolarsError:
+            value = None
+        if value is None:
+            raise ConfigError(
+                f"the start of cursor {self.cursor.column!r} is no {self.type}",
+                hint="write it as the column's type is written; a datetime with a zone needs one (…Z), one without has none",
+            )
+        return self._moment(text) if self._by_ticks() else pl.lit(value, dtype=self.type.polars())
+
+    def _moment(self, text: str) -> pl.Expr:
+        """A datetime as a literal: Python's own would lose nanoseconds."""
+        ticks = pl.select(exact.from_text(pl.lit(text), self.type).to_physical()).item()
+        return pl.lit(ticks, dtype=pl.Int64).cast(self.type.polars())
+
+    def _missing(self) -> pl.Expr:
+        null = self.column.is_null()
+        return null | self.column.is_nan() if self.type.name in ("float32", "float64") else null
+
+    def read(
+        self, columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        """The rows; the pass counts when it comes to its end."""
+        chosen = list(self.schema.names) if columns is None else columns
+        frame = self.frame
+        if self.last is not None:
+            beyond = self.column >= self.last if self.inclusive else self.column > self.last
+            frame = frame.filter(self._missing() | beyond)
+        if self.ties == "again":
+            roots = (
+                set(chosen) | {self.cursor.column} | set(predicate.meta.root_names() if predicate is not None else ())
+            )
+            frame = frame.select([n for n in self.schema.names if n in roots])
+        reach = _Reach()
+        left = n_rows
+        with self.spool.passed() as spooled:
+            missing = 0
+            known = self.known.copy()
+            for batch in frame.collect_batches():
+                bad = batch.filter(self._missing()).height
+                rows = batch.filter(~self._missing()) if bad else batch
+                missing += bad
+                rows = self._measure(rows, reach, known)
+                rows = rows if predicate is None else rows.filter(predicate)
+                rows = rows.select(chosen)
+                rows = rows if left is None else rows.head(left)
+                left = None if left is None else left - rows.height
+                yield rows
+                if left == 0:
+                    break
+            if missing:
+                for batch in self.frame.filter(self._missing()).collect_batches():
+                    spooled.write(self._rejects(batch))
+        self._finish(reach)
+
+    def _measure(self, rows: pl.DataFrame, reach: _Reach, known: Counter[str]) -> pl.DataFrame:
+        """Count the batch, note its boundary, and leave out the ties that were read before."""
+        if known and self.last is not None:
+            rows = self._without(rows, known)
+        reach.rows += rows.height
+        if rows.is_empty():
+            return rows
+        greatest = rows.select(self.column.max().to_physical() if self._by_ticks() else self.column.max()).item()
+        if reach.greatest is None or greatest > reach.greatest:
+            reach.greatest, reach.boundary, reach.ties = greatest, Counter(), 0
+        if self.ties == "once" and greatest == reach.greatest:
+            at = rows.filter((self.column.to_physical() if self._by_ticks() else self.column) == greatest)
+            reach.ties += at.height
+            if reach.ties <= _TIES_MAX:
+                reach.boundary.update(self._hashes(at))
+        return rows
+
+    def _by_ticks(self) -> bool:
+        return self.type.name in ("datetime", "time")
+
+    def _without(self, rows: pl.DataFrame, known: Counter[str]) -> pl.DataFrame:
+        at = rows.select(self.column == self.last).to_series()
+        if not at.any():
+            return rows
+        keep = []
+        for digest in self._hashes(rows.filter(at)):
+            seen = known[digest] > 0
+            known[digest] -= seen
+            keep.append(not seen)
+        return rows.filter((~at).scatter(at.arg_true(), keep))
+
+    def _texts(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.select([exact.to_text(pl.col(n), self.schema[n]).alias(n) for n in self.values])
+
+    def _hashes(self, rows: pl.DataFrame) -> list[str]:
+        return [
+            hashlib.blake2b(
+                json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass"), digest_size=12
+            ).hexdigest()
+            for row in self._texts(rows).iter_rows()
+        ]
+
+    def _rejects(self, rows: pl.DataFrame) -> pl.DataFrame:
+        files = rows[FILE].to_list() if FILE in rows.columns else [None] * rows.height
+        lines = rows[LINE].to_list() if LINE in rows.columns else [None] * rows.height
+        made = []
+        for file, line, row in zip(files, lines, self._texts(rows).iter_rows(named=True), strict=True):
+            text = json.dumps(row, ensure_ascii=False)
+            made.append((reject_id("contract", self.source, file, line, text), "contract", self.source, file, line,
+                         [NULL_CURSOR], text, None))  # fmt: skip
+        return pl.DataFrame(made, schema=REJECTS.polars(), orient="row")
+
+    def _finish(self, reach: _Reach) -> None:
+        if reach.ties > _TIES_MAX:
+            raise DataError(
+                f"more than {_TIES_MAX:,} rows share the last value of cursor {self.cursor.column!r}",
+                hint='an append cannot remember them all: use "write": {"type": "merge", "keys": […]}',
+            )
+        with self._lock:
+            if self.done is None or reach.rows >= self.done.rows:
+                self.done = reach
+
+    def position(self) -> Position:
+        """Where the drained rows lead; the last position where there were none."""
+        reach = self.done
+        if reach is None or reach.greatest is None:
+            return self.after
+        literal = pl.lit(reach.greatest)
+        value = literal.cast(self.type.polars())
+        text = pl.select(exact.to_text(value, self.type)).item()
+        boundary: dict[str, int] | None = None
+        if self.ties == "once":
+            ties = reach.boundary + (self.known if text == self.last_text else Counter())
+            boundary = dict(ties)
+        return {"cursor": text, "type": str(self.type), "boundary": boundary}
