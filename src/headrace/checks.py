@@ -200,7 +200,7 @@ def _unlike(name: str, type: Type, pattern: str) -> pl.Expr:
 
 
 def _unique(contract: Contract) -> dict[str, tuple[str, OnViolation, tuple[str, ...]]]:
-    found = [
+    found: list[tuple[str, OnViolation, tuple[str, ...]]] = [
         (f"{name}: unique", column.on_violation or contract.on_violation, (name,))
         for name, column in contract.columns.items()
         if column.unique

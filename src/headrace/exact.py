@@ -33,7 +33,7 @@ def from_text(
     false: tuple[str, ...] = (),
     decimal: str = ".",
 ) -> pl.Expr:
-    """The values that the texts of `expr` (String) write, as `type`; null where the type cannot hold one exactly.
+    r"""The values that the texts of `expr` (String) write, as `type`; null where the type cannot hold one exactly.
 
     No spaces around, no underscores. A float takes the nearest value; overflow to infinity and underflow to zero
     are refused. A decimal refuses digits beyond its scale that are not zero. Dates and times are ISO 8601, or
@@ -41,7 +41,7 @@ def from_text(
     offset in the text, or a `format` without one, and then the text is local time in the type's zone (a local time
     that the zone skips or repeats is refused). `true` and `false` are the texts of a bool (both empty: ``true`` and
     ``false`` in any case). `decimal` is the decimal point. Binary is hexadecimal, with or without a leading
-    ``\\x``. Lists, arrays and structs are JSON; `format` and the others reach their items.
+    ``\x``. Lists, arrays and structs are JSON; `format` and the others reach their items.
 
     Raises ConfigError for a `format` that cannot work.
     """
@@ -77,7 +77,7 @@ def cast(expr: pl.Expr, old: Type, new: Type) -> pl.Expr:
 
     Raises SchemaError for a pair that means nothing: a naive datetime into a zone-aware one, bytes into a number.
     """
-    if old == new or new.name == "string" and old.name == "json":
+    if old == new or (new.name == "string" and old.name == "json"):
         return expr
     if old.name == "null":
         return expr.cast(new.polars())
@@ -157,7 +157,7 @@ def _ticks(expr: pl.Expr, old: str, new: str) -> pl.Expr:
 def _nested(expr: pl.Expr, old: Type, new: Type) -> pl.Expr | None:
     match old.name, new.name:
         case (("list" | "array"), ("list" | "array")):
-            _check = cast(pl.element(), old.args[0], new.args[0])
+            cast(pl.element(), old.args[0], new.args[0])
         case "struct", "struct":
             before, after = dict(old.args), dict(new.args)
             if set(before) != set(after):

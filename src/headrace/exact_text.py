@@ -20,7 +20,7 @@ _NUMBERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uin
 _FLOATS = ("float32", "float64")
 
 
-def read_text(
+def read_text(  # noqa: C901, PLR0911  # one case for each type
     texts: pl.Series,
     type: Type,
     *,
@@ -85,7 +85,7 @@ def _bools(texts: pl.Series, true: Sequence[str], false: Sequence[str]) -> pl.Se
     text = pl.col("t")
     if not true and not false:
         text, true, false = text.str.to_lowercase(), ("true",), ("false",)
-    made = pl.when(text.is_in(list(true))).then(True).when(text.is_in(list(false))).then(False)  # noqa: FBT003
+    made = pl.when(text.is_in(list(true))).then(True).when(text.is_in(list(false))).then(False)
     return texts.to_frame("t").select(made.alias(texts.name)).to_series()
 
 

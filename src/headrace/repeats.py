@@ -63,7 +63,7 @@ class Repeats:
         return made
 
     def _values(self, columns: Sequence[str]) -> list[pl.Expr]:
-        """The columns as values that DuckDB compares exactly; ``v0``, ``v1``…"""
+        """The columns as values that DuckDB compares exactly, as ``v0``, ``v1`` and so on."""
         return [_comparable(pl.col(c), self._schema[c]).alias(f"v{i}") for i, c in enumerate(columns)]
 
     def _find(
@@ -83,7 +83,7 @@ class Repeats:
             found = pl.from_arrow(con.sql(query).to_arrow_table())
         assert isinstance(found, pl.DataFrame)  # noqa: S101  # a table is a frame
         schema = rows.select(self._values(columns)).collect_schema()
-        return found.cast(dict(schema))
+        return found.cast(schema)
 
     def _present(self, frame: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
         """The same columns of another frame, cast to the same types; what does not fit cannot repeat."""

@@ -20,17 +20,16 @@ from headrace.errors import ContractError
 from headrace.exact import to_text
 from headrace.repeats import spilling
 from headrace.schema import REJECTS, Schema
-from headrace.spool import Spool
+from headrace.spool import Spool, SpoolPass
 from headrace.stream import FrameStream, scan_batches
-from headrace.verdict import Verdict, by_rule, check_rows
+from headrace.verdict import Judge, Verdict, by_rule, check_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
-    from headrace.spool import SpoolPass
-    from headrace.verdict import Judge
+    from headrace.checks import Bound
 
 __all__ = ["Screen", "ScreenCounts"]
 
@@ -44,7 +43,7 @@ _REJECT_ROWS = 50_000
 class ScreenCounts:
     """What a whole pass came to, in rows. `by_rule` counts the rows that broke a rule (one row may break several),
     `warned` those that broke a rule which only warns. `rejected` went to quarantine, `dropped` are gone, `failed`
-    broke a rule that fails the run. `places` are the first of the failed: ``file:line``, or ``row n``.
+    broke a rule that fails the run. `places` are the first of the failed: ``file:line``, where rows have a place.
     """
 
     rows: int = 0
@@ -73,12 +72,13 @@ class Screen:
     """`frame` with the rows that break `contract` taken out.
 
     `lazy` is the good rows, with the contract's types (`schema`); it can be drained again, and reads `frame` again.
-    What `counts`, `rejects` and `judge` say is true once it has been drained to the end; draining twice does not
-    count twice. `keys` are the merge's: a row whose key is NULL breaks the rule ``"<key>: null"``, with or without a
-    contract. `source` is the source whose contract this is (None: the result's). `place` are the columns of `frame`
-    that hold a row's file and line, where it has them. `existing` gives columns of the target's rows, among which a
-    value of a ``unique`` column must not stand either. `parsed_rejects` counts the rows that the parser rejected:
-    they weigh in `max_rejects` and `max_reject_share`.
+    What `counts` and `rejects` say is true once it has been drained to the end; draining twice does not count twice.
+
+    `source` is the source whose contract this is (None: the result's). `place` are the columns of `frame` that hold
+    a row's file and line; they are for rejects, and are not among the good rows' columns. `keys` are the columns whose
+    texts a reject carries as its key; those that are `required` (by default all of them) break the rule
+    ``"<key>: null"`` where they are NULL, with or without a contract. `existing` gives columns of the target's rows,
+    among which a value of a ``unique`` column must not stand either.
 
     Without anything to check `lazy` is `frame` itself, and nothing is counted. Close it: the rejects are on disk.
 
@@ -92,24 +92,26 @@ class Screen:
         frame: pl.LazyFrame,
         *,
         source: str | None = None,
+        place: tuple[str, str] | None = None,
         keys: Sequence[str] = (),
-        place: tuple[str | None, str | None] = (None, None),
+        required: Sequence[str] | None = None,
         existing: Callable[[Sequence[str]], pl.LazyFrame] | None = None,
-        parsed_rejects: Callable[[], int] = lambda: 0,
     ) -> None:
         self.contract = contract or Contract()
-        self._source = source
-        self._keys = tuple(keys)
-        self._place = place
-        self._parsed_rejects = parsed_rejects
+        required = keys if required is None else required
+        self.active = contract is not None or bool(required)
         self._spool = Spool()
         self._lock = Lock()
         self._counts: ScreenCounts | None = None
-        self._verdict = Verdict(self.contract, frame, keys=self._keys, existing=existing)
+        self._parsed = _Parsed(contract=self.contract)
+        self._verdict = Verdict(self.contract, frame, keys=required, existing=existing)
         bound = self._verdict.bound
-        self.schema: Schema = bound.schema
-        self.active = contract is not None or bool(keys)
-        self.lazy: pl.LazyFrame = scan_batches(self._pass, bound.schema.polars()) if self.active else frame
+        self._origin = _Origin(bound=bound, source=source, place=place, keys=tuple(keys))
+        self.schema: Schema = Schema(tuple(f for f in bound.schema if f.name not in (place or ())))
+        if self.active:
+            self.lazy: pl.LazyFrame = scan_batches(self._pass, self.schema.polars())
+        else:
+            self.lazy = frame.drop(place) if place else frame
 
     @property
     def drained(self) -> bool:
@@ -122,49 +124,86 @@ class Screen:
         with self._lock:
             return self._counts or ScreenCounts()
 
+    def count_parsed(self, count: int, contract: Contract, *, rows: int) -> None:
+        """`count` lines could not be read, beside `rows` that could: they weigh in the ceilings of `contract`."""
+        self._parsed = _Parsed(count=count, rows=rows, contract=contract)
+
     def _pass(self) -> Iterator[pl.DataFrame]:
-        one = _Pass(self)
+        counts = ScreenCounts()
         with self._spool.passed() as spooled, closing(self._verdict.judged()) as judged:
             for judge in judged:
-                one.take(judge, spooled)
-                yield judge.good
+                counts = self._counted(counts, judge, spooled)
+                yield judge.good.select(self.schema.names)
         with self._lock:
-            if self._counts is None or one.counts.rows > self._counts.rows:
-                self._counts = one.counts
+            if self._counts is None or counts.rows > self._counts.rows:
+                self._counts = counts
+
+    def _counted(self, before: ScreenCounts, judge: Judge, spool: SpoolPass) -> ScreenCounts:
+        """The counts with this batch, whose bad rows are kept."""
+        counts = replace(
+            before,
+            rows=before.rows + judge.good.height + judge.bad.height,
+            good=before.good + judge.good.height,
+            by_rule=before.by_rule + judge.broken if judge.broken else before.by_rule,
+            warned=before.warned + judge.warned if judge.warned else before.warned,
+        )
+        if judge.bad.is_empty():
+            return counts
+        failed = judge.bad.filter(judge.actions == "fail")
+        quarantined = judge.bad.filter(judge.actions == "quarantine")
+        kept = failed.head(max(0, _KEPT - before.failed))
+        for rows in (kept, quarantined):
+            spool.write(self._origin.rejects(rows))
+        counts = replace(
+            counts,
+            rejected=before.rejected + quarantined.height,
+            failed=before.failed + failed.height,
+            dropped=before.dropped + judge.bad.height - failed.height - quarantined.height,
+            places=(*before.places, *self._origin.places(kept.head(_SHOWN - len(before.places)))),
+        )
+        if counts.failed > _HOPELESS:
+            raise self._broken(counts, f"more than {_HOPELESS:,} of the first {counts.rows:,} rows break the contract")
+        return counts
 
     def judge(self) -> None:
-        """Raises ContractError when the drained rows break the contract as a whole.
+        """Raises ContractError when the rows break the contract as a whole.
 
         When a row broke a rule that fails the run, when more rows were rejected than `max_rejects` or
         `max_reject_share` allow, when there are fewer good rows than `min_rows` or more than `max_rows`. The message
         counts by rule and says where the first rows stand; the details carry all counts.
-        """
-        if not self.active:
-            return
-        counts = self.counts()
-        if counts.failed:
-            raise self._broken(counts, f"{counts.failed} of {counts.rows} rows break the contract")
-        parsed = self._parsed_rejects()
-        lost = counts.rejected + counts.dropped + parsed
-        most, share = self.contract.max_rejects, self.contract.max_reject_share
-        if most is not None and lost > most:
-            raise self._broken(counts, f"{lost} rows were rejected, the contract allows {most}", parsed=parsed)
-        if share is not None and lost > share * (total := counts.rows + parsed):
-            said = f"{lost} of {total} rows were rejected ({lost / total:.2%}), the contract allows {share:.2%}"
-            raise self._broken(counts, said, parsed=parsed)
-        check_rows(self.contract, counts.good)
 
-    def _broken(self, counts: ScreenCounts, said: str, *, parsed: int = 0) -> ContractError:
-        where = f"source {self._source!r}: " if self._source else ""
+        What has not been drained to its end (a LIMIT, a join whose other side is empty) is drained here: rows that
+        nobody asked for are read from the source all the same, so they are judged.
+        """
+        if self.active and not self.drained:
+            for _ in self.lazy.collect_batches():
+                pass
+        counts, parsed = self.counts(), self._parsed
+        if counts.failed:
+            raise self._broken(counts, f"{counts.failed:,} of {counts.rows:,} rows break the contract")
+        lost = counts.rejected + counts.dropped + parsed.count
+        total = (counts.rows if self.active else parsed.rows) + parsed.count
+        most, share = parsed.contract.max_rejects, parsed.contract.max_reject_share
+        if most is not None and lost > most:
+            raise self._broken(counts, f"{lost:,} rows were rejected, the contract allows {most:,}")
+        if share is not None and lost > share * total:
+            said = f"{lost:,} of {total:,} rows were rejected ({lost / total:.2%}), the contract allows {share:.2%}"
+            raise self._broken(counts, said)
+        if self.active:
+            check_rows(self.contract, counts.good)
+
+    def _broken(self, counts: ScreenCounts, said: str) -> ContractError:
+        source, parsed = self._origin.source, self._parsed.count
+        where = f"source {source!r}: " if source else ""
         reasons = [by_rule(counts.by_rule)] if counts.by_rule else []
-        reasons += [f"could not be parsed {parsed}"] if parsed else []
+        reasons += [f"malformed {parsed:,}"] if parsed else []
         at = f" (first at {', '.join(counts.places)})" if counts.places else ""
         return ContractError(
             f"{where}{said}: {', '.join(reasons)}{at}",
             hint='mend the rows, or say "on_violation": "quarantine" to keep them aside and load the others'
             if counts.failed
-            else "look at them with `headrace rejects`, mend the source, or allow more",
-            details={**counts.to_dict(), "parse_rejected": parsed, "places": list(counts.places)},
+            else "mend the source, or allow more",
+            details={**counts.to_dict(), "malformed": parsed, "places": list(counts.places)},
         )
 
     def rejects(self) -> Iterator[pl.DataFrame]:
@@ -178,11 +217,12 @@ class Screen:
         spooled = scan_batches(self._spool.frames, REJECTS.polars())
         numbered = """
             SELECT * EXCLUDE (n) REPLACE (CASE n WHEN 1 THEN id ELSE id || '-' || n END AS id)
-            FROM (SELECT *, row_number() OVER (PARTITION BY id) AS n FROM spooled)"""
+            FROM (SELECT *, row_number() OVER (PARTITION BY id) AS n FROM spooled)
+            ORDER BY file, line, id"""
         with spilling() as con:
             con.register("spooled", FrameStream(spooled))
             for batch in con.sql(numbered).arrow(_REJECT_ROWS):
-                yield pl.DataFrame(pl.from_arrow(batch)).cast(dict(REJECTS.polars()))
+                yield pl.DataFrame(pl.from_arrow(batch)).cast(REJECTS.polars())
 
     def close(self) -> None:
         """Delete the rejects from the disk."""
@@ -197,67 +237,40 @@ class Screen:
         self.close()
 
 
-class _Pass:
-    """The counts of one pass as it goes, and the bad rows written as rejects."""
+@dataclass(frozen=True, kw_only=True)
+class _Parsed:
+    """What the parser rejected, and whose ceilings it weighs in."""
 
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-        self.counts = ScreenCounts()
+    count: int = 0
+    rows: int = 0
+    contract: Contract
 
-    def take(self, judge: Judge, spool: SpoolPass) -> None:
-        """Count a batch, and keep its bad rows."""
-        before = self.counts
-        self.counts = replace(
-            before,
-            rows=before.rows + judge.good.height + judge.bad.height,
-            good=before.good + judge.good.height,
-            by_rule=before.by_rule + judge.broken if judge.broken else before.by_rule,
-            warned=before.warned + judge.warned if judge.warned else before.warned,
-        )
-        if judge.bad.is_empty():
-            return
-        failed = judge.bad.filter(judge.actions == "fail")
-        quarantined = judge.bad.filter(judge.actions == "quarantine")
-        kept = failed.head(max(0, _KEPT - before.failed))
-        for rows in (kept, quarantined):
-            spool.write(self._rejects(rows))
-        self.counts = replace(
-            self.counts,
-            rejected=before.rejected + quarantined.height,
-            failed=before.failed + failed.height,
-            dropped=before.dropped + judge.bad.height - failed.height - quarantined.height,
-            places=self._places(kept),
-        )
-        if self.counts.failed > _HOPELESS:
-            said = f"more than {_HOPELESS} of the first {self.counts.rows} rows break the contract"
-            raise self._screen._broken(self.counts, said)
 
-    def _places(self, rows: pl.DataFrame) -> tuple[str, ...]:
-        file, line = self._screen._place
-        places = self.counts.places
-        if line is None or len(places) >= _SHOWN:
-            return places
-        found = rows.head(_SHOWN - len(places))
-        files = found[file].cast(pl.String).to_list() if file else [None] * found.height
-        where = (f"{f}:{n}" if f else f"line {n}" for f, n in zip(files, found[line].to_list(), strict=True))
-        return (*places, *where)
+@dataclass(frozen=True, kw_only=True)
+class _Origin:
+    """Where rows come from and how they are named, for rejects."""
 
-    def _rejects(self, rows: pl.DataFrame) -> pl.DataFrame:
+    bound: Bound
+    source: str | None
+    place: tuple[str, str] | None
+    keys: tuple[str, ...]
+
+    def places(self, rows: pl.DataFrame) -> list[str]:
+        """``file:line`` of each row, where rows have a place."""
+        return [f"{file}:{line}" for file, line in zip(*self._place(rows), strict=True) if file is not None]
+
+    def rejects(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Bad rows as they came → the columns of `schema.REJECTS`; `id` is still the same for equal rows."""
-        screen = self._screen
-        raw = screen._verdict.bound.raw
-        texts = rows.select(to_text(pl.col(f.name), f.type) for f in raw)
-        names = [json.dumps(name, ensure_ascii=False) for name in raw.names]
+        fields = [f for f in self.bound.raw if f.name not in (self.place or ())]
+        texts = rows.select(to_text(pl.col(f.name), f.type) for f in fields)
+        names = [json.dumps(f.name, ensure_ascii=False) for f in fields]
         written = [_json_object(names, values) for values in texts.iter_rows()]
-        file, line = screen._place
-        files = rows[file].cast(pl.String).to_list() if file else [None] * rows.height
-        lines = rows[line].cast(pl.Int64).to_list() if line else [None] * rows.height
+        files, lines = self._place(rows)
+        places = zip(files, lines, written, strict=True)
         made = {
-            "id": [
-                _identity("contract", screen._source, f, n, r) for f, n, r in zip(files, lines, written, strict=True)
-            ],
+            "id": [_hash("contract", self.source, file, line, row) for file, line, row in places],
             "stage": ["contract"] * rows.height,
-            "source": [screen._source] * rows.height,
+            "source": [self.source] * rows.height,
             "file": files,
             "line": lines,
             "rules": rows["rules"],
@@ -266,13 +279,18 @@ class _Pass:
         }
         return pl.DataFrame(made, schema=REJECTS.polars())
 
+    def _place(self, rows: pl.DataFrame) -> tuple[list[str | None], list[int | None]]:
+        if self.place is None:
+            return [None] * rows.height, [None] * rows.height
+        file, line = self.place
+        return rows[file].cast(pl.String).to_list(), rows[line].cast(pl.Int64).to_list()
+
     def _key_texts(self, rows: pl.DataFrame) -> list[str | None]:
-        """The keys as they would stand in the target, where they fit; a row without a whole key has none."""
-        bound = self._screen._verdict.bound
-        if not self._screen._keys:
+        """The keys as they would stand in the target; a row without a whole key has none."""
+        if not self.keys:
             return [None] * rows.height
-        cast = rows.select(bound.casts.get(k, pl.col(k)).alias(k) for k in self._screen._keys)
-        texts = cast.select(to_text(pl.col(k), bound.schema[k]) for k in self._screen._keys)
+        cast = rows.select(self.bound.casts.get(k, pl.col(k)).alias(k) for k in self.keys)
+        texts = cast.select(to_text(pl.col(k), self.bound.schema[k]) for k in self.keys)
         return [None if None in key else json.dumps(key, ensure_ascii=False) for key in texts.iter_rows()]
 
 
@@ -281,5 +299,5 @@ def _json_object(names: Sequence[str], values: Sequence[str | None]) -> str:
     return "{" + ", ".join(f"{n}: {v}" for n, v in zip(names, written, strict=True)) + "}"
 
 
-def _identity(*parts: str | int | None) -> str:
+def _hash(*parts: str | int | None) -> str:
     return blake2b(json.dumps(parts, ensure_ascii=False).encode(), digest_size=16).hexdigest()

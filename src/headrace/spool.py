@@ -53,7 +53,8 @@ class SpoolPass:
             self._writer.write_table(table)
         self.count += rows.height
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Write what is left; no more rows after that."""
         if self._writer is not None:
             with _disk(self._path):
                 self._writer.close()
@@ -95,10 +96,10 @@ class Spool:
         one = SpoolPass(path)
         try:
             yield one
-            one._end()
+            one.end()
         except BaseException:
             with suppress(OSError, RejectedError, UnavailableError):
-                one._end()
+                one.end()
             path.unlink(missing_ok=True)
             raise
         self._keep(one.count, path)

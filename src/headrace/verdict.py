@@ -20,7 +20,7 @@ from headrace.repeats import Repeats
 from headrace.stream import scan_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from headrace.contract import Contract
     from headrace.sqlrules import SQLEvaluation
@@ -75,7 +75,7 @@ class Verdict:
         self._lock = Lock()
         self._repeats: Repeats | None = None
 
-    def judged(self) -> Iterator[Judge]:
+    def judged(self) -> Generator[Judge]:
         """One pass over the frame. Reads the columns that must not repeat beforehand, once for all passes."""
         with self.opened() as judge:
             for rows in self._frame.collect_batches():
