@@ -7,17 +7,17 @@ stay, by their numbers in the old rows followed by the new ones, and gathers the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import total_ordering
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
-from headrace.exact import to_text
 from headrace.query import Query
 from headrace.schema import REJECTS, AddColumn, CreateTable, Field, Schema, WidenColumn
+from headrace.systems.memory.history import history
+from headrace.systems.memory.rows import Key, Order, check_keys, gathered, key_texts, keys_of, orders_of
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Drained", "Table", "drain", "drained", "no_rejects", "unsettled", "written"]
 
-Key = tuple[Any, ...]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
@@ -37,13 +35,13 @@ class Table:
 
     `schema` is the logical one, without the columns that a history adds. `deleted` are the keys that a merge
     deleted, with the `latest_by` values at which it did. `events` are all rows that a history has seen, in the
-    order read, with `_commit` (number of the write) and `_at` (the commit's time).
+    order read, with `_began` (when they begin to be valid) and `_closed` (the key was absent: only key columns).
     """
 
     pipeline: str
     schema: Schema
     rows: pl.DataFrame
-    deleted: Mapping[Key, _Order] = field(default_factory=dict)
+    deleted: Mapping[Key, Order] = field(default_factory=dict)
     events: pl.DataFrame | None = None
 
 
@@ -105,7 +103,7 @@ def written(
         case Merge():
             return _merge(table, change.write, rows, change.table)
         case History():
-            return _history(table, change, change.write, rows, at, rejected)
+            return history(table, change, change.write, rows, at, rejected)
 
 
 def _changed(table: Table | None, pipeline: str, change: TableChange) -> Table:
@@ -154,64 +152,12 @@ def _without(rows: pl.DataFrame, by: Sequence[str], touched: pl.DataFrame) -> pl
     return rows.filter(pl.Series([key not in gone for key in keys_of(rows, by)], dtype=pl.Boolean))
 
 
-def keys_of(rows: pl.DataFrame, columns: Sequence[str]) -> list[Key]:
-    """The values of these columns, one hashable tuple per row. NaN equals NaN, as in every engine."""
-    return [tuple(_hashable(v) for v in row) for row in _plain(rows, columns).iter_rows()]
-
-
-def _plain(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-    """The columns with instants as integers: Python's own have no nanoseconds."""
-    exact = (pl.Datetime, pl.Duration, pl.Time)
-    return rows.select(pl.col(c).to_physical() if isinstance(rows.schema[c], exact) else pl.col(c) for c in columns)
-
-
-def _hashable(value: Any) -> Any:
-    if isinstance(value, float) and value != value:  # noqa: PLR0124 - NaN
-        return "NaN"
-    if isinstance(value, dict):
-        return tuple((name, _hashable(v)) for name, v in value.items())
-    if isinstance(value, list | pl.Series):
-        return tuple(_hashable(v) for v in value)
-    return value
-
-
-@total_ordering
-class _Order:
-    """A row's `latest_by` values. NULL is the oldest, NaN the newest; of no columns all are equal."""
-
-    def __init__(self, values: Sequence[Any]) -> None:
-        self.parts = tuple(_ranked(v) for v in values)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Order) and self.parts == other.parts
-
-    def __lt__(self, other: _Order) -> bool:
-        return self.parts < other.parts
-
-    def __hash__(self) -> int:
-        return hash(self.parts)
-
-
-def _ranked(value: Any) -> tuple[int, Any]:
-    if value is None:
-        return (0, 0)
-    if isinstance(value, float) and value != value:  # noqa: PLR0124 - NaN
-        return (2, 0)
-    return (1, value)
-
-
-def _orders(rows: pl.DataFrame, latest_by: Sequence[str]) -> list[_Order]:
-    if not latest_by:
-        return [_Order(())] * rows.height
-    return [_Order(row) for row in _plain(rows, latest_by).iter_rows()]
-
-
 def _merge(table: Table, write: Merge, rows: pl.DataFrame, name: str) -> tuple[Table, dict[str, int]]:
     """Of each key the newest new row; older than what is known of the key: nothing; else it deletes or is put."""
     both = pl.concat([table.rows, rows], how="diagonal")
     new = range(table.rows.height, both.height)
-    keys, orders = keys_of(both, write.keys), _orders(both, write.latest_by)
-    _check_keys(keys[table.rows.height :], write.keys, name)
+    keys, orders = keys_of(both, write.keys), orders_of(both, write.latest_by)
+    check_keys(keys[table.rows.height :], write.keys, name)
     winners: dict[Key, int] = {}
     for n in new:
         if keys[n] not in winners or orders[n] >= orders[winners[keys[n]]]:
@@ -231,7 +177,7 @@ def _merge(table: Table, write: Merge, rows: pl.DataFrame, name: str) -> tuple[T
         else:
             live[key] = n
     taken = both.select(
-        _gathered(both[c], [n if c in rows.columns else before.get(key) for key, n in live.items()])
+        gathered(both[c], [n if c in rows.columns else before.get(key) for key, n in live.items()])
         for c in table.schema.names
     )
     counts = {
@@ -242,15 +188,6 @@ def _merge(table: Table, write: Merge, rows: pl.DataFrame, name: str) -> tuple[T
     return replace(table, rows=taken, deleted=dead), counts
 
 
-def _check_keys(keys: Sequence[Key], columns: Sequence[str], table: str) -> None:
-    if nulls := sum(None in key for key in keys):
-        raise DataError(
-            f"{nulls} row(s) for table {table!r} have a NULL key ({', '.join(columns)})",
-            hint="say in the contract that the key columns are not nullable, and what becomes of such rows",
-            details={"rows": nulls, "keys": list(columns)},
-        )
-
-
 def _true_for(rows: pl.DataFrame, condition: str | None) -> list[bool]:
     """Whether the SQL expression is TRUE for each row."""
     if condition is None:
@@ -258,65 +195,6 @@ def _true_for(rows: pl.DataFrame, condition: str | None) -> list[bool]:
     frame = rows.with_row_index("_headrace_row").lazy()
     query = Query(f"SELECT _headrace_row AS n, coalesce(({condition}), FALSE) AS yes FROM r", {"r": frame}, {})
     return query.lazy().collect().sort("n")["yes"].to_list()
-
-
-def _history(
-    table: Table, change: TableChange, write: History, rows: pl.DataFrame, at: datetime, rejected: pl.DataFrame
-) -> tuple[Table, dict[str, int]]:
-    """All that was ever read, told anew: so the versions cannot depend on how it was split into commits."""
-    _check_keys(keys_of(rows, write.keys), write.keys, change.table)
-    number = 1 if table.events is None else table.events["_commit"].max() + 1  # type: ignore[operator]
-    marks = {"_commit": pl.lit(number, pl.Int64), "_at": pl.lit(at).cast(pl.Datetime("us", "UTC"))}
-    parts = [pl.DataFrame(schema=table.schema.polars()) if table.events is None else table.events]
-    events = pl.concat([*parts, rows.with_columns(**marks)], how="diagonal")
-    versions = _versions(events, write, table.schema)
-    return replace(table, rows=versions, events=events), {"inserted": versions.height - table.rows.height}
-
-
-def key_texts(rows: pl.DataFrame, keys: Sequence[str]) -> list[Key]:
-    """The keys as the quarantine writes them: exact texts."""
-    schema = Schema.of_polars(rows.select(keys).schema)
-    return list(rows.select(to_text(pl.col(f.name), f.type) for f in schema).iter_rows())
-
-
-def _versions(events: pl.DataFrame, write: History, schema: Schema) -> pl.DataFrame:
-    """Each key's story, with the moments at which its versions begin and end."""
-    began = write.latest_by[0] if write.latest_by else "_at"
-    track = write.track or tuple(c for c in schema.names if c not in (*write.keys, *write.latest_by))
-    orders, values = _orders(events, write.latest_by or ("_commit",)), keys_of(events, track)
-    kept: list[int] = []
-    ends: list[int | None] = []
-    for numbers in _by_key(keys_of(events, write.keys)):
-        story = _story(numbers, orders, values)
-        kept += story
-        ends += [*story[1:], None]
-    rows = events[kept].select(schema.names)
-    starts = events[began]
-    return rows.with_columns(
-        _gathered(starts, kept).alias(write.valid_from), _gathered(starts, ends).alias(write.valid_to)
-    )
-
-
-def _gathered(values: pl.Series, numbers: Sequence[int | None]) -> pl.Series:
-    """The values at these numbers, NULL for None."""
-    return values.gather(pl.Series(numbers, dtype=pl.Int64))
-
-
-def _by_key(keys: Sequence[Key]) -> Iterator[list[int]]:
-    groups: dict[Key, list[int]] = {}
-    for n, key in enumerate(keys):
-        groups.setdefault(key, []).append(n)
-    yield from groups.values()
-
-
-def _story(numbers: Sequence[int], orders: Sequence[_Order], values: Sequence[Key]) -> list[int]:
-    """The events of one key that make a version: of equal moments the last read, of equal values the first."""
-    at_moment = {orders[n]: n for n in numbers}
-    story: list[int] = []
-    for n in (at_moment[moment] for moment in sorted(at_moment)):
-        if not story or values[story[-1]] != values[n]:
-            story.append(n)
-    return story
 
 
 def unsettled(old: pl.DataFrame, new: pl.DataFrame, rejects: Rejects, changes: Sequence[Drained]) -> pl.DataFrame:
