@@ -89,12 +89,11 @@ def reported(one: Pipeline, run: Callable[[tuple[Observer, ...]], RunReport], op
 
 
 def _runs(reports: list[RunReport], options: Common) -> Answer:
-    failed = [report for report in reports if report.error is not None]
     said = [str(report) for report in reports if report.error is None]
     errors = tuple(
-        {**report.error, "message": f"{report.pipeline}: {report.error['message']}"}
-        for report in failed
-        if report.error
+        {**report.error, "message": f"{report.pipeline}: {report.error['message']}", "run": report.run}
+        for report in reports
+        if report.error is not None
     )
     return Answer(
         document={"runs": [report.to_dict() for report in reports]},

@@ -42,8 +42,9 @@ def begin(options: Common) -> None:
 
 
 def error(problem: Mapping[str, Any]) -> None:
-    """A log line for an error that ends the command."""
-    fields = {"exception": {key: problem.get(key) for key in ("type", "message", "hint", "details")}}
+    """A log line for an error that ends a run or the command."""
+    exception = {key: problem.get(key) for key in ("type", "message", "hint", "details")}
+    fields = {"run": problem.get("run"), "exception": exception}
     _log.error("%s", problem["message"], extra={"fields": fields})
 
 
@@ -79,7 +80,8 @@ class EventLog:
                 _log.info("%s", text, extra=extra)
             case RunFinished():
                 text = f"{event.pipeline}: {event.status.replace('_', ' ')} in {event.seconds:.1f} s"
-                _log.info("%s", text, extra={"fields": {**fields, "exception": event.error} if event.error else fields})
+                del fields["error"]  # it has its own line, when the command ends
+                _log.info("%s", text, extra=extra)
                 _current.run = None
 
 

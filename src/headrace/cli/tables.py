@@ -13,14 +13,33 @@ if TYPE_CHECKING:
 
 __all__ = ["history_text", "rejects_text"]
 
+_COUNTS = ("rows", "inserted", "updated", "deleted", "rejected", "dropped")
+
 
 def history_text(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Commits and runs, a line each."""
+    """Commits and runs, a line each, newest first."""
     if not entries:
         return "no runs yet"
-    wanted = ("kind", "number", "run", "status", "at", "started", "seconds", "rows", "rejected", "error")
-    columns = [name for name in wanted if any(entry.get(name) is not None for entry in entries)]
-    return table(entries, columns, width=shutil.get_terminal_size((200, 24)).columns)
+    rows = [_entry(entry) for entry in entries]
+    always = ("at", "what")
+    columns = [name for name in rows[0] if name in always or any(row[name] is not None for row in rows)]
+    return table(rows, columns, width=shutil.get_terminal_size((200, 24)).columns)
+
+
+def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    commit = entry.get("kind") == "commit"
+    counts = entry.get("counts") or {} if commit else {}
+    error = entry.get("error") or {}
+    record = entry.get("record") or {}
+    return {
+        "at": str(entry.get("at") or entry.get("started") or "")[:19].replace("T", " "),
+        "what": f"commit {entry.get('number')}" if commit else "run",
+        "status": entry.get("write") if commit else str(entry.get("status", "")).replace("_", " "),
+        **{name: counts.get(name) for name in _COUNTS},
+        "seconds": None if entry.get("seconds") is None else f"{entry['seconds']:.1f}",
+        "run": entry.get("run"),
+        "note": error.get("message") or record.get("reason"),
+    }
 
 
 def rejects_text(frame: pl.DataFrame) -> str:

@@ -1,0 +1,59 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass
+class Done:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def headrace(tmp_path):
+    """The command, in a process of its own, from the folder of the test."""
+
+    def run(*args, **env):
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace", *args],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONWARNINGS": "error", **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def orders(tmp_path):
+    """A folder with one pipeline, over one file with a bad row; gives it."""
+    (tmp_path / "orders.csv").write_text("id,value\n1,10\n2,20\n3,-5\n")
+    (tmp_path / "transforms.py").write_text(
+        "print('imported')\ndef clean(orders, *, factor):\n    print('called')\n"
+        "    import polars as pl\n    return orders.with_columns(gross=pl.col('value') * factor)\n"
+    )
+    document = {
+        "name": "orders",
+        "sources": {"orders": {"type": "files", "path": "orders*.csv"}},
+        "transforms": [{"python": "transforms.py:clean"}],
+        "params": {"factor": 2},
+        "contract": {"columns": {"value": {"min": 0}}, "on_violation": "quarantine"},
+        "destination": {"type": "duckdb", "path": "w.duckdb", "table": "orders"},
+        "write": {"type": "merge", "keys": ["id"]},
+    }
+    (tmp_path / "orders.json").write_text(json.dumps(document))
+    return tmp_path

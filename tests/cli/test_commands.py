@@ -1,0 +1,260 @@
+import csv
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import duckdb
+import pytest
+
+
+def rows(folder, table="orders"):
+    with duckdb.connect(str(folder / "w.duckdb"), read_only=True) as connection:
+        return connection.execute(f"SELECT * EXCLUDE () FROM {table} ORDER BY id").fetchall()
+
+
+def change(folder, name="orders.json", **keys):
+    document = json.loads((folder / "orders.json").read_text())
+    (folder / name).write_text(json.dumps({**document, **keys}))
+
+
+def test_run_loads_and_says_so_and_the_second_time_nothing_is_new(headrace, orders):
+    first = headrace("run", "orders.json")
+    assert first.code == 0
+    assert "orders: loaded into duckdb" in first.out
+    assert rows(orders) == [(1, 10, 20), (2, 20, 40)]
+    second = headrace("run", "orders.json")
+    assert (second.code, "orders: nothing new" in second.out) == (0, True)
+
+
+def test_json_is_one_document_on_stdout_whatever_a_transform_prints(headrace, orders):
+    done = headrace("run", "orders.json", "--json")
+    (run,) = done.json["runs"]
+    assert (run["pipeline"], run["status"], run["counts"]["rows"]) == ("orders", "loaded", 2)
+    assert "called" in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [("plan", "plans"), ("check", "checks"), ("preview", "rows"), ("history", "history"), ("rejects", "rejects")],
+)
+def test_every_command_has_a_json_document(headrace, orders, command, key):
+    assert key in headrace(command, "orders.json", "--json").json
+    assert not (orders / "w.duckdb").exists(), "they write nothing"
+
+
+def test_schema_and_completion_have_one_too(headrace):
+    assert headrace("schema", "--json").json == json.loads(headrace("schema").out)
+    assert "complete" in headrace("completion", "bash", "--json").json["script"]
+
+
+def test_rejects_are_shown_exported_mended_and_replayed(headrace, orders):
+    headrace("run", "orders.json")
+    shown = headrace("rejects", "orders.json")
+    assert "value: min" in shown.out
+    assert "1 rejected rows" in shown.out
+    assert headrace("rejects", "orders.json", "--export", "bad.csv").code == 0
+    with (orders / "bad.csv").open() as file:
+        (bad,) = csv.DictReader(file)
+    assert (bad["id"] != "", bad["value"]) == (True, "-5")
+    (orders / "fixed.csv").write_text((orders / "bad.csv").read_text().replace("-5", "5"))
+    done = headrace("replay", "orders.json", "--from", "fixed.csv", "--json")
+    assert (done.code, done.json["runs"][0]["counts"]["rows"]) == (0, 1)
+    assert (3, 5) in [row[:2] for row in rows(orders)]
+    assert "no rejected rows" in headrace("rejects", "orders.json").out
+
+
+def test_rejects_can_be_given_up_with_a_reason_that_is_kept(headrace, orders):
+    headrace("run", "orders.json")
+    assert headrace("replay", "orders.json", "--discard").code == 2
+    assert headrace("replay", "orders.json", "--discard", "--reason", "tests").code == 0
+    assert "no rejected rows" in headrace("rejects", "orders.json").out
+    assert "tests" in headrace("history", "orders.json").out
+
+
+def test_a_config_error_is_two_with_a_line_and_a_hint(headrace, orders):
+    change(orders, wirte="append")
+    done = headrace("run", "orders.json")
+    assert (done.code, done.out) == (2, "")
+    assert "orders.json:1:" in done.err
+    assert 'hint: did you mean "write"?' in done.err
+    document = headrace("run", "orders.json", "--json").json
+    assert document["runs"] == []
+    assert document["error"]["details"]["errors"][0]["path"] == "wirte"
+
+
+def test_wrong_usage_is_two_and_a_document_with_json(headrace):
+    assert headrace("run").code == 2
+    done = headrace("run", "--json", "--no-such-option", "x")
+    assert (done.code, done.json["error"]["type"]) == (2, "UsageError")
+
+
+def test_a_broken_contract_is_three_and_never_shows_a_value(headrace, orders):
+    change(orders, contract={"columns": {"value": {"min": 0}}})
+    done = headrace("run", "orders.json")
+    assert done.code == 3
+    assert "error: orders: 1 of 3 rows break the contract" in done.err
+    assert "-5" not in done.err
+    assert headrace("run", "orders.json", "--json").json["runs"][0]["status"] == "failed"
+
+
+def test_a_failing_transform_is_one_and_names_its_line(headrace, orders):
+    (orders / "transforms.py").write_text("def clean(orders, *, factor):\n    raise ValueError('hunter2')\n")
+    done = headrace("run", "orders.json")
+    assert done.code == 1
+    assert "transforms.py:2" in done.err
+    assert "hunter2" not in done.err
+
+
+def test_set_and_profile_change_the_config(headrace, orders):
+    (orders / "headrace.json").write_text('{"profiles": {"dev": {"destination.table": "dev_orders"}}}')
+    assert headrace("run", "orders.json", "--profile", "dev", "--set", "params.factor=3").code == 0
+    assert rows(orders, "dev_orders") == [(1, 10, 30), (2, 20, 60)]
+    assert headrace("run", "orders.json", HEADRACE_PROFILE="dev").out.startswith("orders: nothing new")
+
+
+def test_log_format_json_is_an_object_a_line_with_the_run_on_each(headrace, orders):
+    change(orders, contract={"columns": {"value": {"min": 0}}})
+    done = headrace("run", "orders.json", "--log-format", "json", "--json")
+    lines = [json.loads(line) for line in done.err.splitlines() if line.startswith("{")]
+    assert {line["run"] for line in lines} == {done.json["runs"][0]["run"]}
+    (failed,) = [line for line in lines if "exception" in line]
+    assert (failed["level"], failed["exception"]["type"]) == ("error", "ContractError")
+    assert failed["exception"]["details"]["by_rule"] == {"value: min": 1}
+    assert headrace("history", "nope.json", HEADRACE_LOG_FORMAT="json").err.startswith("{")
+
+
+def test_quiet_says_nothing_but_errors(headrace, orders):
+    (orders / "transforms.py").write_text("def clean(orders, *, factor):\n    return orders\n")
+    done = headrace("run", "orders.json", "-q")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_a_folder_runs_in_order_and_its_code_is_the_first_failures(headrace, orders):
+    change(
+        orders,
+        "daily.json",
+        name="daily",
+        sources={"o": {"type": "table", "of": "orders"}},
+        transforms=[{"sql": "SELECT id, gross FROM o"}],
+        contract=None,
+        destination={"type": "duckdb", "path": "w.duckdb", "table": "daily"},
+    )
+    done = headrace("run", ".", "--json")
+    assert [(run["pipeline"], run["status"]) for run in done.json["runs"]] == [("orders", "loaded"), ("daily", "loaded")]
+    assert rows(orders, "daily") == [(1, 20), (2, 40)]
+    (orders / "orders_2.csv").write_text("id,value\n4,1,1\n")
+    done = headrace("run", ".")
+    assert done.code == 3
+    assert "daily: skipped" in done.out
+    assert "warning: orders failed" in done.out
+    assert "orders_2.csv" in done.err
+
+
+def test_a_pipeline_in_python_runs_by_its_name(headrace, orders):
+    (orders / "pipe.py").write_text(
+        "import headrace as hr\n"
+        "def double(previous):\n    import polars as pl\n    return previous.with_columns(gross=pl.col('value') * 2)\n"
+        "pipeline = hr.Pipeline(name='py', source=hr.FileSource(path='orders.csv'), transforms=(double,),\n"
+        "    destination=hr.DuckDBDestination(path='w.duckdb', table='orders'))\n"
+    )
+    assert headrace("run", "pipe.py:pipeline").code == 0
+    assert len(rows(orders)) == 3
+
+
+def test_preview_shows_the_rows_after_any_step(headrace, orders):
+    shown = headrace("preview", "orders.json", "--step", "orders", "--limit", "1", "--json").json
+    assert shown["rows"] == [{"id": 1, "value": 10}]
+    done = headrace("preview", "orders.json", "--step", "claen")
+    assert (done.code, "did you mean 'clean'?" in done.err) == (2, True)
+
+
+def test_a_bug_is_one_says_so_and_shows_no_text_of_the_exception(headrace, orders):
+    broken = (
+        "import sys, headrace.engine as engine\n"
+        "def run(*args, **kwargs): raise ZeroDivisionError('hunter2')\n"
+        "engine.run = run\nfrom headrace.cli import main\nmain(sys.argv[1:])\n"
+    )
+    (orders / "broken.py").write_text(broken)
+
+    def go(*args):
+        return subprocess.run(
+            [sys.executable, "broken.py", "run", "orders.json", *args],
+            cwd=orders, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = go()
+    assert done.returncode == 1
+    assert "this is a bug in headrace: ZeroDivisionError" in done.stderr
+    assert "Traceback" not in done.stderr
+    verbose = go("-v")
+    assert "in run" in verbose.stderr
+    assert "hunter2" not in done.stderr + verbose.stderr
+    assert json.loads(go("--json").stdout)["runs"][0]["error"]["type"] == "ZeroDivisionError"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("target", ["orders.json", "."])
+def test_a_signal_ends_a_run_and_the_next_one_carries_on(headrace, orders, number, code, target):
+    waits = "def clean(orders, *, factor):\n    print('here', flush=True)\n    import time; time.sleep(60)\n"
+    works = (orders / "transforms.py").read_text()
+    (orders / "transforms.py").write_text(waits)
+    change(orders, "other.json", name="other", destination={"type": "duckdb", "path": "o.duckdb", "table": "o"})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headrace", "run", target],
+        cwd=orders, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    (orders / "transforms.py").write_text(works)
+    assert headrace("run", "orders.json").code == 0
+    assert len(rows(orders)) == 2
+
+
+def test_a_reader_that_goes_away_is_no_error(orders):
+    command = f"{sys.executable} -m headrace schema | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=orders, capture_output=True, text=True, check=False)
+    assert done.stdout == "{\n"
+    assert done.stderr == ""
+
+
+def test_a_terminal_gets_a_line_that_is_repainted_and_no_log_lines(orders):
+    leader, follower = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace", "run", "orders.json"],
+        cwd=orders, stdout=subprocess.PIPE, stderr=follower, check=True,
+    )  # fmt: skip
+    os.close(follower)
+    said = os.read(leader, 100_000).decode()
+    os.close(leader)
+    assert "\r\x1b[Korders · " in said
+    assert said.endswith("\r\x1b[K")
+    assert "info" not in said
+    assert b"orders: loaded" in done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_the_commands(headrace, shell):
+    assert "_HEADRACE_COMPLETE" in headrace("completion", shell).out
+    words = {"COMP_WORDS": "headrace re", "COMP_CWORD": "1"} | ({"COMP_CWORD": "re"} if shell == "fish" else {})
+    said = headrace(_HEADRACE_COMPLETE=f"{shell}_complete", **words).out
+    assert "rejects" in said
+    assert "replay" in said
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5h", 5400), ("10m", 600), ("250ms", 0.25), ("2 d", 172800)])
+def test_durations_are_read_in_their_units(text, seconds):
+    from headrace.cli.options import Duration
+
+    assert Duration().convert(text, None, None) == seconds
+
+
+def test_a_duration_of_no_known_unit_is_refused(headrace):
+    done = headrace("run", "x.json", "--wait", "10 minutes")
+    assert (done.code, "10m" in done.err) == (2, True)
