@@ -240,12 +240,12 @@ class _Reader:
         return rows.select([exact.to_text(pl.col(n), self.schema[n]).alias(n) for n in self.values])
 
     def _hashes(self, rows: pl.DataFrame) -> list[str]:
-        return [
-            hashlib.blake2b(
-                json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass"), digest_size=12
-            ).hexdigest()
-            for row in self._texts(rows).iter_rows()
-        ]
+        """By row. Nulls are left out, so that a column which later files add changes no hash."""
+        found = []
+        for row in self._texts(rows).iter_rows(named=True):
+            text = json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False, sort_keys=True)
+            found.append(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest())
+        return found
 
     def _rejects(self, rows: pl.DataFrame) -> pl.DataFrame:
         files = rows[FILE].to_list() if FILE in rows.columns else [None] * rows.height

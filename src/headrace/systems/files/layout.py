@@ -21,6 +21,7 @@ __all__ = [
     "PLACE", "Column", "Converted", "Layout", "Reject", "Texts", "convert", "hive_value", "reading", "strict", "texts_of",
 ]  # fmt: skip
 
+_MAX_LENGTH = 2**31
 _SAFE_LENGTH = 15
 """A number of so many characters has so few digits that the nearest float writes it back."""
 PLACE = {FILE: Type("string"), LINE: Type("int64")}
@@ -107,6 +108,22 @@ def reading(column: Column, layout: Layout) -> pl.Expr:
     )
 
 
+def _floats(texts: pl.Series) -> pl.Series | None:
+    """Floats by Polars' own cast, where none of them has overflowed or underflowed; else None."""
+    values = texts.cast(pl.Float64, strict=False)
+    doubtful = texts.filter(values.is_infinite() | (values == 0)).unique()
+    made = doubtful.to_frame("t").select(exact.from_text(pl.col("t"), Type("float64"))).to_series()
+    return None if made.null_count() else values
+
+
+def _values(texts: pl.DataFrame, column: Column, layout: Layout) -> pl.Series:
+    """The values of a text column; null where its type cannot hold the text exactly."""
+    plain = column.type.name == "float64" and layout.decimal == "." and (column.text is None or not column.text.decimal)
+    if plain and (fast := _floats(texts.select(texts_of(column.name, layout)).to_series())) is not None:
+        return fast
+    return texts.select(reading(column, layout).alias(column.name)).to_series()
+
+
 def texts_of(name: str, layout: Layout) -> pl.Expr:
     """The texts of a column; those that mean null are null."""
     text = pl.col(name)
@@ -119,9 +136,13 @@ def strict(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.Data
         return values
     text, made = pl.col(column.name), pl.col("made")
     both = pl.DataFrame([texts[column.name], values[column.name].alias("made")])
+    # the cheap questions first: they are asked of every value of a long file
+    zero = text.str.starts_with("0") | text.str.starts_with("-0") | text.str.starts_with("+")
+    long = text.str.len_bytes() > (_SAFE_LENGTH if column.type.name == "float64" else _MAX_LENGTH)
+    if not both.select((zero | long).any()).item():
+        return values
     padded = text.str.contains(r"^(?:\+|-?0[0-9]|-0$)")
-    doubtful = padded if column.type.name == "int64" else padded | (text.str.len_bytes() > _SAFE_LENGTH)
-    if not both.select(doubtful.any()).item():
+    if not both.select((padded | long).any()).item():
         return values
     short = text.str.contains(r"^-?[0.,]*[0-9.,]{1,16}0*$") | (text.str.len_bytes() <= _SAFE_LENGTH)
     exactly = ~padded & (short | (made.cast(pl.String) == text)) if column.type.name == "float64" else ~padded
@@ -131,7 +152,7 @@ def strict(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.Data
 def convert(piece: Texts, layout: Layout, judged: tuple[Column, ...], file: File, fields: Collection[str]) -> Converted:
     """The rows of a piece with their values. `fields` are the columns that this file has. Rows that do not fit become rejects with their raw text."""
     present = [c for c in judged if c.origin == "field" and c.name in fields]
-    values = piece.frame.select([reading(c, layout).alias(c.name) for c in present])
+    values = pl.DataFrame([_values(piece.frame, c, layout) for c in present])
     for column in present:
         if column.inferred is not None:
             values = strict(piece.frame, values, column)

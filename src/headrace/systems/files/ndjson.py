@@ -7,6 +7,7 @@ parse; there each line is read for itself, numbers as they are written.
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import re
@@ -36,7 +37,7 @@ T = TypeVar("T")
 _RISKY = r'[0-9][0-9.]{15,}|[0-9][eE][+-]?[0-9]|\\u[dD][89a-fA-F]|"-0'
 _AHEAD = 3
 _CHUNK = 1024 * 1024
-_WHITE = re.compile(rb"[ \t\r\n]*")
+_WHITE = re.compile(r"[ \t\r\n]*")
 
 
 class _Number(str):
@@ -291,63 +292,80 @@ def _rejected(file: File, line: int, text: bytes, rule: str) -> Reject:
     return Reject(file.name, line, text.removesuffix(b"\r").decode("utf-8", "backslashreplace"), (rule,))
 
 
+class _Feed:
+    """A stream as text, from the first character that is still needed on. Counts the lines passed over."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape")
+        self.text, self.at, self.line, self.ended = "", 0, 1, False
+
+    def more(self) -> None:
+        data = self._stream.read(_CHUNK)
+        self.ended = not data
+        self.text, self.at = self.text[self.at :] + self._decoder.decode(data, final=not data), 0
+
+    def pass_to(self, end: int) -> None:
+        self.line += self.text.count("\n", self.at, end)
+        self.at = end
+
+    def peek(self) -> str:
+        """The next character that is no white space; empty at the end."""
+        while True:
+            white = _WHITE.match(self.text, self.at)
+            self.pass_to(white.end() if white else self.at)
+            if self.at < len(self.text) or self.ended:
+                return self.text[self.at : self.at + 1]
+            self.more()
+
+    def record(self) -> bytes | None:
+        """The JSON value that begins here, on one line; None where there is none."""
+        while True:
+            try:
+                _value, end = _DECODER.raw_decode(self.text, self.at)
+            except ValueError:
+                end = len(self.text)
+                if self.ended:
+                    return None
+            if end < len(self.text) or self.ended:
+                break
+            self.more()
+        text = self.text[self.at : end].replace("\r", " ").replace("\n", " ")
+        self.pass_to(end)
+        return text.encode("utf-8", "surrogateescape")
+
+
 def _array(file: File, stream: Any) -> Iterator[_Lines]:
     """The records of a JSON array (or the one object that a file is), a few at a time."""
-    data, at, line, ended, started, closed = b"", 0, 1, False, False, False
+    feed = _Feed(stream)
     records: list[bytes] = []
     numbers: list[int] = []
     size = 0
-    while True:
-        more = stream.read(_CHUNK)
-        ended = not more
-        data, at = data[at:] + more, 0
-        if not started:
-            data = data.removeprefix(b"\xef\xbb\xbf")
-        text = data.decode("utf-8", "surrogateescape")
-        position = 0
-        while True:
-            white = re.compile(r"[ \t\r\n]*" if not started else r"[ \t\r\n]*,?[ \t\r\n]*").match(text, position)
-            start = white.end() if white else position
-            if start == len(text):
-                break
-            if not started:
-                started = True
-                line += text.count("\n", position, start)
-                if text[start] == "[":
-                    position = start + 1
-                    continue
-                position, closed = start, False
-            if text[start] == "]" or closed:
-                line += text.count("\n", position, start)
-                if text[start + 1 :].strip() or (ended and closed and text[start] != "]"):
-                    raise _broken(file, line)
-                position, closed = len(text), True
-                break
-            try:
-                _value, end = _DECODER.raw_decode(text, start)
-            except _Refused:
-                raise _broken(file, line) from None
-            except ValueError:
-                if ended:
-                    raise _broken(file, line + text.count("\n", position, start)) from None
-                break
-            if end == len(text) and not ended:
-                break
-            line += text.count("\n", position, start)
-            record = text[start:end].replace("\r", " ").replace("\n", " ").encode("utf-8", "surrogateescape")
-            records.append(record)
-            numbers.append(line)
-            line += text.count("\n", start, end)
-            size += len(record)
-            position = end
-        at = len(text[:position].encode("utf-8", "surrogateescape"))
-        if records and (size >= _CHUNK or ended):
+    opener = feed.peek()
+    if opener == "[":
+        feed.pass_to(feed.at + 1)
+    more = opener == "{" or (opener == "[" and feed.peek() != "]")
+    while more:
+        feed.peek()
+        line = feed.line
+        record = feed.record()
+        if record is None:
+            raise _broken(file, line)
+        records.append(record)
+        numbers.append(line)
+        size += len(record)
+        if size >= _CHUNK:
             yield _Lines(b"\n".join(records), 1, tuple(numbers))
             records, numbers, size = [], [], 0
-        if ended:
-            if data[at:].strip():
-                raise _broken(file, line)
-            return
+        more = opener == "[" and feed.peek() == ","
+        feed.pass_to(feed.at + more)
+    if opener == "[" and feed.peek() == "]":
+        feed.pass_to(feed.at + 1)
+        opener = "{"
+    if feed.peek() or opener not in ("{", ""):
+        raise _broken(file, feed.line)
+    if records:
+        yield _Lines(b"\n".join(records), 1, tuple(numbers))
 
 
 def _broken(file: File, line: int) -> DataError:

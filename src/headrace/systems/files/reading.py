@@ -44,7 +44,7 @@ def batches(source: FileSource, range: Range, snapshot: Snapshot, name: str) -> 
     old, new = _divide(source, settled, seen)
     pinned = dict((range.after or {}).get("types") or {})
     for part in _parts(new, range.batch_bytes):
-        batch, pinned = _new(source, old, part, pinned, seen, name)
+        batch, pinned = _new(source, old, part, pinned, seen, name, len(files))
         yield batch
         old = sorted({f.name: f for f in (*old, *part)}.values(), key=settled.index)
 
@@ -146,13 +146,13 @@ def _new(  # what one batch is made of
     pinned: dict[str, str],
     seen: Mapping[str, FileStamp],
     name: str,
+    count: int,
 ) -> tuple[Batch, dict[str, str]]:
     every = sorted({f.name: f for f in (*old, *new)}.values(), key=_order)
-    looked = survey(source, new or every, pinned)
+    looked = survey(source, new or (() if pinned else every[-1:]), pinned)
     pinned = {**pinned, **looked.pinned()}
     reading = Reading(source, looked, new, name)
     rest = _Everything(source, every, pinned, seen, name)
-    known = bool(old) or not seen
     batch = Batch(
         frame=_frame(reading),
         news=_news(reading, {"files_seen": len(old)}),
@@ -166,7 +166,7 @@ def _new(  # what one batch is made of
         files=lambda: [f.stamp for f in new],
         whole=rest.whole(),
         former=rest.former(reading, old) if source.latest is not None else None,
-        complete=not old and known,
+        complete=False,
     )
     return batch, pinned
 
@@ -260,9 +260,14 @@ def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot
     kept = {**pinned, **looked.pinned()}
     found = track(reading.placed, cursor, after=range.after, ties=range.ties, source=name, newest=snapshot.newest)
 
+    seen = snapshot.seen(name, None) if range.after is not None else {}
+    fresh = [f.stamp for f in files if seen.get(f.name) != f.stamp]
+
     def rejects() -> Iterator[pl.DataFrame]:
-        yield from reading.rejects()
-        yield from found.rejects()
+        """Those of files that are new or have changed: an earlier run has told of the others."""
+        names = [f.name for f in fresh]
+        for frame in (*reading.rejects(), *found.rejects()):
+            yield frame.filter(pl.col("file").is_in(names))
 
     def counts() -> Counts:
         read = reading.counts()
@@ -274,9 +279,9 @@ def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot
         position=lambda: {**found.position(), "types": kept},
         counts=counts,
         rejects=rejects,
-        files=list,
+        files=lambda: fresh,
         whole=_frame(reading),
-        complete=range.after is None and cursor.start is None,
+        complete=False,
     )
 
 

@@ -65,6 +65,8 @@ def survey(source: FileSource, files: Sequence[File], pinned: Mapping[str, str])
 
     Raises ConfigError, DataError (a header, a broken file, no columns at all), SchemaError (types that do not meet).
     """
+    if not files:
+        return _nothing(source, pinned)
     format = source.format or refuse_mixed([format_of(f.path) for f in files], [f.name for f in files])
     reader = reader_of(source, format)
     declared = {source.rename.get(k, k): t for k, t in source.text_types.items()}
@@ -80,6 +82,16 @@ def survey(source: FileSource, files: Sequence[File], pinned: Mapping[str, str])
     return Survey(
         made.format, reader, Layout(tuple(columns), source.nulls, source.decimal), made.heads, made.native, made.facts
     )
+
+
+def _nothing(source: FileSource, pinned: Mapping[str, str]) -> Survey:
+    """No file: the columns are those that were known before, and those that are declared."""
+    format = source.format or "csv"
+    declared = {source.rename.get(k, k): t for k, t in source.text_types.items()}
+    names = dict.fromkeys([*pinned, *declared])
+    columns = [_column(n, declared, {k: parse_type(t) for k, t in pinned.items()}, 0) for n in names]
+    columns += [Column(name, _ADDED[word], origin=word) for name, word in source.add_columns.items()]
+    return Survey(format, reader_of(source, format), Layout(tuple(columns), source.nulls, source.decimal))
 
 
 def _check_names(columns: Sequence[Column], declared: Mapping[str, TextType], pinned: Mapping[str, str]) -> None:
