@@ -141,7 +141,7 @@ class Journal:
         with self._attempt(state.number + 1) as attempt:
             written = write(attempt, state)
             seal = commit.seal()
-            rejects = self._stage_rejects(attempt, state.account(commit.pipeline), seal)
+            rejects = self._stage_rejects(attempt, state.account(commit.pipeline), seal, written)
             entry = entry_of(commit, attempt, written, seal, rejects)
             self._commit(attempt, entry)
         with contextlib.suppress(RejectedError), disk.translated(self.where):
@@ -200,17 +200,15 @@ class Journal:
 
     # rejects
 
-    def _stage_rejects(self, attempt: Attempt, account: Account, seal: Seal) -> dict[str, Any]:
+    def _stage_rejects(self, attempt: Attempt, account: Account, seal: Seal, written: Written) -> dict[str, Any]:
         """Stage the quarantine's change. Where earlier rejects leave it, the others are written anew."""
         if seal.rejects is None:
             return {"added": [], "removed": []}
         from headrace.journal import rejects
 
         name = f"{attempt.stem}.arrow"
-        staged = attempt.staged(name)
-        rows, rewritten = rejects.write(
-            staged, [self.reject_path(n) for n in account.rejects], seal.rejects, self.where
-        )
+        old = [self.reject_path(known) for known in account.rejects]
+        rows, rewritten = rejects.write(attempt.staged(name), old, seal.rejects, written.fresh, self.where)
         removed = list(account.rejects) if rewritten else []
         return {"added": [{"name": name, "rows": rows}] if rows else [], "removed": removed}
 

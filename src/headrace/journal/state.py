@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.flow import Commit, Receipt, Seal
 from headrace.schema import Schema
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["VERSION", "Account", "Attempt", "State", "Written", "dump", "entry_of", "receipt_of"]
 
@@ -89,13 +92,17 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What a system has staged for one commit. `added` are its data files, each with ``name``, ``rows``, ``bytes``."""
+    """What a system has staged for one commit. `added` are its data files, each with ``name``, ``rows``, ``bytes``.
+
+    `fresh` reads the commit's own rows from there (None: there are none).
+    """
 
     added: Sequence[Mapping[str, Any]]
     removed: Sequence[str]
     schema: Schema | None
     write: str | None
     counts: Mapping[str, int]
+    fresh: Callable[[], pl.LazyFrame] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

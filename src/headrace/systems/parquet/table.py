@@ -85,17 +85,18 @@ def _write(journal: Journal, changes: Sequence[TableChange], layout: Layout, att
                     hint='look at the source; say "allow_empty": true if an empty table is meant',
                 )
         case Partitions(by=by):
-            fresh = State() if change.fresh else state
-            added, removed = split(journal, fresh, attempt, layout, change, by)
+            added, removed = split(journal, State() if change.fresh else state, attempt, layout, change, by)
         case other:
             raise ConfigError(f"{journal.where} cannot take the write {other.type!r}", hint="use a duckdb destination")
     removed = old if change.fresh else removed
+    fresh = [str(attempt.staged(file["name"])) for file in added if "kept" not in file]
     return Written(
         added=added,
         removed=removed,
         schema=change.schema,
         write=change.write.type,
         counts=_counts(added, removed, state),
+        fresh=partial(pl.scan_parquet, fresh, glob=False, hive_partitioning=False) if fresh else None,
     )
 
 
