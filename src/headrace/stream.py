@@ -94,10 +94,14 @@ class FrameStream:
         self._frame = frame
         self.error: BaseException | None = None
 
+    def lazy(self) -> pl.LazyFrame:
+        """The frame itself, for an engine that is Polars: it saves a hop, and Arrow has no name for int128."""
+        return self._frame() if callable(self._frame) else self._frame
+
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """A PyCapsule of an ArrowArrayStream."""
         try:
-            frame = self._frame() if callable(self._frame) else self._frame
+            frame = self.lazy()
             schema = frame.collect_schema()
         except BaseException as error:  # noqa: BLE001  # whatever it is, it must come out as it was
             self.error = error
