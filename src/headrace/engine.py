@@ -62,7 +62,7 @@ def run(
             snapshot = this.inspect()
             refuse_start(pipeline, snapshot, full_refresh=full_refresh, discard_history=discard_history)
             how = reading(pipeline, full_refresh=full_refresh and not this.commits)
-            for increment in increments(pipeline, snapshot, how, run=this.run, watch=this.watch):
+            for increment in increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch):
                 this.apply(increment)
 
         (retry or Retry()).call(attempt)

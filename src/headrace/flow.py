@@ -120,8 +120,9 @@ class Batch:
     source cannot know). `position`, `counts`, `files` and `rejects` tell the truth once the rows of `frame`
     (or of `whole`, when that is what was drained) have been drained to the end, and not before; draining
     twice does not count twice. `rejects` are the rows that could not be parsed, as frames with the columns of
-    `schema.REJECTS`. `complete` says that `frame` is ALL the source has (a look-up, a full read): then a row that
-    is missing is gone, and joining or aggregating it misses nothing.
+    `schema.REJECTS`. `complete` says that the source
+    gives ALL it has at every run (a look-up, a full read), not only at this one: then a row that is missing is gone,
+    and joining or aggregating misses nothing.
     """
 
     frame: Frame

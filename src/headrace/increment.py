@@ -73,30 +73,37 @@ class Increment:
 
 
 def increments(
-    pipeline: Pipeline, snapshot: Snapshot, how: Reading, *, run: str, watch: Watch = lambda _rows: None
+    pipeline: Pipeline,
+    snapshot: Snapshot,
+    how: Reading,
+    *,
+    run: str,
+    inspect: Callable[[], Snapshot] | None = None,
+    watch: Watch = lambda _rows: None,
 ) -> Iterator[Increment]:
-    """What is new since the snapshot, one increment for each commit to come; at least one, maybe empty."""
+    """What is new since the snapshot, one increment for each commit to come; at least one, maybe empty.
+
+    `inspect` is asked again before each further increment, once the one before it has been dealt with.
+    """
     named = pipeline.named_sources
 
     def opened(name: str) -> Iterator[Batch]:
         after = None if how.fresh else snapshot.positions.get(name)
         cut = how.batch_bytes if len(how.drivers) == 1 and name in how.drivers else None
-        since = snapshot if not how.fresh else Snapshot(newest=snapshot.newest)
+        since = Snapshot(newest=snapshot.newest) if how.fresh else snapshot
         return iter(named[name].batches(Range(after=after, ties=how.ties, batch_bytes=cut), since, name))
 
-    first = {name: opened(name) for name in how.drivers}
-    number = snapshot.number
-    made = False
-    while True:
-        batches = {name: batch for name, stream in first.items() if (batch := next(stream, None)) is not None}
-        if not batches or (made and len(batches) < len(first)):
-            return
+    driving = {name: opened(name) for name in how.drivers}
+    first = True
+    while batches := {name: batch for name, stream in driving.items() if (batch := next(stream, None)) is not None}:
+        if inspect is not None and not first:
+            snapshot = inspect()
         batches |= {name: next(opened(name)) for name in named if name not in batches}
         batches = {name: batches[name] for name in named}
-        yield increment(pipeline, snapshot, how, batches, number=number, run=run, watch=watch, again=made)
-        made, number = True, number + 1
-        if len(first) > 1:
-            return
+        yield increment(pipeline, snapshot, how, batches, run=run, watch=watch, fresh=how.fresh and first)
+        if len(driving) > 1:
+            return  # several sources are read in step, and give one batch each
+        first = False
 
 
 def increment(
@@ -105,13 +112,15 @@ def increment(
     how: Reading,
     batches: Mapping[str, Batch],
     *,
-    number: int,
     run: str,
     watch: Watch,
-    again: bool = False,
+    fresh: bool = False,
     replayed: Replayed | None = None,
 ) -> Increment:
-    """Bind the batches to the pipeline: transforms, screens, schema changes, commit. Refuses what would be wrong."""
+    """Bind the batches to the pipeline: transforms, screens, schema changes, commit. Refuses what would be wrong.
+
+    `fresh`: this is the commit of a full refresh that empties the table.
+    """
     recompute = isinstance(pipeline.write, Recompute)
     chosen = {n: _chosen(b, n, pipeline, how) for n, b in batches.items()}
     screens = {n: _source_screen(pipeline, n, f) for n, f in chosen.items()}
@@ -134,7 +143,7 @@ def increment(
         existing=_existing(pipeline, snapshot),
     )
     rows = screen.schema
-    target = None if how.fresh and again is False else snapshot.schema
+    target = None if fresh else snapshot.schema
     schema, changes = evolve(target, rows, pipeline.on_schema_change)
     change = TableChange(
         table=getattr(pipeline.destination, "table", None) or pipeline.name,
@@ -144,11 +153,16 @@ def increment(
         changes=changes,
         groups=None if groups is None else (lambda: FrameStream(groups.frame().lazy())),
         complete=all(batches[n].complete for n in how.drivers) or how.fresh or how.whole,
-        fresh=how.fresh and not again,
+        fresh=fresh,
     )
     sealed = _Sealing(pipeline, how, batches, screens, screen, change, keys, replayed)
     commit = Commit(
-        id=secrets.token_hex(12), pipeline=pipeline.name, run=run, expected=number, changes=(change,), seal=sealed
+        id=secrets.token_hex(12),
+        pipeline=pipeline.name,
+        run=run,
+        expected=snapshot.number,
+        changes=(change,),
+        seal=sealed,
     )
     return Increment(
         pipeline=pipeline,
@@ -313,7 +327,7 @@ class _Sealing:
             identities={n: self.pipeline.named_sources[n].identity() for n in self.how.drivers},
             record=self._record(parsed, rejects.count),
             rejects=rejects,
-            forget_files=self.how.fresh and self.change.fresh,
+            forget_files=self.change.fresh,
         )
 
     def _judge_parsed(self, parsed: Mapping[str, list[pl.DataFrame]]) -> set[str]:

@@ -57,7 +57,7 @@ def reading(pipeline: Pipeline, *, full_refresh: bool) -> Reading:
     return Reading(
         drivers=drivers,
         whole=whole,
-        fresh=full_refresh and not isinstance(pipeline.write, Replace),
+        fresh=full_refresh,
         ties="once" if isinstance(pipeline.write, Append) else "again",
         batch_bytes=parse_bytes(pipeline.commit_every) if pipeline.commit_every and not whole else None,
     )

@@ -52,9 +52,7 @@ def replay(
                     hint="put the mended rows into a file that the source reads, then run",
                 )
             how = reading(pipeline, full_refresh=True)
-            for again in increments(
-                pipeline, Snapshot(schema=snapshot.schema, number=snapshot.number), how, run=this.run
-            ):
+            for again in increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch):
                 this.apply(again)
             return this.report()
         if isinstance(pipeline.write, Partitions):
@@ -72,16 +70,7 @@ def replay(
             replayed = Replayed(
                 ids=tuple(rows["id"]), result=lambda schema: _typed(result, schema) if result.height else None
             )
-            again = increment(
-                pipeline,
-                snapshot,
-                how,
-                batches,
-                number=snapshot.number,
-                run=this.run,
-                watch=this.watch,
-                replayed=replayed,
-            )
+            again = increment(pipeline, snapshot, how, batches, run=this.run, watch=this.watch, replayed=replayed)
             this.apply(again)
     return this.report()
 

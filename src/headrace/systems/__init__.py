@@ -1,0 +1,1 @@
+"""One place per system, both ways: source and destination. No system knows another."""
