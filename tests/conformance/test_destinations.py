@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import duckdb
 
 from headrace.protocols import Destination
 from headrace.systems.memory import MemoryDestination
@@ -27,3 +31,13 @@ class TestDuckDB(DestinationSuite):
         from headrace.systems.duckdb import DuckDBDestination
 
         return DuckDBDestination(path=str(folder / "target.duckdb"), table="rows")
+
+    def warm(self, folder: Path) -> AbstractContextManager[Any]:
+        return duckdb.connect(str(folder / "target.duckdb"))
+
+
+class TestParquet(DestinationSuite):
+    def destination(self, folder: Path) -> Destination:
+        from headrace.systems.parquet import ParquetDestination
+
+        return ParquetDestination(path=str(folder / "target"))
