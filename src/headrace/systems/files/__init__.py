@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from headrace.contract import Contract
-    from headrace.flow import Batch, Frame, Position, Range, Snapshot
+    from headrace.flow import Batch, Position, Range, Snapshot
 
 __all__ = ["FileSource"]
 
@@ -70,8 +70,8 @@ class FileSource:
     hive: bool | None = None
     changed: Literal["refuse", "reread"] = "refuse"
     allow_missing: bool = False
-    base: Path | None = field(default=None, metadata={"key": None})
-    block: int = field(default=8 * 1024 * 1024, metadata={"key": None})
+    base: Path | None = None
+    block: int = field(default=8 * 1024 * 1024, metadata={"json": False})
 
     def __post_init__(self) -> None:
         if isinstance(self.cursor, str):
@@ -124,12 +124,12 @@ class FileSource:
 
         return batches(self, range, snapshot, name)
 
-    def reparse(self, texts: pl.DataFrame, *, after: Position | None = None, name: str = "source") -> Frame:
+    def reparse(self, texts: pl.DataFrame, *, after: Position | None = None, name: str = "source") -> Batch:
         """Raw records (columns file, line, row) through the same parser and types; `after` is the last position.
 
-        The frame raises DataError, naming file and line, for a record that is still no good.
+        What is still no good is among the batch's rejects, under the id that it had.
         """
-        from headrace.systems.files.reading import reparsed
+        from headrace.systems.files.reparsing import reparsed
 
         return reparsed(self, texts, after, name)
 

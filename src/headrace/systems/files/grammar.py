@@ -13,10 +13,18 @@ from functools import cached_property
 
 import polars as pl
 
-__all__ = ["RECORD_MAX", "Bad", "Grammar", "Survey"]
+__all__ = ["RECORD_MAX", "Bad", "Grammar", "Survey", "as_text"]
 
 RECORD_MAX = 16 * 1024 * 1024
 """A record longer than this counts as one whose quote never closes."""
+
+
+def as_text(data: bytes) -> pl.Series | None:
+    """`data` as a series of one text; None when it is not UTF-8."""
+    try:
+        return pl.Series([data], dtype=pl.Binary).cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -64,12 +72,14 @@ class Grammar:
 
     def proves(self, block: bytes) -> bool:
         """Whether `block` is nothing but whole, well-formed records in UTF-8."""
-        text = pl.Series([block], dtype=pl.Binary).cast(pl.String, strict=False)
+        text = as_text(block)
+        if text is None:
+            return False
         try:
             return bool(text.str.contains(self._proof)[0])
         except pl.exceptions.ComputeError:  # more columns than the regex engine takes
             survey = self.survey(block, 1, whole=True)
-            return not survey.bad and survey.runs == ((0, len(block), 1),) and text[0] is not None
+            return not survey.bad and survey.runs == ((0, len(block), 1),)
 
     @cached_property
     def _bytes_field(self) -> bytes:

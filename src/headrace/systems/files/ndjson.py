@@ -24,6 +24,7 @@ from headrace.errors import DataError
 from headrace.schema import Type
 from headrace.systems.files.blocks import BLOCK, Cutter, opened
 from headrace.systems.files.csv import Head
+from headrace.systems.files.grammar import as_text
 from headrace.systems.files.infer import Guess
 from headrace.systems.files.layout import Reject, Texts
 
@@ -241,8 +242,8 @@ class JSONReader:
 
     def _fast(self, data: bytes, count: int, names: dict[str, str], wanted: dict[str, str]) -> pl.DataFrame | None:
         """The block in Polars' hands; None where it is not certain to be exact there."""
-        text = pl.Series([data], dtype=pl.Binary).cast(pl.String, strict=False)
-        if not data or not wanted or text[0] is None or text.str.contains(_RISKY)[0]:
+        text = as_text(data)
+        if not data or not wanted or text is None or text.str.contains(_RISKY)[0]:
             return None
         try:
             found = pl.scan_ndjson(io.BytesIO(data), infer_schema_length=None).collect_schema()

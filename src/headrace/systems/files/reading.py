@@ -11,20 +11,19 @@ import polars as pl
 
 from headrace.cursor import track
 from headrace.errors import ConfigError, DataError
-from headrace.flow import Batch, Counts, FileStamp, Frame, News, Position, Range, Snapshot
-from headrace.stream import scan_batches, scan_generator
+from headrace.flow import Batch, Counts, FileStamp, Frame, News, Range, Snapshot
+from headrace.stream import scan_generator
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.latest import former, newest
-from headrace.systems.files.layout import convert
 from headrace.systems.files.paths import File, find
 from headrace.systems.files.scan import Reading
-from headrace.systems.files.survey import Survey, renamed, survey
+from headrace.systems.files.survey import Survey, survey
 from headrace.tracking import FILE, LINE
 
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource
 
-__all__ = ["batches", "reparsed"]
+__all__ = ["batches"]
 
 _SETTLE = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -282,41 +281,4 @@ def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot
         files=lambda: fresh,
         whole=_frame(reading),
         complete=False,
-    )
-
-
-def reparsed(source: FileSource, texts: pl.DataFrame, after: Position | None, name: str) -> Frame:
-    """See `FileSource.reparse`."""
-    files = find(source.patterns, source.base, format=source.format, allow_missing=True)
-    wanted = set(texts["file"].to_list())
-    chosen = [f for f in files if f.name in wanted] or files[:1]
-    if not chosen:
-        raise DataError("no file is left that says what the columns are", hint="put one back, or fix the rows by hand")
-    looked = survey(source, chosen, dict((after or {}).get("types") or {}))
-    reader = looked.reader
-    if isinstance(reader, ColumnarReader):
-        raise ConfigError(
-            f"{looked.format} rows have no raw text to read again", hint="fix the file, and read it again"
-        )
-    by_name = {f.name: f for f in chosen}
-
-    def read() -> Iterator[pl.DataFrame]:
-        for (file_name,), rows in texts.group_by("file", maintain_order=True):
-            file = by_name.get(str(file_name), chosen[0])
-            head = looked.heads[file.name]
-            fields = renamed(source, file, head.fields)
-            records = list(zip(rows["line"].to_list(), rows["row"].to_list(), strict=True))
-            piece = reader.parse(file, fields, records, head=head)
-            made = convert(piece, looked.layout, looked.layout.columns, file, fields)
-            if made.rejects:
-                bad = made.rejects[0]
-                raise DataError(
-                    f"source {name!r}: file {bad.file!r} line {bad.line} is still no good: {'; '.join(bad.rules)}",
-                    hint="fix its text, or its column's type, or discard it",
-                    details={"file": bad.file, "line": bad.line, "count": len(made.rejects)},
-                )
-            yield made.frame
-
-    return Frame(
-        lazy=scan_batches(read, looked.layout.schema.polars()), scan={"type": "files", "format": looked.format}
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from headrace.systems.files import FileSource
     from headrace.systems.files.survey import Survey
 
-__all__ = ["Reading"]
+__all__ = ["Reading", "reject_rows"]
 
 _SURE = "_headrace_sure"
 
@@ -94,7 +94,7 @@ class Reading:
                     parts = self._columnar(file, one) if self.survey.native else self._texts(file, one)
                     for frame, rejects in parts:
                         if rejects:
-                            spooled.write(self._rows(rejects))
+                            spooled.write(reject_rows(rejects, self.name))
                         yield frame
                         if one.left == 0:
                             raise _CutShortError  # noqa: TRY301  # it must leave the pass as one that failed
@@ -196,10 +196,11 @@ class Reading:
             rejects.append(Reject(file.name, line, json.dumps(row, ensure_ascii=False), rules))
         return made.filter(~bad), tuple(rejects)
 
-    def _rows(self, rejects: Sequence[Reject]) -> pl.DataFrame:
-        rows = [
-            (reject_id("parse", self.name, r.file, r.line, r.row), "parse", self.name, r.file, r.line, list(r.rules),
-             r.row, None)
-            for r in rejects
-        ]  # fmt: skip
-        return pl.DataFrame(rows, schema=REJECTS.polars(), orient="row")
+
+def reject_rows(rejects: Sequence[Reject], source: str) -> pl.DataFrame:
+    """Rejects with the columns of `schema.REJECTS`."""
+    rows = [
+        (reject_id("parse", source, r.file, r.line, r.row), "parse", source, r.file, r.line, list(r.rules), r.row, None)
+        for r in rejects
+    ]
+    return pl.DataFrame(rows, schema=REJECTS.polars(), orient="row")
