@@ -1,5 +1,7 @@
 """What every destination promises, as tests."""
 
+# ruff: noqa: S101, D102, PLR2004  # these are tests, and their names say the promise
+
 from __future__ import annotations
 
 import inspect
@@ -58,7 +60,8 @@ class DestinationSuite:
 
     def destination(self, folder: Path) -> Destination:
         """The destination in this folder, with a table of any name. The same folder gives the same target, opened
-        anew; an empty folder an empty target."""
+        anew; an empty folder an empty target.
+        """
         raise NotImplementedError
 
     def warm(self, folder: Path) -> AbstractContextManager[Any]:  # noqa: ARG002  # for those who override it

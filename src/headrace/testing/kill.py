@@ -10,6 +10,8 @@ what the first left, runs to the end.
 What native code does between two effects (DuckDB inside a COMMIT) is not cut in two here.
 """
 
+# ruff: noqa: S101  # what it raises is a test's failure
+
 from __future__ import annotations
 
 import atexit

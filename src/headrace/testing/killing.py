@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from unittest.mock import patch
 
 # Imported here, once, and used by nobody before the fork: an engine that has started threads cannot be forked.
@@ -113,7 +113,7 @@ class Connection:
     def cursor(self) -> Connection:
         return Connection(self._connection.cursor(), self._effects)
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -215,7 +215,14 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
     with os.fdopen(reading) as pipe:
         lines = pipe.read().splitlines()
     _, status = os.waitpid(child, 0)
-    answer = {"ended": False, "killed": False, "effects": 0, "effect": None, "seen": None, "error": None}
+    answer: dict[str, Any] = {
+        "ended": False,
+        "killed": False,
+        "effects": 0,
+        "effect": None,
+        "seen": None,
+        "error": None,
+    }
     answer |= json.loads(lines[-1]) if lines else {"error": f"the child ended with status {status} and no word"}
     answer["killed"] = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     return answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -61,7 +61,7 @@ class Step:
 
 def reject(id: str, *, key: str | None = None, file: str | None = None) -> dict[str, Any]:
     """A rejected row, as a row of `schema.REJECTS`."""
-    row = {name: None for name in REJECTS.names}
+    row: dict[str, Any] = dict.fromkeys(REJECTS.names)
     stage = "contract" if file is None else "parse"
     return {**row, "id": id, "stage": stage, "source": SOURCE, "file": file, "rules": ["a rule"], "key": key}
 
@@ -156,14 +156,14 @@ class Holding:
     identities: Mapping[str, Any]
     files: Mapping[str, Any]
     rejects: Sequence[str]
-    commits: Sequence[int] = field(default=())
+    commits: Sequence[int] = ()
 
 
 def holds(destination: Destination, *, ignoring: Sequence[str] = ()) -> Holding:
     """What the destination holds for `PIPELINE`. Columns in `ignoring` are told by NULL or not NULL alone."""
     snapshot = destination.inspect(PIPELINE)
     frame = pl.DataFrame() if snapshot.scan is None else snapshot.scan().collect()
-    columns = [c for c in sorted(frame.columns)]
+    columns = sorted(frame.columns)
     texts = [
         pl.col(c).is_null().cast(pl.String) if c in ignoring else to_text(pl.col(c), Schema.of_polars(frame.schema)[c])
         for c in columns

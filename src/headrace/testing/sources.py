@@ -1,5 +1,7 @@
 """What every source promises, as tests."""
 
+# ruff: noqa: S101, D102, PLR2004  # these are tests, and their names say the promise
+
 from __future__ import annotations
 
 import json
