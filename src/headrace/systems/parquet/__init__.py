@@ -71,7 +71,9 @@ class ParquetDestination:
 
     def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
         """Hold the folder for one run, and clear what a killed one left."""
-        return self._journal.hold(pipeline, holder)
+        from headrace.systems.parquet import table
+
+        return table.hold(self._journal, pipeline, holder, adopt=self.adopt)
 
     def supports(self, write: str) -> str | None:
         """Append, replace and partitions; no table format is invented here."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -17,8 +18,9 @@ from headrace.errors import DataError, SchemaError
 from headrace.flow import TableChange
 from headrace.journal import Attempt, Journal, State
 from headrace.schema import Schema, Type
+from headrace.sink import drain
 from headrace.systems.parquet.scan import scan_files
-from headrace.systems.parquet.writing import Layout, drain, write_file, write_rows
+from headrace.systems.parquet.writing import Layout, write_file, write_rows
 
 __all__ = ["folder_of", "key_text", "split"]
 
@@ -39,7 +41,7 @@ def split(
     Files of touched partitions are replaced. Files that are not split by the same columns (appended ones, say) are
     written again without the rows of touched partitions; each such file says how many rows it `kept`.
     """
-    buffer = _Buffer(attempt, layout, change.schema, by)
+    buffer = _Buffer(attempt, layout, change.schema, by, journal.where)
     for batch in drain(change, journal.where):
         buffer.add(batch)
     added = buffer.close()
@@ -52,7 +54,7 @@ def split(
         going = [n for n in mixed if _hits(scan_files(journal, state, [n]), by, change.schema, touched)]
         if going:
             rest = _without(scan_files(journal, state, going), by, change.schema, touched)
-            kept = write_rows(_typed(rest, change.schema), attempt, layout, change, first=len(added))
+            kept = write_rows(_typed(rest, change.schema), attempt, layout, change, journal.where, len(added))
             added += [{**file, "kept": file["rows"]} for file in kept]
             removed += going
     return added, removed
@@ -95,7 +97,8 @@ class _Buffer:
     the buffer is full, so that few values make few large files, and rows that come sorted are written as they come.
     """
 
-    def __init__(self, attempt: Attempt, layout: Layout, schema: Schema, by: Sequence[str]) -> None:
+    def __init__(self, attempt: Attempt, layout: Layout, schema: Schema, by: Sequence[str], where: Path) -> None:
+        self._where = where
         self._attempt = attempt
         self._layout = layout
         self._by = list(by)
@@ -130,7 +133,7 @@ class _Buffer:
 
     def _write(self, key: Key, rows: pl.DataFrame) -> None:
         name = f"{folder_of(self._by, key)}/{self._attempt.stem}-{len(self._files)}.parquet"
-        about = write_file(rows, self._attempt, name, self._layout)
+        about = write_file(rows, self._attempt, name, self._layout, self._where)
         self._files.append({**about, "by": self._by, "values": list(key)})
 
     def close(self) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,17 @@ import polars as pl
 from headrace.errors import ConfigError, DataError
 from headrace.flow import Commit, Receipt, Snapshot, TableChange
 from headrace.journal import Attempt, Journal, State, Written
+from headrace.sink import drain
 from headrace.systems.parquet.parts import split
 from headrace.systems.parquet.scan import scan_state
-from headrace.systems.parquet.writing import Layout, drain, write_rows
+from headrace.systems.parquet.writing import Layout, check_types, write_rows
 from headrace.writes import Append, Partitions, Replace
 
 if TYPE_CHECKING:
+    from headrace.protocols import Holder
     from headrace.systems.parquet import ParquetDestination
 
-__all__ = ["apply", "inspect"]
+__all__ = ["apply", "hold", "inspect"]
 
 
 def inspect(journal: Journal, pipeline: str, *, adopt: bool) -> Snapshot:
@@ -53,6 +56,13 @@ def apply(journal: Journal, commit: Commit, how: ParquetDestination) -> Receipt:
     return journal.apply(commit, partial(_write, journal, commit.changes, layout))
 
 
+def hold(journal: Journal, pipeline: str, holder: Holder, *, adopt: bool) -> AbstractContextManager[None]:
+    """Hold the folder, unless it is somebody else's: then not even a lock is put there."""
+    if (problem := _foreign(journal, journal.load(), pipeline, adopt=adopt)) is not None:
+        raise problem
+    return journal.hold(pipeline, holder)
+
+
 def _foreign(journal: Journal, state: State, pipeline: str, *, adopt: bool) -> ConfigError | None:
     """What keeps `pipeline` from writing here, if anything does."""
     if state.number == 0 and any(p for p in journal.where.rglob("*.parquet") if journal.root not in p.parents):
@@ -73,12 +83,13 @@ def _write(journal: Journal, changes: Sequence[TableChange], layout: Layout, att
     if not changes:
         return Written(added=(), removed=(), schema=state.schema, write=None, counts={})
     (change,) = changes
+    check_types(change.schema)
     old = list(state.data)
     match change.write:
         case Append():
-            added, removed = write_rows(drain(change, journal.where), attempt, layout, change), []
+            added, removed = write_rows(drain(change, journal.where), attempt, layout, change, journal.where), []
         case Replace(allow_empty=allow_empty):
-            added, removed = write_rows(drain(change, journal.where), attempt, layout, change), old
+            added, removed = write_rows(drain(change, journal.where), attempt, layout, change, journal.where), old
             if not allow_empty and not sum(file["rows"] for file in added):
                 raise DataError(
                     f"{journal.where}: no rows to replace the table with",
