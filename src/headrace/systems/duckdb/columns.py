@@ -99,7 +99,31 @@ def carry(schema: Mapping[str, pl.DataType]) -> list[pl.Expr]:
 
 def restore(schema: Schema) -> list[pl.Expr]:
     """The logical columns, from what DuckDB sent (see `Column.sent`)."""
-    return [pl.col(f.name).cast(f.type.polars()) for f in schema]
+    return [_restored(pl.col(f.name), f.type).alias(f.name) for f in schema]
+
+
+def _restored(expr: pl.Expr, type: Type) -> pl.Expr:
+    """A cast, but that Polars' own leaves what is inside of a list alone where it should become Null."""
+    if not _holds_null(type):
+        return expr.cast(type.polars())
+    match type.name, type.args:
+        case "list", (inner,):
+            return expr.list.eval(_restored(pl.element(), inner))
+        case "array", (inner, width):
+            return expr.arr.to_list().list.eval(_restored(pl.element(), inner)).list.to_array(width)
+        case "struct", fields:
+            parts = [_restored(expr.struct.field(n), t).alias(n) for n, t in fields]
+            return pl.when(expr.is_not_null()).then(pl.struct(parts))
+    return expr.cast(pl.Null)
+
+
+def _holds_null(type: Type) -> bool:
+    match type.name, type.args:
+        case ("list" | "array"), (inner, *_):
+            return _holds_null(inner)
+        case "struct", fields:
+            return any(_holds_null(t) for _, t in fields)
+    return type.name == "null"
 
 
 def check_fits(rows: Schema, table: Schema) -> None:

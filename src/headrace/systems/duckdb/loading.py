@@ -93,14 +93,14 @@ class Load:
 
         The stream is opened anew for each scan. Raises SchemaError unless every column fits the table.
         """
-        arriving = pl.scan_arrow_c_stream(stream()).collect_schema()
+        arriving = _frame(stream()).collect_schema()
         schema = Schema.of_polars(arriving)
         held = {c.name: c for c in self.columns}
         check_fits(schema, Schema(tuple(f for f in self.change.schema if f.name in held)))
         exprs = carry(arriving)
 
         def frame() -> pl.LazyFrame:
-            rows = pl.scan_arrow_c_stream(stream()).select(exprs)
+            rows = _frame(stream()).select(exprs)
             return rows.with_row_index(ORDINAL) if ordinal else rows
 
         taken = [f"{held[n].taken(quoted(n))} AS {quoted(n)}" for n in schema.names]
@@ -160,6 +160,10 @@ class Load:
                     f"table {self.table}: {what} {name!r} is not a column of the rows",
                     hint=f"the rows have {', '.join(self.rows.names)}",
                 )
+
+
+def _frame(stream: ArrowStream) -> pl.LazyFrame:
+    return stream.lazy() if isinstance(stream, FrameStream) else pl.scan_arrow_c_stream(stream)
 
 
 _SORTED_ROWS = 1_000_000

@@ -135,7 +135,7 @@ def _since(  # each is one fact of the read
         rejects=lambda: read().rejects(),
         files=tuple,
         whole=Frame(lazy=whole),
-        complete=news.last is None,
+        complete=False,
     )
 
 
