@@ -141,7 +141,7 @@ def strict(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.Data
     long = text.str.len_bytes() > (_SAFE_LENGTH if column.type.name == "float64" else _MAX_LENGTH)
     if not both.select((zero | long).any()).item():
         return values
-    padded = text.str.contains(r"^(?:\+|-?0[0-9]|-0$)")
+    padded = text.str.contains(r"^(?:\+|-?0[0-9]" + (")" if column.type.name == "float64" else "|-0$)"))
     if not both.select((padded | long).any()).item():
         return values
     short = text.str.contains(r"^-?[0.,]*[0-9.,]{1,16}0*$") | (text.str.len_bytes() <= _SAFE_LENGTH)

@@ -249,10 +249,12 @@ class JSONReader:
             found = pl.scan_ndjson(io.BytesIO(data), infer_schema_length=None).collect_schema()
             if not names.keys() >= set(found):
                 return None
-            frame = pl.read_ndjson(data, schema=dict.fromkeys(wanted, pl.String))
+            frame = pl.read_ndjson(data, schema=dict.fromkeys(names, pl.String))
         except pl.exceptions.PolarsError:
             return None
-        return frame.rename(wanted) if frame.height == count else None
+        if frame.height != count or _may_repeat(text, frame):
+            return None
+        return frame.select(list(wanted)).rename(wanted)
 
     def _careful(
         self, file: File, texts: list[bytes], numbers: list[int], names: dict[str, str], wanted: dict[str, str]
@@ -280,6 +282,13 @@ class JSONReader:
         if not columns:
             frame = pl.DataFrame({"": [None] * len(good)}, schema={"": pl.String})
         return frame, [texts[i] for i in kept], [numbers[i] for i in kept], bad
+
+
+def _may_repeat(text: pl.Series, frame: pl.DataFrame) -> bool:
+    """Whether a key may stand twice in a record, of which Polars takes one: there are more keys than values."""
+    keys = '"(?:' + "|".join(re.escape(json.dumps(k, ensure_ascii=False)[1:-1]) for k in frame.columns) + r')"\s*:'
+    values = sum(frame.count().row(0))
+    return bool(text.str.count_matches(keys)[0] != values + text.str.count_matches(keys + r"\s*null")[0])
 
 
 def _unknown(key: str, infer: int | str) -> str:

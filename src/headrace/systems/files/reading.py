@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.cursor import track
-from headrace.errors import ConfigError, DataError
+from headrace.errors import ConfigError, DataError, HeadraceError
 from headrace.flow import Batch, Counts, FileStamp, Frame, News, Range, Snapshot
 from headrace.stream import scan_generator
 from headrace.systems.files.columnar import ColumnarReader
@@ -163,7 +163,7 @@ def _new(  # what one batch is made of
             else reading.rejects()
         ),
         files=lambda: [f.stamp for f in new],
-        whole=rest.whole(),
+        whole=rest.whole(reading),
         former=rest.former(reading, old) if source.latest is not None else None,
         complete=False,
     )
@@ -197,12 +197,11 @@ class _Everything:
             self.read = Reading(self.source, survey(self.source, self.files, self.pinned), self.files, self.name)
         return self.read
 
-    def whole(self) -> Frame:
+    def whole(self, new: Reading) -> Frame:
         """All rows; with `latest`, the newest row of each key."""
-        placed = _late(lambda: self._newest(self.reading()))
         return Frame(
-            lazy=_late(lambda: self._newest(self.reading()).drop(FILE, LINE)),
-            placed=placed,
+            lazy=_late(lambda: self._newest(self.reading()).drop(FILE, LINE), new.lazy),
+            placed=_late(lambda: self._newest(self.reading()), new.placed),
             scan={"type": "files", "files": [str(f.path) for f in self.files]},
         )
 
@@ -221,14 +220,18 @@ class _Everything:
             return former(earlier.placed, new.lazy, latest)
 
         return Frame(
-            lazy=_late(lambda: placed().drop(FILE, LINE)),
-            placed=_late(placed),
+            lazy=_late(lambda: placed().drop(FILE, LINE), new.lazy),
+            placed=_late(placed, new.placed),
             scan={"type": "files", "files": [str(f.path) for f in old]},
         )
 
 
-def _late(make: Callable[[], pl.LazyFrame]) -> pl.LazyFrame:
-    """A frame that is made when it is asked for its columns or its rows."""
+def _late(make: Callable[[], pl.LazyFrame], like: pl.LazyFrame) -> pl.LazyFrame:
+    """A frame that is made when it is asked for its columns or its rows.
+
+    Where it cannot be made it has the columns of `like`, and says why when its rows are asked for: Polars would make
+    another exception of one that the columns raise.
+    """
     made: list[pl.LazyFrame] = []
 
     def frame() -> pl.LazyFrame:
@@ -243,7 +246,13 @@ def _late(make: Callable[[], pl.LazyFrame]) -> pl.LazyFrame:
         rows = rows if columns is None else rows.select(columns)
         yield from (rows if n_rows is None else rows.head(n_rows)).collect_batches()
 
-    return scan_generator(read, lambda: frame().collect_schema())
+    def schema() -> pl.Schema:
+        try:
+            return frame().collect_schema()
+        except HeadraceError:
+            return like.collect_schema()
+
+    return scan_generator(read, schema)
 
 
 def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot: Snapshot, name: str) -> Batch:

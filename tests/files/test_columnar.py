@@ -1,0 +1,89 @@
+import sys
+
+import polars as pl
+import pytest
+
+from headrace.errors import ConfigError, DataError, SchemaError
+from headrace.flow import Range, Snapshot
+from headrace.systems.files import FileSource
+
+
+def batch(folder, path="*", **words):
+    (one,) = FileSource(path=path, base=folder, **words).batches(Range(), Snapshot(), "in")
+    return one
+
+
+def rejects(one):
+    return [r for f in one.rejects() for r in f.to_dicts()]
+
+
+def test_parquet_columns_are_unioned_widened_and_pushed_down(tmp_path):
+    small = pl.DataFrame({"id": [1, 2], "x": ["a", "b"]}, schema={"id": pl.Int32, "x": pl.String})
+    small.write_parquet(tmp_path / "a.parquet")
+    pl.DataFrame({"y": [1.5], "id": [2**40]}).write_parquet(tmp_path / "b.parquet")
+    one = batch(tmp_path, rename={"x": "name"})
+    assert one.news.rows == 3
+    assert one.frame.lazy.collect().rows() == [(1, "a", None), (2, "b", None), (2**40, None, 1.5)]
+    assert one.counts().rows == 3
+    found = one.frame.placed.filter(pl.col("id") > 1).select("_headrace_line", "name").collect()
+    assert found.rows() == [(2, "b"), (1, None)]
+    assert one.frame.lazy.head(1).collect().height == 1
+    assert one.frame.lazy.select(pl.len()).collect().item() == 3
+
+
+def test_types_that_do_not_meet_are_refused_by_file_and_column(tmp_path):
+    pl.DataFrame({"v": [1]}).write_parquet(tmp_path / "a.parquet")
+    pl.DataFrame({"v": ["x"]}).write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(SchemaError, match=r"'b\.parquet': column 'v' is string, in earlier files it is int64"):
+        batch(tmp_path)
+    assert batch(tmp_path, types={"v": "string"}).frame.lazy.collect()["v"].to_list() == ["1", "x"]
+
+
+def test_a_declared_type_is_cast_exactly_or_rejected(tmp_path):
+    pl.DataFrame({"v": [1.0, 1.5, None], "k": ["a", "b", "c"]}).write_parquet(tmp_path / "a.parquet")
+    one = batch(tmp_path, types={"v": "int64"})
+    assert one.frame.lazy.collect().rows() == [(1, "a"), (None, "c")]
+    (reject,) = rejects(one)
+    assert (reject["file"], reject["line"], reject["rules"]) == ("a.parquet", 2, ["v: not exactly a int64"])
+
+
+@pytest.mark.parametrize("format", ["parquet", "ipc", "stream"])
+def test_a_file_that_is_cut_off_is_named(tmp_path, format):
+    frame = pl.DataFrame({"a": list(range(1000))})
+    path = tmp_path / ("a.parquet" if format == "parquet" else "a.arrow")
+    {"parquet": frame.write_parquet, "ipc": frame.write_ipc, "stream": frame.write_ipc_stream}[format](path)
+    assert batch(tmp_path).frame.lazy.collect().equals(frame)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(DataError, match=f"{path.name!r} is no whole"):
+        batch(tmp_path)
+
+
+def test_a_broken_footer_is_named_without_the_drivers_words(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1" + b"\x00" * 50 + b"\x10\x00\x00\x00PAR1")
+    with pytest.raises(DataError, match=r"'a\.parquet' is no whole parquet file"):
+        batch(tmp_path)
+
+
+def test_hive_and_added_columns_stand_beside_typed_ones(tmp_path):
+    (tmp_path / "y=2024").mkdir()
+    pl.DataFrame({"a": [5, 6]}).write_parquet(tmp_path / "y=2024" / "a.parquet")
+    one = batch(tmp_path, path="**/*.parquet", add_columns={"f": "file", "l": "line"})
+    assert one.frame.lazy.collect().rows(named=True)[1] == {"a": 6, "y": 2024, "f": "y=2024/a.parquet", "l": 2}
+    assert one.frame.lazy.filter(pl.col("y") == 2023).collect().is_empty()
+
+
+def test_an_excel_sheet_is_read_by_name(tmp_path):
+    pl.DataFrame({"id": [1, 2], "t": ["a", None], "v": [1.5, 2.5]}).write_excel(tmp_path / "b.xlsx", worksheet="data")
+    rows = batch(tmp_path, sheet="data").frame.lazy.collect()
+    assert rows.select("t", "v").rows() == [("a", 1.5), (None, 2.5)]
+    with pytest.raises(ConfigError, match="no sheet 'dat'"):
+        batch(tmp_path, sheet="dat")
+
+
+def test_excel_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "b.xlsx").write_bytes(b"PK")
+    monkeypatch.setitem(sys.modules, "fastexcel", None)
+    with pytest.raises(ConfigError) as caught:
+        batch(tmp_path)
+    assert "headrace[excel]" in caught.value.hint

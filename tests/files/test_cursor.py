@@ -1,0 +1,161 @@
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.cursor import Cursor, track
+from headrace.errors import ConfigError, DataError
+from headrace.flow import Range, Snapshot
+from headrace.systems.files import FileSource
+
+
+def run(frame, after=None, ties="again", start=None, newest=lambda _c: None, column="c"):
+    found = track(frame.lazy(), Cursor(column=column, start=start), after=after, ties=ties, source="in", newest=newest)
+    rows = found.lazy.collect()
+    return rows, found.position(), [r for f in found.rejects() for r in f.to_dicts()]
+
+
+@pytest.mark.parametrize(
+    ("values", "text", "dtype"),
+    [
+        ([1, 2**60], str(2**60), pl.Int64),
+        ([0.1, 0.30000000000000004], "0.30000000000000004", pl.Float64),
+        ([Decimal("1.10"), Decimal("1.20")], "1.20", pl.Decimal(12, 2)),
+        (["a", "é"], "é", pl.String),
+        (
+            [datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, 0, 0, 0, 123457, tzinfo=UTC)],
+            "2024-01-01T00:00:00.123457Z",
+            pl.Datetime("us", "UTC"),
+        ),
+        ([datetime(2024, 1, 1), datetime(2024, 1, 2)], "2024-01-02T00:00:00", pl.Datetime("us")),
+    ],
+)
+def test_the_position_keeps_every_digit(values, text, dtype):
+    frame = pl.DataFrame({"c": pl.Series(values, dtype=dtype), "v": [1, 2]})
+    rows, position, _ = run(frame)
+    assert rows.height == 2
+    assert position["cursor"].replace(".000000", "") == text
+    again, same, _ = run(frame, after=position)
+    assert again["c"].to_list() == values[1:]
+    assert same["cursor"] == position["cursor"]
+
+
+def test_nanoseconds_are_not_lost():
+    series = pl.Series([1, 2], dtype=pl.Int64).cast(pl.Datetime("ns"))
+    frame = pl.DataFrame({"c": series})
+    _, position, _ = run(frame)
+    assert run(frame, after=position)[0].height == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 3), st.sampled_from("ab") | st.none()), max_size=12),
+    cuts=st.lists(st.integers(0, 12), max_size=3),
+)
+def test_appending_by_cursor_neither_loses_nor_doubles_ties(rows, cuts):
+    rows = sorted(rows, key=lambda r: r[0])
+    position, loaded = None, []
+    for cut in [*sorted(cuts), len(rows)]:
+        frame = pl.DataFrame(rows[:cut], schema={"c": pl.Int64, "v": pl.String}, orient="row")
+        new, position, _ = run(frame, after=position, ties="once")
+        loaded += new.rows()
+    assert sorted(loaded, key=str) == sorted(rows, key=str)
+
+
+def test_a_merge_reads_ties_again():
+    frame = pl.DataFrame({"c": [1, 2, 2], "v": [1, 2, 3]})
+    _, position, _ = run(frame)
+    assert run(frame, after=position)[0]["v"].to_list() == [2, 3]
+    with pytest.raises(ConfigError, match="has been read for a merge"):
+        run(frame, after=position, ties="once")
+
+
+def test_a_column_that_comes_later_does_not_double_ties():
+    _, position, _ = run(pl.DataFrame({"c": [1], "v": [1]}), ties="once")
+    wider = pl.DataFrame({"c": [1, 1], "v": [1, 1], "w": [None, "new"]})
+    assert run(wider, after=position, ties="once")[0].rows() == [(1, 1, "new")]
+
+
+def test_rows_without_a_cursor_are_rejects():
+    frame = pl.DataFrame({"c": [None, 2.0, float("nan")], "v": ["x", "y", None]})
+    rows, position, rejects = run(frame)
+    assert rows.rows() == [(2.0, "y")]
+    assert [(r["stage"], r["rules"], r["row"]) for r in rejects] == [
+        ("contract", ["cursor column is null"], '{"c": null, "v": "x"}'),
+        ("contract", ["cursor column is null"], '{"c": "NaN", "v": null}'),
+    ]
+    assert position["cursor"] == "2.0"
+
+
+def test_a_batch_of_nulls_leaves_the_position_as_it_was():
+    nulls = pl.DataFrame({"c": [None], "v": [1]}, schema={"c": pl.Int64, "v": pl.Int64})
+    assert run(nulls)[1] == {}
+    _, position, _ = run(pl.DataFrame({"c": [5], "v": [1]}))
+    rows, after, rejects = run(nulls, after=position)
+    assert (rows.height, dict(after), len(rejects)) == (0, position, 1)
+    assert run(pl.DataFrame({"c": [4, 6], "v": [1, 2]}), after=after)[0]["c"].to_list() == [6]
+
+
+def test_the_first_run_begins_at_the_start_or_at_the_targets_newest():
+    frame = pl.DataFrame({"c": [1, 2, 3]})
+    assert run(frame, start="2")[0]["c"].to_list() == [2, 3]
+    assert run(frame, start="from_target", newest=lambda _c: "2")[0]["c"].to_list() == [2, 3]
+    assert run(frame, start="from_target", newest=lambda _c: "2", ties="once")[0]["c"].to_list() == [3]
+    assert run(frame, start="from_target")[0].height == 3
+    with pytest.raises(ConfigError, match="is no int64"):
+        run(frame, start="x")
+    with pytest.raises(ConfigError) as caught:
+        run(frame.rename({"c": "updated"}), column="update")
+    assert caught.value.hint == "did you mean 'updated'?"
+
+
+def test_too_many_ties_point_to_merge():
+    frame = pl.DataFrame({"c": [1] * 10_001})
+    with pytest.raises(DataError) as caught:
+        run(frame, ties="once")
+    assert "merge" in caught.value.hint
+    assert run(frame, ties="again")[0].height == 10_001
+
+
+def test_another_type_is_refused():
+    _, position, _ = run(pl.DataFrame({"c": [1]}))
+    with pytest.raises(DataError, match="was int64 and is string now"):
+        run(pl.DataFrame({"c": ["1"]}), after=position)
+
+
+def test_only_what_is_asked_for_is_read():
+    seen = []
+
+    def generator(columns, predicate, _n_rows, _size):
+        seen.append((columns, str(predicate)))
+        rows = pl.DataFrame({"c": [1, 2], "v": [1, 2], "w": [1, 2]})
+        yield (rows if predicate is None else rows.filter(predicate)).select(columns or rows.columns)
+
+    from headrace.stream import scan_generator
+
+    frame = scan_generator(generator, {"c": pl.Int64(), "v": pl.Int64(), "w": pl.Int64()})
+    found = track(frame, Cursor(column="c"), after={"cursor": "2", "type": "int64"}, ties="again", source="in")
+    assert found.lazy.select("v").collect()["v"].to_list() == [2]
+    assert sorted(seen[0][0]) == ["c", "v"]
+    assert "2" in seen[0][1]
+    assert found.position()["cursor"] == "2"
+
+
+def test_files_are_read_by_a_cursor(tmp_path):
+    source = FileSource(path="*.csv", base=tmp_path, cursor="at")
+    (tmp_path / "a.csv").write_text("id,at\n1,2024-01-01T00:00:00Z\n2,2024-01-01T00:00:00.000001Z\nbad\n3,\n")
+    (first,) = source.batches(Range(ties="once"), Snapshot(), "in")
+    assert first.frame.lazy.collect()["id"].to_list() == [1, 2]
+    assert sorted(r for f in first.rejects() for r in f["line"]) == [4, 5]
+    stamps = {f.name: f for f in first.files()}
+    position = first.position()
+    (tmp_path / "b.csv").write_text("id,at\n4,2024-01-01T00:00:00.000001Z\n0,2023-01-01T00:00:00Z\n5,\n")
+    later = Snapshot(seen=lambda _name, _names: stamps)
+    (second,) = source.batches(Range(after=position, ties="once"), later, "in")
+    assert second.frame.placed.collect().rows()[0][:3] == ("b.csv", 2, 4)
+    assert second.counts().rows == 1
+    assert [(r["file"], r["line"]) for f in second.rejects() for r in f.to_dicts()] == [("b.csv", 4)]
+    assert [f.name for f in second.files()] == ["b.csv"]

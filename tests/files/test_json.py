@@ -1,0 +1,117 @@
+import json
+from decimal import Decimal
+
+import pytest
+
+from headrace.errors import DataError
+from headrace.flow import Range, Snapshot
+from headrace.systems.files import FileSource
+
+
+def batch(folder, text, name="x.ndjson", **words):
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    (one,) = FileSource(path=name, base=folder, **words).batches(Range(), Snapshot(), "in")
+    return one
+
+
+def rejects(one):
+    return [(r["line"], r["rules"][0], r["row"]) for f in one.rejects() for r in f.to_dicts()]
+
+
+@pytest.mark.parametrize("block", [1, 20, 8 * 1024 * 1024])
+def test_a_malformed_line_is_a_reject_and_the_others_are_rows(tmp_path, block):
+    lines = [
+        '{"a": 1}',
+        "",
+        '{"a": 2',
+        "[1]",
+        '{"a": 3} {"a": 4}',
+        '{"a": NaN}',
+        '{"a": 1, "a": 2}',
+        '{"a": "\\ud800"}',
+        '{"a": 5}',
+    ]
+    one = batch(tmp_path, "\n".join(lines), block=block, types={"a": "int64"})
+    assert one.frame.placed.collect().rows() == [("x.ndjson", 1, 1), ("x.ndjson", 9, 5)]
+    assert [(r[0], r[2]) for r in rejects(one)] == [(i + 1, lines[i]) for i in range(2, 8)]
+
+
+def test_numbers_stay_as_they_were_written(tmp_path):
+    text = '{"n": 12345678901234567890, "f": 0.5, "d": 1.50}\n{"n": 2, "f": 1e3, "d": 0.12345678901234567890}\n'
+    one = batch(tmp_path, text, types={"d": "decimal(30,20)"})
+    assert one.news.facts["inferred"] == {"n": "decimal(38,0)", "f": "float64"}
+    assert one.frame.lazy.collect().rows() == [
+        (Decimal(12345678901234567890), 0.5, Decimal("1.50")),
+        (Decimal(2), 1000.0, Decimal("0.12345678901234567890")),
+    ]
+    later = batch(tmp_path, '{"n": 1.5}\n{"n": 12345678901234567890}\n', infer=1)
+    assert later.frame.lazy.collect()["n"].to_list() == [1.5]
+    assert rejects(later)[0][0] == 2
+
+
+def test_a_key_that_comes_late_does_not_vanish(tmp_path):
+    text = '{"a": 1}\n' * 50 + '{"a": 2, "late": true}\n'
+    assert batch(tmp_path, text, infer="all").frame.lazy.collect()["late"].to_list() == [None] * 50 + [True]
+    one = batch(tmp_path, text, infer=10)
+    assert one.frame.lazy.collect().height == 50
+    assert rejects(one)[0][0] == 51
+    assert "'late' first appears after the sample of 10 rows" in rejects(one)[0][1]
+    told = batch(tmp_path, text, infer=10, types={"late": "bool"})
+    assert told.frame.lazy.collect()["late"][50] is True
+
+
+def test_kinds_are_not_mixed_up(tmp_path):
+    rows = [
+        {"zip": "0123", "day": "2024-01-01", "at": "2024-01-01T00:00:00Z", "ok": True, "o": {"p": [1, "x"]}, "m": 1},
+        {"zip": "12345", "day": None, "ok": False, "o": [], "m": "x"},
+    ]
+    one = batch(tmp_path, "\n".join(map(json.dumps, rows)))
+    assert one.news.facts["inferred"] == {
+        "zip": "string", "day": "date", "at": "datetime(us, UTC)", "ok": "bool", "o": "json", "m": "string",
+    }  # fmt: skip
+    found = one.frame.lazy.collect()
+    assert found["zip"].to_list() == ["0123", "12345"]
+    assert json.loads(found["o"][0]) == {"p": [1, "x"]}
+
+
+def test_structs_and_lists_are_read_as_declared(tmp_path):
+    text = '{"s": {"a": 1, "b": "x"}, "l": [1, 2]}\n{"s": {"a": "no"}, "l": []}\n'
+    one = batch(tmp_path, text, types={"s": "struct(a: int64, b: string)", "l": "list(int64)"})
+    assert one.frame.lazy.collect().rows() == [({"a": 1, "b": "x"}, [1, 2])]
+    assert rejects(one)[0][0] == 2
+
+
+@pytest.mark.parametrize("space", ["", "\n  "])
+def test_a_json_array_is_rows_by_line(tmp_path, space):
+    text = f'[{space}{{"a": 1, {space}"b": "x"}},{space}{{"a": 2, "b": "ü ]"}}{space}]\n'
+    one = batch(tmp_path, text, name="x.json")
+    assert one.frame.lazy.collect().rows() == [(1, "x"), (2, "ü ]")]
+    assert one.frame.placed.collect()["_headrace_line"].to_list() == ([1, 1] if not space else [2, 4])
+
+
+def test_one_object_is_one_row_and_an_empty_array_is_none(tmp_path):
+    assert batch(tmp_path, '{"a": 1}', name="x.json").frame.lazy.collect().rows() == [(1,)]
+    assert batch(tmp_path, "[]", name="x.json", types={"a": "int64"}).frame.lazy.collect().is_empty()
+
+
+@pytest.mark.parametrize("text", ['[{"a": 1}', '[{"a": 1} {"a": 2}]', '[{"a": 1},]', '[{"a": 1}] x', '[{"a": }]', "5"])
+def test_what_is_no_json_array_is_named_by_file_and_line(tmp_path, text):
+    with pytest.raises(DataError, match=r"'x\.json' is no JSON from line 2 on"):
+        batch(tmp_path, "\n" + text, name="x.json")
+
+
+def test_quarantined_records_go_through_the_same_parser(tmp_path):
+    one = batch(tmp_path, '{"a": 1}\n{"a": \n')
+    one.frame.lazy.collect()
+    (frame,) = one.rejects()
+    source = FileSource(path="*.ndjson", base=tmp_path)
+    texts = frame.select("file", "line", "row")
+    (still,) = _drained(source.reparse(texts, name="in")).rejects()
+    assert still["id"].to_list() == frame["id"].to_list()
+    mended = source.reparse(texts.with_columns(row=texts["row"] + "7}"))
+    assert mended.frame.lazy.collect().rows() == [(7,)]
+
+
+def _drained(one):
+    one.frame.lazy.collect()
+    return one

@@ -1,0 +1,245 @@
+import os
+import time
+
+import polars as pl
+import pytest
+
+from headrace.cursor import Latest
+from headrace.errors import ConfigError, DataError, UnavailableError
+from headrace.flow import Range, Snapshot
+from headrace.protocols import Source
+from headrace.schema import REJECTS
+from headrace.systems.files import FileSource
+
+
+class Ledger:
+    """What a destination would remember of one source."""
+
+    def __init__(self, source):
+        self.source, self.position, self.stamps = source, None, {}
+
+    def batches(self, **words):
+        snapshot = Snapshot(seen=lambda _name, _names: dict(self.stamps))
+        return self.source.batches(Range(after=self.position, **words), snapshot, "in")
+
+    def commit(self, batch):
+        rows = batch.frame.lazy.collect()
+        self.stamps |= {f.name: f for f in batch.files()}
+        self.position = batch.position()
+        return rows
+
+    def run(self):
+        (batch,) = self.batches()
+        return self.commit(batch)
+
+
+def write(folder, name, text, *, age=0.0):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    at = time.time() - age
+    os.utime(path, (at, at))
+    return path
+
+
+def test_a_file_source_is_a_source():
+    assert isinstance(FileSource(path="x"), Source)
+    assert FileSource(path=["a", "b"]).identity() == {"type": "files", "path": ["a", "b"]}
+
+
+def test_each_file_is_read_once_in_the_order_of_names(tmp_path):
+    ledger = Ledger(FileSource(path="*.csv", base=tmp_path))
+    for n in (10, 9, 1):
+        write(tmp_path, f"f{n}.csv", f"a\n{n}\n")
+    assert ledger.run()["a"].to_list() == [1, 9, 10]
+    (nothing,) = ledger.batches()
+    assert nothing.news.empty
+    assert nothing.frame.lazy.collect_schema().names() == ["a"]
+    assert ledger.commit(nothing).is_empty()
+    write(tmp_path, "f2.csv", "a\n2\n")
+    assert ledger.run()["a"].to_list() == [2]
+    assert ledger.position["files"] == 4
+
+
+def test_a_renamed_file_is_new_and_a_deleted_one_is_nothing(tmp_path):
+    ledger = Ledger(FileSource(path="*.csv", base=tmp_path))
+    write(tmp_path, "a.csv", "a\n1\n")
+    path = write(tmp_path, "b.csv", "a\n2\n")
+    ledger.run()
+    path.rename(tmp_path / "c.csv")
+    assert ledger.run()["a"].to_list() == [2]
+
+
+def test_a_seen_file_that_has_changed_is_refused_or_read_again(tmp_path):
+    write(tmp_path, "a.csv", "a\n1\n", age=10)
+    write(tmp_path, "b.csv", "a\n2\n", age=10)
+    ledger = Ledger(FileSource(path="*.csv", base=tmp_path))
+    ledger.run()
+    write(tmp_path, "a.csv", "a\n3\n")
+    with pytest.raises(DataError, match=r"'a\.csv' has changed"):
+        ledger.run()
+    ledger.source = FileSource(path="*.csv", base=tmp_path, changed="reread")
+    assert ledger.run()["a"].to_list() == [3]
+    assert ledger.run().is_empty()
+
+
+def test_a_file_that_changes_while_it_is_read_is_unavailable(tmp_path):
+    write(tmp_path, "a.csv", "a\n" + "1\n" * 1000, age=10)
+    (batch,) = Ledger(FileSource(path="*.csv", base=tmp_path, block=100)).batches()
+    rows = batch.frame.lazy.collect_batches(chunk_size=1)
+    next(iter(rows))
+    write(tmp_path, "a.csv", "a\n" + "2\n" * 1000)
+    (again,) = Ledger(FileSource(path="*.csv", base=tmp_path)).batches()
+    write(tmp_path, "a.csv", "a\n3\n")
+    with pytest.raises(UnavailableError, match=r"'a\.csv' changes while it is read"):
+        again.frame.lazy.collect()
+
+
+def test_a_young_file_is_not_new_yet(tmp_path):
+    write(tmp_path, "a.csv", "a\n1\n", age=600)
+    write(tmp_path, "b.csv", "a\n2\n")
+    ledger = Ledger(FileSource(path="*.csv", base=tmp_path, settle="5m"))
+    assert ledger.run()["a"].to_list() == [1]
+    os.utime(tmp_path / "b.csv", (time.time() - 400, time.time() - 400))
+    assert ledger.run()["a"].to_list() == [2]
+    with pytest.raises(ConfigError, match="settle"):
+        Ledger(FileSource(path="*.csv", base=tmp_path, settle="soon")).run()
+
+
+def test_read_all_reads_everything_at_every_run(tmp_path):
+    write(tmp_path, "a.csv", "a\n1\n")
+    ledger = Ledger(FileSource(path="*.csv", base=tmp_path, read="all"))
+    for _ in range(2):
+        (batch,) = ledger.batches()
+        assert ledger.commit(batch)["a"].to_list() == [1]
+        assert not batch.news.empty
+        assert batch.complete
+        assert batch.position() == {}
+
+
+def test_a_long_load_is_cut_between_files(tmp_path):
+    for n in range(5):
+        write(tmp_path, f"{n}.csv", f"a\n{n}\n")
+    ledger = Ledger(FileSource(path="*.csv", base=tmp_path))
+    parts = []
+    for batch in ledger.batches(batch_bytes=8):
+        parts.append(ledger.commit(batch)["a"].to_list())
+        assert batch.whole.lazy.collect().height == sum(map(len, parts))
+        assert not batch.complete
+    assert parts == [[0, 1], [2, 3], [4]]
+    assert ledger.position["files"] == 5
+
+
+def test_counts_and_rejects_tell_of_a_whole_pass_once(tmp_path):
+    write(tmp_path, "a.csv", "a,b\n1,2\nbad\n3,4\n")
+    (batch,) = Ledger(FileSource(path="*.csv", base=tmp_path)).batches()
+    assert batch.frame.lazy.head(1).collect().height == 1
+    assert batch.counts().rows == 0
+    assert list(batch.rejects()) == []
+    for _ in range(2):
+        batch.frame.lazy.collect()
+        (rejects,) = batch.rejects()
+        assert rejects.schema == REJECTS.polars()
+        assert rejects.height == 1
+        assert (batch.counts().rows, batch.counts().files, batch.counts().bytes) == (3, 1, 16)
+
+
+def test_whole_is_everything_and_tells_the_counts_where_it_is_what_was_drained(tmp_path):
+    ledger = Ledger(FileSource(path="*.csv", base=tmp_path))
+    write(tmp_path, "a.csv", "a\n1\n")
+    ledger.run()
+    write(tmp_path, "b.csv", "a,b\n2,x\nbad\n")
+    (batch,) = ledger.batches()
+    assert batch.whole.lazy.collect().rows() == [(1, None), (2, "x")]
+    assert batch.counts().rows == 3
+    assert sum(f.height for f in batch.rejects()) == 1
+
+
+def test_whole_needs_the_files_that_were_read(tmp_path):
+    ledger = Ledger(FileSource(path="*.csv", base=tmp_path))
+    path = write(tmp_path, "a.csv", "a\n1\n")
+    write(tmp_path, "b.csv", "a\n2\n")
+    ledger.run()
+    path.unlink()
+    write(tmp_path, "c.csv", "a\n3\n")
+    (batch,) = ledger.batches()
+    assert batch.frame.lazy.collect()["a"].to_list() == [3]
+    with pytest.raises(DataError, match=r"'a\.csv' was read and has gone"):
+        batch.whole.lazy.collect()
+    ledger.source = FileSource(path="*.csv", base=tmp_path, latest=Latest(keys=("a",)))
+    with pytest.raises(DataError, match="has gone"):
+        ledger.run()
+
+
+@pytest.mark.parametrize("by", [("file", "line"), ("v",)])
+def test_the_latest_row_of_a_key_counts_and_the_former_ones_are_known(tmp_path, by):
+    ledger = Ledger(FileSource(path="*.csv", base=tmp_path, latest=Latest(keys=("k",), by=by)))
+    write(tmp_path, "1.csv", "k,v\na,1\nb,2\na,3\n,9\n,8\n")
+    (first,) = ledger.batches()
+    assert sorted(first.whole.lazy.collect().rows(), key=str) == [("a", 3), ("b", 2), (None, 8), (None, 9)]
+    assert first.former.lazy.collect().is_empty()
+    ledger.commit(first)
+    write(tmp_path, "2.csv", "v,k\n0,b\n4,c\n")
+    (second,) = ledger.batches()
+    assert second.frame.lazy.collect().rows() == [("b", 0), ("c", 4)] or second.frame.lazy.collect().height == 2
+    assert second.former.lazy.select("k", "v").collect().rows() == [("b", 2)]
+    whole = second.whole.lazy.filter(pl.col("k") == "b").select("v").collect()
+    assert whole["v"].to_list() == [0 if by[0] == "file" else 2]
+    assert second.whole.placed.collect().columns[:2] == ["_headrace_file", "_headrace_line"]
+
+
+def test_hive_folders_are_columns(tmp_path):
+    write(tmp_path, "day=2024-01-01/region=n%2Fa/x.csv", "a\n1\n")
+    write(tmp_path, "day=2024-01-02/region=__HIVE_DEFAULT_PARTITION__/x.csv", "a\n2\n")
+    write(tmp_path, "day=2024-01-02/_unfinished.csv", "a\n3\n")
+    (batch,) = Ledger(FileSource(path="**/*.csv", base=tmp_path)).batches()
+    rows = batch.frame.lazy.collect()
+    assert rows.select("a", pl.col("day").cast(pl.String), "region").rows() == [
+        (1, "2024-01-01", "n/a"),
+        (2, "2024-01-02", None),
+    ]
+    assert rows.schema["day"] == pl.Date
+    (plain,) = Ledger(FileSource(path="**/*.csv", base=tmp_path, hive=False)).batches()
+    assert plain.frame.lazy.collect_schema().names() == ["a"]
+
+
+def test_a_folder_is_all_its_files_but_hidden_ones(tmp_path):
+    for name in ("in/a.csv", "in/sub/b.csv", "in/.c.csv", "in/_tmp/d.csv", "in/notes.md"):
+        write(tmp_path, name, "a\n1\n")
+    (batch,) = Ledger(FileSource(path="in", base=tmp_path)).batches()
+    assert [f.name for f in batch.news.files] == ["a.csv", "sub/b.csv"]
+
+
+def test_names_are_relative_to_the_fixed_part_so_a_folder_may_move(tmp_path):
+    write(tmp_path, "x/in/2024/a.csv", "a\n1\n")
+    (one,) = Ledger(FileSource(path="x/in/*/*.csv", base=tmp_path)).batches()
+    assert one.news.files[0].name == "2024/a.csv"
+    write(tmp_path, "x/out/2024/a.csv", "a\n1\n")
+    (two,) = Ledger(FileSource(path=("x/in/*/*.csv", "x/out/*/*.csv"), base=tmp_path)).batches()
+    assert [f.name for f in two.news.files] == ["in/2024/a.csv", "out/2024/a.csv"]
+
+
+def test_a_path_that_matches_nothing_names_what_is_near(tmp_path):
+    write(tmp_path, "orders/a.csv", "a\n1\n")
+    with pytest.raises(ConfigError) as caught:
+        Ledger(FileSource(path="order/*.csv", base=tmp_path)).run()
+    assert "orders" in caught.value.hint
+    (batch,) = Ledger(FileSource(path="order/*.csv", base=tmp_path, allow_missing=True)).batches()
+    assert batch.news.empty
+    assert batch.frame.lazy.collect().is_empty()
+
+
+def test_quarantined_lines_go_through_the_same_parser(tmp_path):
+    write(tmp_path, "a.csv", "id,v\n1,x\nbad\n3,z\n")
+    source = FileSource(path="*.csv", base=tmp_path, types={"id": "int64"})
+    (batch,) = Ledger(source).batches()
+    batch.frame.lazy.collect()
+    (rejects,) = batch.rejects()
+    texts = rejects.select("file", "line", "row")
+    again = source.reparse(texts, name="in")
+    assert again.frame.lazy.collect().is_empty()
+    (still,) = again.rejects()
+    assert still.equals(rejects)
+    mended = source.reparse(texts.with_columns(row=pl.lit('2,"y\n!"')))
+    assert mended.frame.lazy.collect().rows() == [(2, "y\n!")]
+    assert list(mended.rejects()) == []
