@@ -1,0 +1,178 @@
+"""The run lock, the deadline and the machine's limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from headrace import guard
+from headrace.errors import ConflictError, UnavailableError
+
+
+@dataclass(frozen=True)
+class Run:
+    run: str
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from headrace import guard
+class Run:
+    run = "theirs"
+with guard.hold(Path(sys.argv[1]), "orders", Run()):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def _holding(lock: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_the_conflict_names_the_holder_and_the_way_out(tmp_path: Path) -> None:
+    lock = tmp_path / "_headrace" / "lock"
+    with _holding(lock) as process:
+        try:
+            with pytest.raises(ConflictError) as caught, guard.hold(lock, "orders", Run("mine")):
+                pytest.fail("held twice")
+        finally:
+            process.kill()
+    words = caught.value.message
+    assert f"host {socket.gethostname()}" in words
+    assert f"PID {process.pid}" in words
+    assert "run theirs" in words
+    assert caught.value.details["since"] in words
+    assert "--wait 10m" in caught.value.hint
+    assert caught.value.exit_code == 5
+
+
+def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with _holding(lock) as process:
+        process.kill()
+    assert json.loads(lock.read_text())["run"] == "theirs"
+    with guard.hold(lock, "orders", Run("mine")):
+        assert json.loads(lock.read_text())["run"] == "mine"
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+
+
+def test_the_file_is_gone_after_release_and_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), guard.hold(tmp_path / "lock", "orders", Run("mine")):
+        raise KeyError
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_threads_of_one_process_exclude_each_other(tmp_path: Path) -> None:
+    inside, most, held = [0], [0], [0]
+    lock = threading.Lock()
+
+    def work() -> None:
+        for _ in range(100):
+            try:
+                with guard.hold(tmp_path / "lock", "orders", Run("mine")):
+                    with lock:
+                        inside[0] += 1
+                        most[0] = max(most[0], inside[0])
+                        held[0] += 1
+                    with lock:
+                        inside[0] -= 1
+            except ConflictError:
+                continue
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+    assert held[0] > 0
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_lock_that_lost_its_name_while_it_was_taken_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "lock"
+    real, taken = guard.fcntl.flock, []
+
+    def flock(fd: int, how: int) -> None:
+        real(fd, how)
+        if not taken:  # the last holder unlinks the name between our open and our flock
+            lock.unlink()
+        taken.append(fd)
+
+    monkeypatch.setattr(guard.fcntl, "flock", flock)
+    with guard.hold(lock, "orders", Run("mine")):
+        assert len(taken) == 2
+        assert json.loads(lock.read_text())["run"] == "mine"
+
+
+def test_a_deadline_passes_between_two_batches() -> None:
+    with guard.deadline(None) as bound:
+        bound.check()
+        assert bound.left is None
+    with guard.deadline(0.0) as bound, pytest.raises(UnavailableError, match="not done after 0 seconds"):
+        bound.check()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_next_check_and_a_second_one_does_not(number: int) -> None:
+    before = signal.getsignal(number)
+    with guard.deadline() as bound:
+        os.kill(os.getpid(), number)
+        with pytest.raises(KeyboardInterrupt):
+            bound.check()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+            signal.pause()
+    assert signal.getsignal(number) == before
+
+
+def _cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, files: dict[str, str]) -> None:
+    (tmp_path / "own").write_text(own)
+    for name, content in files.items():
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(content)
+    monkeypatch.setattr(guard, "_OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(guard, "_CGROUPS", tmp_path / "fs")
+
+
+def test_memory_and_cpus_follow_the_smallest_limit_of_a_v2_hierarchy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"a/memory.max": "1000000\n", "a/b/memory.max": "max\n", "a/cpu.max": "150000 100000\n"}
+    _cgroup(tmp_path, monkeypatch, "0::/a/b\n", files)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+    assert guard.memory_limit() == 1_000_000
+    assert guard.cpu_count() == 2
+
+
+def test_memory_and_cpus_follow_a_v1_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "memory/memory.limit_in_bytes": "5000000",
+        "cpu/cpu.cfs_quota_us": "100000",
+        "cpu/cpu.cfs_period_us": "100000",
+    }
+    _cgroup(tmp_path, monkeypatch, "4:memory:/docker/x\n3:cpu,cpuacct:/docker/x\n", files)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+    assert guard.memory_limit() == 5_000_000
+    assert guard.cpu_count() == 1
+
+
+def test_without_limits_the_machine_is_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _cgroup(tmp_path, monkeypatch, "4:memory:/\n", {"memory/memory.limit_in_bytes": str(2**63 - 4096)})
+    assert guard.memory_limit() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert guard.cpu_count() >= 1
