@@ -29,6 +29,7 @@ __all__ = ["close_absent", "history"]
 
 _TOUCHED = "temp.main._headrace_touched"
 _TOLD = "temp.main._headrace_told"
+_REOPENED = "temp.main._headrace_reopened"
 _CLOSED = "_headrace_closed"
 _MOMENTS = ("date", "datetime")
 
@@ -84,11 +85,12 @@ def _tell(load: Load, write: History) -> None:
     """Write the versions of the touched keys anew, from all that is known of them."""
     table, began = load.table.sql, quoted(write.valid_from)
     touched = f"SEMI JOIN {_TOUCHED} AS k ON {same('e', 'k', write.keys)}"
-    # a full read that has the key undoes a closing of this very moment (dates are coarse)
-    undone = f" WHERE NOT ({_CLOSED} AND {began} >= {_moment(load, write)})" if load.change.complete else ""
+    reopened = _reopened(load, write)
+    # a closing at this very moment is undone (dates are coarse)
+    undone = f" ANTI JOIN {_REOPENED} AS r ON {same('e', 'r', write.keys)} AND e.{_CLOSED} AND e.{began} >= r.{began}"
     known = (
         f"SELECT e.* EXCLUDE ({quoted(write.valid_to)}), false AS {_CLOSED}, -1 AS {ORDINAL} FROM {table} AS e {touched}"
-        f" UNION ALL BY NAME SELECT e.*, -1 AS {ORDINAL} FROM {past(load.table)} AS e {touched}{undone}"
+        f" UNION ALL BY NAME SELECT e.*, -1 AS {ORDINAL} FROM {past(load.table)} AS e {touched}{undone if reopened else ''}"
     )
     new = f"SELECT s.*, {_began(load, write)} AS {began}, false AS {_CLOSED} FROM {load.staged} AS s"
     order = ", ".join([f"{began} NULLS FIRST", _CLOSED, *(f"{quoted(c)} NULLS FIRST" for c in write.latest_by)])
@@ -101,7 +103,7 @@ def _tell(load: Load, write: History) -> None:
     value = f"struct_pack(headrace := {_CLOSED}{''.join(f', c{i} := {quoted(c)}' for i, c in enumerate(track))})"
     story = f"(PARTITION BY {keys} ORDER BY {order})"
     load.run(
-        f"CREATE TEMP TABLE {_TOLD} AS WITH e AS (SELECT * FROM ({known} UNION ALL BY NAME {new}{_reopened(load, write)})"
+        f"CREATE TEMP TABLE {_TOLD} AS WITH e AS (SELECT * FROM ({known} UNION ALL BY NAME {new}{reopened})"
         f" QUALIFY {last_read})"
         f" SELECT * EXCLUDE ({ORDINAL}), {value} IS NOT DISTINCT FROM lag({value}) OVER {story} AS _headrace_same FROM e"
     )
@@ -117,25 +119,27 @@ def _tell(load: Load, write: History) -> None:
         f" WHERE {_CLOSED} OR {remembered}"
     )
     load.run(f"DROP TABLE {_TOLD}")
+    load.run(f"DROP TABLE IF EXISTS {_REOPENED}")
 
 
 def _reopened(load: Load, write: History) -> str:
-    """SQL for the keys that were closed and are there again, in a full read, with no newer moment than before: they
-    come back at the commit's time. Other keys that come back have a moment of their own.
+    """SQL for the keys that were closed and are there again, in a full read, with no newer moment than the closing:
+    they come back at the commit's time. Other keys that come back have a moment of their own.
     """
     if not (write.close_absent and load.change.complete and write.latest_by):
         return ""
-    keys, began = ", ".join(map(quoted, write.keys)), quoted(write.valid_from)
+    keys, began, latest = ", ".join(map(quoted, write.keys)), quoted(write.valid_from), quoted(write.latest_by[0])
     newest = f"row_number() OVER (PARTITION BY {keys} ORDER BY {newest_first(write.latest_by)}) = 1"
     closed = f"SELECT {keys}, max({began}) AS _headrace_end FROM {past(load.table)} WHERE {_CLOSED} GROUP BY {keys}"
-    open_again = f"SELECT {keys} FROM {load.table.sql} WHERE {quoted(write.valid_to)} IS NULL"
-    return (
-        f" UNION ALL BY NAME SELECT s.*, {_moment(load, write)} AS {began}, false AS {_CLOSED}"
+    still_open = f"SELECT {keys} FROM {load.table.sql} WHERE {quoted(write.valid_to)} IS NULL"
+    load.run(
+        f"CREATE TEMP TABLE {_REOPENED} AS SELECT s.*, {_moment(load, write)} AS {began}, false AS {_CLOSED}"
         f" FROM (SELECT * FROM {load.staged} QUALIFY {newest}) AS s"
         f" JOIN ({closed}) AS c ON {same('s', 'c', write.keys)}"
-        f" ANTI JOIN ({open_again}) AS o ON {same('s', 'o', write.keys)}"
-        f" WHERE s.{quoted(write.latest_by[0])} IS NULL OR s.{quoted(write.latest_by[0])} <= c._headrace_end"
+        f" ANTI JOIN ({still_open}) AS o ON {same('s', 'o', write.keys)}"
+        f" WHERE coalesce(s.{latest} <= c._headrace_end, true)"
     )
+    return f" UNION ALL BY NAME FROM {_REOPENED}"
 
 
 def close_absent(load: Load, write: History, key: Key) -> None:

@@ -107,10 +107,8 @@ class Load:
         taken += [f"CAST({ORDINAL} AS BIGINT) AS {ORDINAL}"] if ordinal else []
         feed = FrameStream(frame)
         self.connection.register(_ROWS, feed)
-        try:
-            yield f"SELECT {', '.join(taken)} FROM {_ROWS}", schema
-        finally:
-            self.connection.unregister(_ROWS)
+        yield f"SELECT {', '.join(taken)} FROM {_ROWS}", schema
+        self.connection.unregister(_ROWS)  # not after an error: the transaction is aborted, and it would hide it
 
     def stage(self) -> int:
         """Put all rows into the stage; how many."""

@@ -72,10 +72,8 @@ def _enter(connection: DuckDBPyConnection, key: Key, rejects: Rejects, *, number
     rows = FrameStream(lambda: pl.scan_arrow_c_stream(rejects.rows()).match_to_schema(REJECTS.polars()))
     columns = ", ".join(quoted(n) for n in REJECTS.names)
     connection.register("_headrace_rejected", rows)
-    try:
-        connection.execute(f"CREATE TEMP TABLE _headrace_entering AS SELECT {columns} FROM _headrace_rejected")
-    finally:
-        connection.unregister("_headrace_rejected")
+    connection.execute(f"CREATE TEMP TABLE _headrace_entering AS SELECT {columns} FROM _headrace_rejected")
+    connection.unregister("_headrace_rejected")
     entering = "temp.main._headrace_entering"
     connection.execute(f"DELETE FROM _headrace.rejects WHERE {_MINE} AND id IN (SELECT id FROM {entering})", key.values)
     ((count,),) = connection.execute(

@@ -99,7 +99,7 @@ def prepare(connection: DuckDBPyConnection, change: TableChange, key: ledger.Key
     if not there:
         _create(connection, table, wanted)
     elif not (replaced or change.fresh):
-        for step in change.changes:
+        for step in (*change.changes, *_widened(known, added)):
             _alter(connection, table, step)
     have = columns_of(connection, table, wanted)
     if not (there and replaced):
@@ -130,6 +130,14 @@ def _own_fields(change: TableChange) -> tuple[Field, ...]:
         return ()
     type = change.schema[write.latest_by[0]] if write.latest_by else Schema.of({"at": "datetime(us, UTC)"})["at"]
     return (Field(write.valid_from, type), Field(write.valid_to, type))
+
+
+def _widened(known: ledger.Owned | None, added: Sequence[Field]) -> tuple[WidenColumn, ...]:
+    """The columns that the write itself adds grow with the column that they are taken from."""
+    if known is None:
+        return ()
+    old = [known.schema[f.name] if f.name in known.schema else f.type for f in added]
+    return tuple(WidenColumn(f.name, o, f.type) for f, o in zip(added, old, strict=True) if o != f.type)
 
 
 def _check_owner(table: Table, known: ledger.Owned | None, key: ledger.Key, *, there: bool, adopt: bool) -> None:
