@@ -143,7 +143,7 @@ class _Reader:
         boundary = self.after.get("boundary")
         if boundary is None:
             raise ConfigError(
-                f"source {self.source!r} has been read for a merge: rows at the cursor's last value cannot be told apart",
+                f"source {self.source!r} has been read for a merge: ties at the cursor's end cannot be told apart",
                 hint="go on with merge, or run once with --full-refresh",
             )
         return {str(k): int(v) for k, v in boundary.items()}
@@ -156,7 +156,7 @@ class _Reader:
         if value is None:
             raise ConfigError(
                 f"the start of cursor {self.cursor.column!r} is no {self.type}",
-                hint="write it as the column's type is written; a datetime with a zone needs one (…Z), one without has none",
+                hint="write it as the type is written; a datetime with a zone needs one (…Z), one without has none",
             )
         return self._moment(text) if self._by_ticks() else pl.lit(value, dtype=self.type.polars())
 

@@ -30,7 +30,7 @@ def run(frame, after=None, ties="again", start=None, newest=lambda _c: None, col
             "2024-01-01T00:00:00.123457Z",
             pl.Datetime("us", "UTC"),
         ),
-        ([datetime(2024, 1, 1), datetime(2024, 1, 2)], "2024-01-02T00:00:00", pl.Datetime("us")),
+        ([datetime(2024, 1, 1), datetime(2024, 1, 2)], "2024-01-02T00:00:00", pl.Datetime("us")),  # noqa: DTZ001  # no zone is the point
     ],
 )
 def test_the_position_keeps_every_digit(values, text, dtype):
@@ -159,3 +159,17 @@ def test_files_are_read_by_a_cursor(tmp_path):
     assert second.counts().rows == 1
     assert [(r["file"], r["line"]) for f in second.rejects() for r in f.to_dicts()] == [("b.csv", 4)]
     assert [f.name for f in second.files()] == ["b.csv"]
+    assert not second.news.empty
+    assert second.whole.lazy.collect()["id"].to_list() == [1, 2, 4, 0]
+    stamps |= {f.name: f for f in second.files()}
+    (third,) = source.batches(Range(after=second.position(), ties="once"), later, "in")
+    assert third.news.empty
+
+
+def test_the_whole_that_was_drained_alone_leads_the_position(tmp_path):
+    (tmp_path / "a.csv").write_text("id,at\n1,1\n2,7\n")
+    source = FileSource(path="*.csv", base=tmp_path, cursor="at")
+    (one,) = source.batches(Range(after={"cursor": "7", "type": "int64", "boundary": None}), Snapshot(), "in")
+    assert one.whole.lazy.collect().height == 2
+    assert one.position()["cursor"] == "7"
+    assert one.counts().rows == 2

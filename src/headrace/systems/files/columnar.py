@@ -92,7 +92,7 @@ class ColumnarReader:
                 raise ConfigError(
                     f"file {file.name!r} has no sheet {sheet!r}", hint=f"it has {', '.join(book.sheet_names)}"
                 )
-            frame = book.load_sheet(sheet, **options).to_polars()
+            frame: pl.DataFrame = book.load_sheet(sheet, **options).to_polars()
         except fastexcel.FastExcelError as error:
             raise _broken(file, self.format) from error
         footer = self.source.skip_footer

@@ -202,7 +202,8 @@ def _guess(data: bytes, quote: str | None) -> str:
     best, most = ",", 1
     for delimiter in _DELIMITERS:
         grammar = Grammar(delimiter, quote, 1)
-        counts, at = [], 0
+        counts: list[int] = []
+        at = 0
         while len(counts) < _GUESS_RECORDS and (match := grammar.any_record.match(data, at)) and match.end() > at:
             at = match.end()
             if match[0].strip():

@@ -51,7 +51,7 @@ class Guess:
             return False
         frame = values.to_frame()
         made = frame.select(exact.from_text(pl.col("t"), type, decimal=self._decimal))
-        return strict(frame, made, Column("t", type)).null_count().item() == 0
+        return bool(strict(frame, made, Column("t", type)).null_count().item() == 0)
 
     @property
     def type(self) -> Type:

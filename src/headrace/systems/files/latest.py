@@ -77,7 +77,7 @@ def _superseded(placed: pl.LazyFrame, latest: Latest, ranks: pl.DataFrame) -> pl
         connection.execute("SET temp_directory = $1", [folder])
         connection.register("rows", FrameStream(narrow))
         with reraise():
-            found = connection.sql(query).pl()
+            found: pl.DataFrame = connection.sql(query).pl()
         connection.unregister("rows")
     return found.join(ranks, on=_RANK).select(FILE, LINE)
 

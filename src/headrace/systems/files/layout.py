@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from headrace.systems.files.paths import File
 
 __all__ = [
-    "PLACE", "Column", "Converted", "Layout", "Reject", "Texts", "convert", "hive_value", "reading", "strict", "texts_of",
+    "PLACE", "Column", "Converted", "Layout", "Reject", "Texts", "convert", "hive_value", "reading", "strict",
+    "texts_of",
 ]  # fmt: skip
 
 _MAX_LENGTH = 2**31
@@ -150,7 +151,10 @@ def strict(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.Data
 
 
 def convert(piece: Texts, layout: Layout, judged: tuple[Column, ...], file: File, fields: Collection[str]) -> Converted:
-    """The rows of a piece with their values. `fields` are the columns that this file has. Rows that do not fit become rejects with their raw text."""
+    """The rows of a piece with their values. `fields` are the columns that this file has.
+
+    Rows that do not fit become rejects with their raw text.
+    """
     present = [c for c in judged if c.origin == "field" and c.name in fields]
     values = pl.DataFrame([_values(piece.frame, c, layout) for c in present])
     for column in present:

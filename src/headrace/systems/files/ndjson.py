@@ -256,6 +256,10 @@ class JSONReader:
             return None
         return frame.select(list(wanted)).rename(wanted)
 
+    def _check_known(self, record: dict[str, Any], names: dict[str, str]) -> None:
+        if unknown := record.keys() - names.keys():
+            raise _Refused(_unknown(min(unknown), self.source.infer))
+
     def _careful(
         self, file: File, texts: list[bytes], numbers: list[int], names: dict[str, str], wanted: dict[str, str]
     ) -> tuple[pl.DataFrame, list[bytes], list[int], list[Reject]]:
@@ -265,8 +269,7 @@ class JSONReader:
         for at, (text, number) in enumerate(zip(texts, numbers, strict=True)):
             try:
                 record = _record(text)
-                if unknown := record.keys() - names.keys():
-                    raise _Refused(_unknown(min(unknown), self.source.infer))
+                self._check_known(record, names)
                 values = {key: _text(record.get(key)) for key in names}
                 for value in values.values():
                     (value or "").encode("utf-8")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.cursor import track
+from headrace.cursor import Cursor, track
 from headrace.errors import ConfigError, DataError, HeadraceError
 from headrace.flow import Batch, Counts, FileStamp, Frame, News, Range, Snapshot
 from headrace.stream import scan_generator
@@ -18,7 +19,7 @@ from headrace.systems.files.latest import former, newest
 from headrace.systems.files.paths import File, find
 from headrace.systems.files.scan import Reading
 from headrace.systems.files.survey import Survey, survey
-from headrace.tracking import FILE, LINE
+from headrace.tracking import FILE, LINE, Tracked
 
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource
@@ -43,7 +44,7 @@ def batches(source: FileSource, range: Range, snapshot: Snapshot, name: str) -> 
     old, new = _divide(source, settled, seen)
     pinned = dict((range.after or {}).get("types") or {})
     for part in _parts(new, range.batch_bytes):
-        batch, pinned = _new(source, old, part, pinned, seen, name, len(files))
+        batch, pinned = _new(source, old, part, pinned, seen, name)
         yield batch
         old = sorted({f.name: f for f in (*old, *part)}.values(), key=settled.index)
 
@@ -70,7 +71,7 @@ def _divide(source: FileSource, files: Sequence[File], seen: Mapping[str, FileSt
         else:
             raise DataError(
                 f"file {file.name!r} has changed since it was read",
-                hint='"changed": "reread" reads it again (with a write that replaces its rows); new rows go in new files',
+                hint='"changed": "reread" reads it again, with a write that replaces rows; new rows go in new files',
                 details={"file": file.name},
             )
     if source.latest is not None:
@@ -124,11 +125,10 @@ def _news(reading: Reading, facts: Mapping[str, Any]) -> News:
 
 def _all(source: FileSource, files: Sequence[File], name: str) -> Batch:
     reading = Reading(source, survey(source, files, {}), files, name)
-    news = _news(reading, {})
     frame = _frame(reading)
     return Batch(
         frame=frame,
-        news=News(files=news.files, rows=news.rows, bytes=news.bytes, empty=False, facts=news.facts),
+        news=replace(_news(reading, {}), empty=False),
         position=dict,
         counts=reading.counts,
         rejects=reading.rejects,
@@ -145,7 +145,6 @@ def _new(  # what one batch is made of
     pinned: dict[str, str],
     seen: Mapping[str, FileStamp],
     name: str,
-    count: int,
 ) -> tuple[Batch, dict[str, str]]:
     every = sorted({f.name: f for f in (*old, *new)}.values(), key=_order)
     looked = survey(source, new or (() if pinned else every[-1:]), pinned)
@@ -156,12 +155,8 @@ def _new(  # what one batch is made of
         frame=_frame(reading),
         news=_news(reading, {"files_seen": len(old)}),
         position=lambda: {"files": len(every), "types": pinned},
-        counts=lambda: reading.counts() if reading.counts().files or not rest.read else rest.read.counts(),
-        rejects=lambda: (
-            rest.read.rejects()
-            if rest.read and rest.read.spool.complete and not reading.spool.complete
-            else reading.rejects()
-        ),
+        counts=lambda: rest.counts(reading),
+        rejects=lambda: rest.rejects(reading),
         files=lambda: [f.stamp for f in new],
         whole=rest.whole(reading),
         former=rest.former(reading, old) if source.latest is not None else None,
@@ -196,6 +191,19 @@ class _Everything:
             _check_gone(self.seen, self.files)
             self.read = Reading(self.source, survey(self.source, self.files, self.pinned), self.files, self.name)
         return self.read
+
+    def counts(self, new: Reading) -> Counts:
+        """Of the new rows; of all rows where those alone were drained."""
+        return self.read.counts() if self.read is not None and not new.drained else new.counts()
+
+    def rejects(self, new: Reading) -> Iterator[pl.DataFrame]:
+        """Of the new files; of all files where only the whole was drained."""
+        if self.read is None or not self.read.drained:
+            yield from new.rejects()
+            return
+        names = [f.name for f in (new.files if new.drained else self.files)]
+        for frame in self.read.rejects():  # it has judged the columns that the transforms read, all of them
+            yield frame.filter(pl.col("file").is_in(names))
 
     def whole(self, new: Reading) -> Frame:
         """All rows; with `latest`, the newest row of each key."""
@@ -255,9 +263,20 @@ def _late(make: Callable[[], pl.LazyFrame], like: pl.LazyFrame) -> pl.LazyFrame:
     return scan_generator(read, schema)
 
 
-def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot: Snapshot, name: str) -> Batch:
-    from headrace.cursor import Cursor
+def _tracked_frame(found: Tracked, drained: Callable[[], None], reading: Reading) -> Frame:
+    def read(
+        columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        rows = found.lazy if predicate is None else found.lazy.filter(predicate)
+        rows = rows if columns is None else rows.select(columns)
+        yield from (rows if n_rows is None else rows.head(n_rows)).collect_batches()
+        drained()
 
+    placed = scan_generator(read, found.lazy.collect_schema())
+    return Frame(lazy=placed.drop(FILE, LINE), placed=placed, scan=_scan(reading.survey, reading.files))
+
+
+def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot: Snapshot, name: str) -> Batch:
     cursor = source.cursor
     assert isinstance(cursor, Cursor)  # noqa: S101  # __post_init__ saw to it
     after = range.after or {}
@@ -266,7 +285,14 @@ def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot
     looked = survey(source, files, pinned)
     reading = Reading(source, looked, files, name)
     kept = {**pinned, **looked.pinned()}
-    found = track(reading.placed, cursor, after=range.after, ties=range.ties, source=name, newest=snapshot.newest)
+    part, everything = (
+        track(reading.placed, cursor, after=after, ties=range.ties, source=name, newest=snapshot.newest)
+        for after in (range.after, None)
+    )
+    drained: set[str] = set()
+
+    def found() -> Tracked:
+        return everything if drained == {"whole"} else part
 
     seen = snapshot.seen(name, None) if range.after is not None else {}
     fresh = [f.stamp for f in files if seen.get(f.name) != f.stamp]
@@ -274,20 +300,22 @@ def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot
     def rejects() -> Iterator[pl.DataFrame]:
         """Those of files that are new or have changed: an earlier run has told of the others."""
         names = [f.name for f in fresh]
-        for frame in (*reading.rejects(), *found.rejects()):
+        for frame in (*reading.rejects(), *found().rejects()):
             yield frame.filter(pl.col("file").is_in(names))
 
     def counts() -> Counts:
         read = reading.counts()
-        return Counts(rows=found.rows(), bytes=read.bytes, files=read.files)
+        return Counts(rows=found().rows(), bytes=read.bytes, files=read.files)
 
     return Batch(
-        frame=Frame(lazy=found.lazy.drop(FILE, LINE), placed=found.lazy, scan=_scan(looked, files)),
-        news=_news(reading, {"bounds": dict(found.bounds)}),
-        position=lambda: {**found.position(), "types": kept},
+        frame=_tracked_frame(part, lambda: drained.add("part"), reading),
+        news=replace(
+            _news(reading, {"bounds": dict(part.bounds)}), rows=None, empty=range.after is not None and not fresh
+        ),
+        position=lambda: {**found().position(), "types": kept},
         counts=counts,
         rejects=rejects,
         files=lambda: fresh,
-        whole=_frame(reading),
+        whole=_tracked_frame(everything, lambda: drained.add("whole"), reading),
         complete=False,
     )

@@ -72,6 +72,11 @@ class Reading:
         self.placed = scan_generator(self._read, self._placed.schema.polars())
         self.lazy = scan_generator(self._read, layout.schema.polars())
 
+    @property
+    def drained(self) -> bool:
+        """Whether a pass has come to its end."""
+        return self._done is not None
+
     def counts(self) -> Counts:
         """What a complete pass has read."""
         return self._done or Counts()
