@@ -106,7 +106,7 @@ class Journal:
         base = name.rpartition("/")[2]
         stem = "-".join(base.partition(".")[0].split("-")[:2])
         staged = self.root / "staged" / stem / f"{base}.staged"
-        for path in (staged, self.place(name), self.root / "retired" / base) * 2:
+        for path in (staged, self.place(name), self.root / "retired" / f"{base}.retired") * 2:
             if path.exists():
                 return path
         return None

@@ -88,7 +88,7 @@ def _retire(journal: Journal, paths: Sequence[Path]) -> set[Path]:
                 disk.remove(path)
             else:
                 disk.make_folder(retired)
-                disk.move(path, retired / path.name)
+                disk.move(path, retired / f"{path.name}.retired")
     folders = {path.parent for path in paths}
     for folder in folders:
         _prune(folder, journal.where)

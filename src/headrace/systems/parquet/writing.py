@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,7 +83,7 @@ def write_rows(
     files: list[dict[str, Any]] = []
     sink: Sink | None = None
     try:
-        for batch in batches:
+        for batch in _bounded(batches, layout):
             if sink is None:
                 name = f"{attempt.stem}-{first + len(files)}.parquet"
                 encode = partial(encode_file, layout=layout, group_rows=layout.group_rows(batch))
@@ -100,6 +100,12 @@ def write_rows(
             sink.drop()
         raise
     return files
+
+
+def _bounded(batches: Iterable[pl.DataFrame], layout: Layout) -> Iterator[pl.DataFrame]:
+    """The batches, a huge one in slices, so that a file can end in its midst."""
+    for batch in batches:
+        yield from batch.iter_slices(layout.group_rows(batch))
 
 
 def encode_file(frame: pl.LazyFrame, path: Path, *, layout: Layout, group_rows: int) -> None:
