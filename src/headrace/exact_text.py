@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.exact_time import arrow_cast, read_duration, read_moment, write_moment
+from headrace.exact_time import arrow_cast, read_duration, read_moment, write_duration, write_moment
 from headrace.schema import Type
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ __all__ = ["read_text", "write_text"]
 
 _NUMBERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64", "decimal")
 _FLOATS = ("float32", "float64")
+_PLAIN_DECIMAL = 38
+_NUMERAL = re.compile(r"([+-]?)(?:([0-9]+)(?:\.([0-9]*))?|\.([0-9]+))(?:[eE]([+-]?[0-9]{1,9}))?", re.ASCII)
 
 
 def read_text(  # noqa: C901, PLR0911  # one case for each type
@@ -77,8 +81,36 @@ def _decimals(texts: pl.Series, type: Type) -> pl.Series:
     import pyarrow as pa
 
     precision, scale = type.args
-    plain = rf"^[+-]?0*[0-9]{{0,{precision - scale}}}(?:\.[0-9]{{0,{scale}}}0*)?$"
-    return arrow_cast(texts, pa.decimal128(precision, scale), like=rf"{plain}|^[-+.0-9]+[eE][-+0-9]+$")
+    text = pl.col("t")
+    # Arrow reads beyond its tables when it must drop more than 38 digits, and makes 0 of .001E-80
+    doubtful = (
+        texts.to_frame("t").select(text.str.contains("[eE]") | (text.str.len_bytes() > _PLAIN_DECIMAL)).to_series()
+    )
+    plain = texts if not doubtful.any() else texts.set(doubtful, None)
+    like = rf"^[+-]?0*[0-9]{{0,{precision - scale}}}(?:\.[0-9]{{0,{scale}}}0*)?$"
+    made = arrow_cast(plain, pa.decimal128(precision, scale), like=like)
+    if plain is texts:
+        return made
+    found = {t: _decimal(t, precision, scale) for t in texts.filter(doubtful).unique().to_list()}
+    slow = [found.get(t) if d else None for t, d in zip(texts.to_list(), doubtful.to_list(), strict=True)]
+    both = pl.DataFrame({"made": made, "slow": pl.Series(slow, dtype=type.polars())})
+    return both.select(pl.coalesce("made", "slow").alias(texts.name)).to_series()
+
+
+def _decimal(text: str, precision: int, scale: int) -> Decimal | None:
+    """The number, where `precision` digits, `scale` of them after the point, hold it exactly."""
+    if not (match := _NUMERAL.fullmatch(text)):
+        return None
+    sign, whole, fraction, exponent = match[1], match[2] or "", match[3] or match[4] or "", int(match[5] or "0")
+    digits = (whole + fraction).lstrip("0")
+    exponent -= len(fraction)
+    significant = digits.rstrip("0")
+    exponent += len(digits) - len(significant)
+    if not significant:
+        return Decimal(0)
+    if exponent < -scale or len(significant) + exponent > precision - scale:
+        return None
+    return Decimal((sign == "-", tuple(int(d) for d in significant), exponent))
 
 
 def _bools(texts: pl.Series, true: Sequence[str], false: Sequence[str]) -> pl.Series:
@@ -185,7 +217,7 @@ def write_text(values: pl.Series, type: Type) -> pl.Series:
         case "date" | "time" | "datetime":
             return write_moment(values, type)
         case "duration":
-            return values.dt.to_string("iso")
+            return write_duration(values, type.args[0])
         case "binary":
             return values.bin.encode("hex")
         case "list" | "array" | "struct":

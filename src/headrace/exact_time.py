@@ -17,7 +17,7 @@ from headrace.errors import ConfigError
 if TYPE_CHECKING:
     from headrace.schema import Type
 
-__all__ = ["arrow_cast", "check_format", "read_duration", "read_moment", "write_moment"]
+__all__ = ["arrow_cast", "check_format", "read_duration", "read_moment", "write_duration", "write_moment"]
 
 _DIGITS = {"ms": 3, "us": 6, "ns": 9}
 _PER_SECOND = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -204,6 +204,8 @@ def write_moment(values: pl.Series, type: Type) -> pl.Series:
     per_day = 1 if unit == "d" else 86_400 * _PER_SECOND[unit]
     day = count.floordiv(per_day)
     usual = (day >= -719_162) & (day <= 2_932_896)  # noqa: PLR2004  # 0001-01-01 and 9999-12-31
+    if unit == "ns":  # Arrow does not read the fraction of the first second that 64 bits hold
+        usual = usual & (count >= -(2**63 // 10**9) * 10**9)
     safe = pl.when(usual).then(value)
     if unit == "d":
         text = safe.dt.to_string("%Y-%m-%d")
@@ -229,6 +231,23 @@ def read_duration(texts: pl.Series, unit: str) -> pl.Series:
     return pl.Series(texts.name, counts, dtype=pl.Int64).cast(pl.Duration(unit))  # type: ignore[arg-type]
 
 
+_LEAST = -(2**63)
+
+
+def write_duration(values: pl.Series, unit: str) -> pl.Series:
+    """Durations as ISO 8601. Polars' own words fail for the least one: it has no positive counterpart."""
+    seconds, rest = divmod(-_LEAST, _PER_SECOND[unit])
+    least = f"-PT{seconds}.{rest:0{_DIGITS[unit]}}S"
+    value = pl.col("v")
+    is_least = value.to_physical() == _LEAST
+    text = pl.when(is_least).then(None).otherwise(value).dt.to_string("iso")
+    return (
+        values.to_frame("v")
+        .select(pl.when(is_least).then(pl.lit(least)).otherwise(text).alias(values.name))
+        .to_series()
+    )
+
+
 def _count(text: str, unit: str) -> int | None:
     if not text.isascii() or not (match := _DURATION.fullmatch(text)):
         return None
@@ -240,4 +259,4 @@ def _count(text: str, unit: str) -> int | None:
         return None
     count = whole * _PER_SECOND[unit] + int(fraction.ljust(_DIGITS[unit], "0"))
     count = -count if sign == "-" else count
-    return count if -(2**63) <= count < 2**63 else None
+    return count if _LEAST <= count < -_LEAST else None

@@ -229,7 +229,7 @@ class _TypeParser:
     def _units(self, *, default: str) -> str:
         if self.peek() != "(":
             return default
-        (unit,) = self.bracketed(self.word, exactly=1)
+        unit = str(*self.bracketed(self.word, exactly=1))
         if unit not in _UNITS:
             raise ConfigError(f"impossible type {self.text!r}", hint="the unit is ms, us or ns")
         return unit
