@@ -36,6 +36,10 @@ FIRST = Step(rows=[(1, "a", 1, "one", False), (2, "b", 1, "two", False), (3, Non
 SECOND = Step(rows=[(2, "b", 3, "two!", False), (1, "a", 2, None, True), (4, "c", 1, "four", False)])
 THIRD = Step(rows=[(1, "a", 1, "late", False), (4, "c", 4, "four!", False), (5, None, 1, "", False)], wide=True)
 STEPS = (FIRST, SECOND, THIRD)
+KILLED = (
+    Step(rows=FIRST.rows, rejects=[reject("r1", key='["2"]'), reject("r2", file="1.csv")]),
+    Step(rows=SECOND.rows, rejects=[reject("r3", key='["9"]')], wide=True),
+)
 REJECTED = (
     Step(rows=FIRST.rows, rejects=[reject("r1", key='["2"]'), reject("r2", file="1.csv")]),
     Step(rows=SECOND.rows, rejects=[reject("r3", key='["9"]')]),
@@ -382,7 +386,8 @@ def load(folder: Path, suite: str, write: str) -> None:
     """The script that is killed: what a run does, and does again when it is started again."""
     destination = resolve(suite)().destination(folder)
     with destination.hold(PIPELINE, _Run("run")):  # where a target may clear what a killed run left
-        play(destination, REJECTED, WRITES[write])
+        play(destination, KILLED, WRITES[write])
+        destination.record({"pipeline": PIPELINE, "run": "run", "status": "loaded"})
 
 
 def look(folder: Path, suite: str, write: str) -> str:  # noqa: ARG001  # the script's arguments
