@@ -46,7 +46,7 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     if not path.exists():
         raise ConfigError(f"{path}: there is no such file", hint="check the path")
     with translated(str(path)), _using(os.path.realpath(path), writable=False) as connection:
-        connection.execute("BEGIN")  # all that is read is of one snapshot
+        connection.execute("BEGIN TRANSACTION READ ONLY")  # all that is read is of one snapshot
         yield connection
 
 

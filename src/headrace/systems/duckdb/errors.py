@@ -99,6 +99,7 @@ _BY_TEXT: tuple[tuple[str, _Verdict], ...] = (
         (RejectedError, "the file may not be opened or written", "check the rights of the file and its folder"),
     ),
 )
+_NOT_A_SELECT = re.compile(r"Cannot execute statement of type|read-only (mode|transaction)|transaction is read-only", re.I)
 _LOCKED = re.compile(r"Could not set lock on file(?:.*?\(PID (\d+)\))?", re.DOTALL)
 
 
@@ -147,5 +148,7 @@ def _verdict(error: duckdb.Error, where: str) -> HeadraceError:
         for pattern, (kind, what, hint) in _BY_TEXT:
             if re.search(pattern, text, re.IGNORECASE):
                 return kind(f"{where}: {what}", hint=hint)
+    if _NOT_A_SELECT.search(text):
+        return ConfigError(f"{where}: what is read must be one SELECT, which changes nothing", hint="check the query")
     kind, what, hint = next(BY_CLASS[c.__name__] for c in type(error).__mro__ if c.__name__ in BY_CLASS)
     return kind(f"{where}: {what} ({type(error).__name__})", hint=hint)

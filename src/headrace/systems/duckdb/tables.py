@@ -171,6 +171,16 @@ def _create(connection: DuckDBPyConnection, table: Table, schema: Schema) -> Non
     connection.execute(f"CREATE TABLE {table.sql} ({definitions(schema)})")
 
 
+def _remembers(connection: DuckDBPyConnection, table: Table, column: str) -> bool:
+    """Whether a history remembers this column beside the versions (all but the end)."""
+    found = connection.execute(
+        "SELECT 1 FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = '_headrace'"
+        " AND table_name = ? AND column_name = ?",
+        [f"{table.key} history", column],
+    ).fetchall()
+    return bool(found)
+
+
 def definitions(schema: Schema) -> str:
     """Column definitions. Raises SchemaError for two names that differ in case alone."""
     if not len(schema):
@@ -199,4 +209,5 @@ def _alter(connection: DuckDBPyConnection, table: Table, step: SchemaChange) -> 
             if physical(old) != physical(new):
                 widen = f"ALTER COLUMN {quoted(name)} SET DATA TYPE {physical(new)}"
                 connection.execute(f"ALTER TABLE {table.sql} {widen}")
-                connection.execute(f"ALTER TABLE IF EXISTS {past(table)} {widen}")
+                if _remembers(connection, table, name):
+                    connection.execute(f"ALTER TABLE {past(table)} {widen}")
