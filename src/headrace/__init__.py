@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from headrace.systems.memory import MemoryDestination, MemorySource
     from headrace.systems.outfile import FileDestination
     from headrace.systems.parquet import ParquetDestination, scan_table
-    from headrace.systems.sqlite import SQLiteSource
     from headrace.systems.table import TableSource
     from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
 
@@ -77,7 +76,6 @@ __all__ = [
     "Retry",
     "Rule",
     "RunReport",
-    "SQLiteSource",
     "SchemaError",
     "SchemaPolicy",
     "TableSource",
@@ -117,7 +115,6 @@ _HOME = {
     "headrace.systems.memory": "MemoryDestination MemorySource",
     "headrace.systems.outfile": "FileDestination",
     "headrace.systems.parquet": "ParquetDestination scan_table",
-    "headrace.systems.sqlite": "SQLiteSource",
     "headrace.systems.table": "TableSource",
     "headrace.writes": "Append History Merge Partitions Recompute Replace",
 }

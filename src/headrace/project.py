@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Project"]
 
-_MAGIC = re.compile(r"[*?\[]")
+_LISTEN = 0.1  # seconds between looks whether a signal has come
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,24 @@ class Project:
         reports: dict[str, RunReport] = {}
         running: dict[Future[RunReport], Pipeline] = {}
         waiting = list(self.pipelines)
-        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="headrace") as pool:
+        pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="headrace")
+        try:
             while waiting or running:
                 waiting = self._skip(waiting, reports)
                 for pipeline in self._ready(waiting, reports, running.values()):
                     running[pool.submit(run, pipeline)] = pipeline
                     waiting.remove(pipeline)
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                # Polars takes SIGINT over with SA_RESTART, so a wait without an end never hears of Ctrl-C.
+                done, _ = wait(running, timeout=_LISTEN, return_when=FIRST_COMPLETED)
                 for future in done:
                     reports[running.pop(future).name] = future.result()
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)  # who interrupts does not want to wait for the others
+            raise
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        pool.shutdown()
         return [reports[pipeline.name] for pipeline in self.pipelines]
 
     def _skip(self, waiting: Sequence[Pipeline], reports: dict[str, RunReport]) -> list[Pipeline]:

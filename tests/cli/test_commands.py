@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 
 import duckdb
 import pytest
@@ -12,12 +13,12 @@ import pytest
 
 def rows(folder, table="orders"):
     with duckdb.connect(str(folder / "w.duckdb"), read_only=True) as connection:
-        return connection.execute(f"SELECT * EXCLUDE () FROM {table} ORDER BY id").fetchall()
+        return connection.execute(f"SELECT * FROM {table} ORDER BY id").fetchall()
 
 
-def change(folder, name="orders.json", **keys):
+def change(folder, file="orders.json", **keys):
     document = json.loads((folder / "orders.json").read_text())
-    (folder / name).write_text(json.dumps({**document, **keys}))
+    (folder / file).write_text(json.dumps({**document, **keys}))
 
 
 def test_run_loads_and_says_so_and_the_second_time_nothing_is_new(headrace, orders):
@@ -112,7 +113,9 @@ def test_set_and_profile_change_the_config(headrace, orders):
     (orders / "headrace.json").write_text('{"profiles": {"dev": {"destination.table": "dev_orders"}}}')
     assert headrace("run", "orders.json", "--profile", "dev", "--set", "params.factor=3").code == 0
     assert rows(orders, "dev_orders") == [(1, 10, 30), (2, 20, 60)]
-    assert headrace("run", "orders.json", HEADRACE_PROFILE="dev").out.startswith("orders: nothing new")
+    assert headrace("run", "orders.json", HEADRACE_PROFILE="dev").out.endswith(
+        "orders: nothing new into duckdb w.duckdb dev_orders\n"
+    )
 
 
 def test_log_format_json_is_an_object_a_line_with_the_run_on_each(headrace, orders):
@@ -143,7 +146,10 @@ def test_a_folder_runs_in_order_and_its_code_is_the_first_failures(headrace, ord
         destination={"type": "duckdb", "path": "w.duckdb", "table": "daily"},
     )
     done = headrace("run", ".", "--json")
-    assert [(run["pipeline"], run["status"]) for run in done.json["runs"]] == [("orders", "loaded"), ("daily", "loaded")]
+    assert [(run["pipeline"], run["status"]) for run in done.json["runs"]] == [
+        ("orders", "loaded"),
+        ("daily", "loaded"),
+    ]
     assert rows(orders, "daily") == [(1, 20), (2, 40)]
     (orders / "orders_2.csv").write_text("id,value\n4,1,1\n")
     done = headrace("run", ".")
@@ -174,7 +180,7 @@ def test_preview_shows_the_rows_after_any_step(headrace, orders):
 def test_a_bug_is_one_says_so_and_shows_no_text_of_the_exception(headrace, orders):
     broken = (
         "import sys, headrace.engine as engine\n"
-        "def run(*args, **kwargs): raise ZeroDivisionError('hunter2')\n"
+        "secret = 'hun' + 'ter2'\ndef run(*args, **kwargs): raise ZeroDivisionError(secret)\n"
         "engine.run = run\nfrom headrace.cli import main\nmain(sys.argv[1:])\n"
     )
     (orders / "broken.py").write_text(broken)
@@ -198,23 +204,46 @@ def test_a_bug_is_one_says_so_and_shows_no_text_of_the_exception(headrace, order
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("target", ["orders.json", "."])
 def test_a_signal_ends_a_run_and_the_next_one_carries_on(headrace, orders, number, code, target):
-    waits = "def clean(orders, *, factor):\n    print('here', flush=True)\n    import time; time.sleep(60)\n"
+    waits = "import sys, time\ndef clean(orders, *, factor):\n    sys.stdout.write('here\\n'); sys.stdout.flush()\n"
+    waits += "    time.sleep(60)\n"
     works = (orders / "transforms.py").read_text()
     (orders / "transforms.py").write_text(waits)
     change(orders, "other.json", name="other", destination={"type": "duckdb", "path": "o.duckdb", "table": "o"})
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "headrace", "run", target],
         cwd=orders, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout.readline() == "here\n"
-    process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout.readline() == "here\n"
+            process.send_signal(number)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == code
     assert "interrupted" in err
     assert "Traceback" not in err
     (orders / "transforms.py").write_text(works)
     assert headrace("run", "orders.json").code == 0
     assert len(rows(orders)) == 2
+
+
+def test_a_signal_within_duckdb_is_no_error_of_headrace(orders):
+    long = "SELECT orders.* FROM orders, range(100000) a, range(100000) b, range(100000) c WHERE a.range + b.range < -1"
+    change(orders, transforms=[{"sql": long}], params={})
+    with subprocess.Popen(
+        [sys.executable, "-m", "headrace", "run", "orders.json"], cwd=orders, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert "started" in process.stderr.readline()
+            time.sleep(2)  # into the query; were it not there yet, the signal ends the run all the same
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (
+        130,
+        "interrupted: what was committed stays, the next run goes on from there\n",
+    )
 
 
 def test_a_reader_that_goes_away_is_no_error(orders):
@@ -248,7 +277,9 @@ def test_a_shell_completes_the_commands(headrace, shell):
     assert "replay" in said
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5h", 5400), ("10m", 600), ("250ms", 0.25), ("2 d", 172800)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("1.5h", 5400), ("10m", 600), ("250ms", 0.25), ("2 d", 172800)]
+)
 def test_durations_are_read_in_their_units(text, seconds):
     from headrace.cli.options import Duration
 

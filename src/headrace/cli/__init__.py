@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
+from headrace.cli import signals
+
 __all__ = ["command", "main"]
 
 INTERRUPTED = 130
+_READER_GONE = 141
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -22,24 +23,18 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     130 when interrupted.
     """
     given = list(sys.argv[1:] if args is None else args)
-    caught = _catch_signals()
-    try:
-        code = _run(given)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so do we
-        code = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
-    except BaseException:
-        # DuckDB turns Ctrl-C into a RuntimeError: what counts is that the signal came.
-        if not caught:
-            raise
-        code = 0
-    if caught:
-        click.echo("interrupted: what was committed stays, the next run goes on from there", err=True)
-        sys.stdout.flush()
-        # Threads may still be in the middle of a run; a run may die at any instant, so this one does.
-        os._exit(128 + caught[0])
+    with signals.listening():
+        try:
+            code = _run(given)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so do we
+            code = _READER_GONE
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        if signals.caught:
+            signals.end(signals.caught[0])
     sys.exit(code)
 
 
@@ -66,16 +61,3 @@ def _run(args: list[str]) -> int:
             error.show()
         return error.exit_code
     return code if isinstance(code, int) else 0
-
-
-def _catch_signals() -> list[int]:
-    """Ctrl-C and SIGTERM end the run by KeyboardInterrupt; the list says which came."""
-    caught: list[int] = []
-
-    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-        caught.append(number)
-        raise KeyboardInterrupt
-
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, interrupt)
-    return caught

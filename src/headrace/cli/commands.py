@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headrace.cli.options import Answer, Common, Duration, common, pipeline, pipelines
+from headrace.cli.signals import caught
 from headrace.errors import ConfigError, HeadraceError
 
 if TYPE_CHECKING:
@@ -78,14 +79,15 @@ def reported(one: Pipeline, run: Callable[[tuple[Observer, ...]], RunReport], op
 
     try:
         return run((note, *observers(options)))
-    except HeadraceError as error:
-        return RunReport.failed(one.name, error, run=runs[-1] if runs else "")
-    except Exception as error:  # noqa: BLE001 - in a project the others go on
-        from headrace.cli import output
+    except Exception as error:
+        if caught:
+            raise KeyboardInterrupt from error
+        run_id = runs[-1] if runs else ""
+        if isinstance(error, HeadraceError):
+            return RunReport.failed(one.name, error, run=run_id)
+        from headrace.cli import output  # a bug; in a project the others go on
 
-        return RunReport(
-            pipeline=one.name, run=runs[-1] if runs else "", status="failed", error=output.bug(error, options)
-        )
+        return RunReport(pipeline=one.name, run=run_id, status="failed", error=output.bug(error, options))
 
 
 def _runs(reports: list[RunReport], options: Common) -> Answer:

@@ -93,7 +93,9 @@ def _new_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         taken = any(folder.iterdir())
     except OSError as error:
-        raise RejectedError(f"{folder} cannot be made ({type(error).__name__})", hint="choose another folder") from error
+        raise RejectedError(
+            f"{folder} cannot be made ({type(error).__name__})", hint="choose another folder"
+        ) from error
     if taken:
         raise ConfigError(f"{folder} is not empty", hint="name another folder, or remove it first")
 

@@ -7,11 +7,12 @@ import functools
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from headrace.cli.signals import caught
 from headrace.errors import HeadraceError
 
 __all__ = ["Answer", "Common", "Duration", "common", "pipeline", "pipelines"]
@@ -38,7 +39,6 @@ class Answer:
     text: str = ""
     exit_code: int = 0
     errors: tuple[dict[str, Any], ...] = ()
-    failure: dict[str, Any] = field(default_factory=dict)
 
 
 class Duration(click.ParamType[float]):
@@ -118,14 +118,13 @@ def _answered(command: Callable[[], Answer], options: Common, empty: dict[str, A
     try:
         with guard:
             answer = command()
-    except HeadraceError as error:
-        answer = Answer(
-            document={**empty, "error": error.to_dict()}, exit_code=error.exit_code, errors=(error.to_dict(),)
-        )
     except click.ClickException:
         raise
-    except Exception as error:  # noqa: BLE001 - the last line of defence: its text may hold a cell's value
-        bug = output.bug(error, options)
-        answer = Answer(document={**empty, "error": bug}, exit_code=1, errors=(bug,))
+    except Exception as error:
+        if caught:
+            raise KeyboardInterrupt from error
+        problem = error.to_dict() if isinstance(error, HeadraceError) else output.bug(error, options)
+        code = int(problem["exit_code"])
+        answer = Answer(document={**empty, "error": problem}, exit_code=code, errors=(problem,))
     output.show(answer, options)
     return answer.exit_code

@@ -163,13 +163,13 @@ def _words(option: Any) -> list[str]:  # noqa: PLR0911 - one for each kind of ty
 def _commands() -> Iterator[str]:
     cli = command()
     shared = {option.name for option in cli.commands["schema"].params}
-    yield f"{cli.help}\n\nEvery command takes:\n"
+    yield f"{inspect.cleandoc(cli.help or '')}\n\nEvery command takes:\n"
     yield _options([one for one in cli.commands["schema"].params if isinstance(one, click.Option)])
-    for name, command in cli.commands.items():
-        context = click.Context(command, info_name=f"headrace {name}")
-        usage = " ".join([f"headrace {name}", *command.collect_usage_pieces(context)])
-        yield f"## `{usage}`\n\n{inspect.cleandoc(command.help or '')}\n"
-        own = [one for one in command.params if isinstance(one, click.Option) and one.name not in shared]
+    for name, one in cli.commands.items():
+        context = click.Context(one, info_name=f"headrace {name}")
+        usage = " ".join([f"headrace {name}", *one.collect_usage_pieces(context)])
+        yield f"## `{usage}`\n\n{inspect.cleandoc(one.help or '')}\n"
+        own = [o for o in one.params if isinstance(o, click.Option) and o.name not in shared]
         if own:
             yield _options(own)
 
