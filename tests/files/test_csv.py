@@ -126,6 +126,13 @@ def test_an_unclosed_quote_does_not_swallow_a_file_beyond_the_longest_record(tmp
     assert [r.line for p in pieces for r in p.bad] == [2]
 
 
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_mark_at_the_beginning_of_a_block_is_a_letter(tmp_path, block):
+    (tmp_path / "x.csv").write_text("a,b\n\ufeffx,1\n\ufeffy,2\n")
+    rows, _ = read(tmp_path, block=block)
+    assert rows["a"].to_list() == ["\ufeffx", "\ufeffy"]
+
+
 def test_invalid_utf8_is_a_reject_of_its_line(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"a,b\n1,ok\n2,\xff\xfe\n3,ok\n")
     rows, rejects = read(tmp_path)

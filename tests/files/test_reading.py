@@ -10,6 +10,9 @@ from headrace.flow import Range, Snapshot
 from headrace.protocols import Source
 from headrace.schema import REJECTS
 from headrace.systems.files import FileSource
+from headrace.systems.files.paths import find
+from headrace.systems.files.scan import Reading
+from headrace.systems.files.survey import survey
 
 
 class Ledger:
@@ -85,14 +88,17 @@ def test_a_seen_file_that_has_changed_is_refused_or_read_again(tmp_path):
 
 def test_a_file_that_changes_while_it_is_read_is_unavailable(tmp_path):
     write(tmp_path, "a.csv", "a\n" + "1\n" * 1000, age=10)
-    (batch,) = Ledger(FileSource(path="*.csv", base=tmp_path, block=100)).batches()
-    rows = batch.frame.lazy.collect_batches(chunk_size=1)
-    next(iter(rows))
+    source = FileSource(path="*.csv", base=tmp_path, block=100)
+    (batch,) = Ledger(source).batches()
     write(tmp_path, "a.csv", "a\n" + "2\n" * 1000)
-    (again,) = Ledger(FileSource(path="*.csv", base=tmp_path)).batches()
-    write(tmp_path, "a.csv", "a\n3\n")
     with pytest.raises(UnavailableError, match=r"'a\.csv' changes while it is read"):
-        again.frame.lazy.collect()
+        batch.frame.lazy.collect()
+    files = find(source.patterns, tmp_path, format=None, allow_missing=False)
+    passes = Reading(source, survey(source, files, {}), files, "in")._read(None, None, None, None)
+    assert next(passes)["a"][0] == 2
+    write(tmp_path, "a.csv", "a\n" + "3\n" * 1001)
+    with pytest.raises(UnavailableError, match=r"'a\.csv' changes while it is read"):
+        list(passes)
 
 
 def test_a_young_file_is_not_new_yet(tmp_path):

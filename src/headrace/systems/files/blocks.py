@@ -140,15 +140,15 @@ class Cutter:
         size = max(self._size, more_than * 2)
         while True:
             self._fill(size)
-            if self._ended:
+            if self._ended and len(self._buffer) <= size:
                 return self._rest()
-            usable = self._usable()
+            usable = min(self._usable(), size)
             end = self._boundary(usable)
-            if end <= more_than and len(self._buffer) > self.record_max:
+            if end <= more_than and usable > self.record_max:
                 end = self._buffer.rfind(b"\n", 0, usable) + 1
             if end > more_than:
                 return self._take(end)
-            size = len(self._buffer) * 2
+            size *= 2
 
     def back(self, data: bytes, line: int) -> None:
         """Take back `data`, which begins at `line` and is all that has been cut since there."""
@@ -179,6 +179,7 @@ class Cutter:
             data = self._stream.read(size - have)
             if not data:
                 self._ended = True
+                parts = [self._without_footer(b"".join(parts))]
             elif self._at_start:
                 while len(data) < len(_BOM) and (more := self._stream.read(len(_BOM))):
                     data += more
@@ -186,23 +187,25 @@ class Cutter:
                 self._at_start = False
             parts.append(data)
             have += len(data)
-        if len(parts) > 1:
-            self._buffer = b"".join(parts)
+        self._buffer = parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _usable(self) -> int:
-        """Where the last `footer` lines begin, as far as the file is known."""
-        end = len(self._buffer)
-        for _ in range(self._footer + 1 if self._footer else 0):
-            end = self._buffer.rfind(b"\n", 0, max(end - 1, 0)) + 1
-        return end
-
-    def _rest(self) -> Block | None:
-        data = self._buffer
+    def _without_footer(self, data: bytes) -> bytes:
+        """The end of the file: with a newline, without the last `footer` lines."""
         if data and not data.endswith(b"\n"):
             data += b"\n"
         for _ in range(self._footer):
             data = data[: data.rfind(b"\n", 0, max(len(data) - 1, 0)) + 1]
-        self._buffer, self._footer = b"", 0
+        return data
+
+    def _usable(self) -> int:
+        """Where the last `footer` lines begin, as far as the file is known."""
+        end = len(self._buffer)
+        for _ in range(self._footer + 1 if self._footer and not self._ended else 0):
+            end = self._buffer.rfind(b"\n", 0, max(end - 1, 0)) + 1
+        return end
+
+    def _rest(self) -> Block | None:
+        data, self._buffer = self._buffer, b""
         return Block(data, self.line, last=True) if data else None
 
     def _take(self, end: int) -> Block:

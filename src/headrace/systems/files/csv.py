@@ -249,9 +249,8 @@ class _Parser:
         names = [self.fields[i] for i in self._wanted]
         if not data:
             return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
-        shifted = data.startswith(_BOM)  # which Polars would take for the file's mark
         frame = pl.read_csv(
-            b"\n" + data if shifted else data,
+            _BOM + data if data.startswith(_BOM) else data,  # Polars takes one away, as the file's mark
             has_header=False,
             infer_schema=False,
             separator=self.grammar.delimiter,
@@ -259,7 +258,7 @@ class _Parser:
             columns=self._wanted,
         )
         frame.columns = names
-        return frame.slice(1) if shifted else frame
+        return frame
 
     def _raw(self, data: bytes, rows: Sequence[int]) -> list[str]:
         spans = [m.span() for m in self.grammar.record.finditer(data)] if rows else []
@@ -268,13 +267,15 @@ class _Parser:
 
 def _lines(data: bytes, starts: tuple[tuple[int, int], ...], grammar: Grammar, height: int) -> pl.Series:
     """The line of each row."""
+    if not starts:
+        return pl.Series(dtype=pl.Int64)
     ends = [s for s, _ in starts[1:]] + [len(data)]
     if data.count(b"\n") == height:  # no newline inside a field
         ranges = [
             pl.int_range(line, line + data.count(b"\n", begin, end), eager=True)
             for (begin, line), end in zip(starts, ends, strict=True)
         ]
-        return pl.concat(ranges) if ranges else pl.Series(dtype=pl.Int64)
+        return pl.concat(ranges)
     lines: list[int] = []
     for (begin, line), end in zip(starts, ends, strict=True):
         for match in grammar.record.finditer(data, begin, end):
