@@ -1,5 +1,6 @@
 """Durable files: created once, replaced whole, never half there; what the system says no with is said in words."""
 
+# ruff: noqa: PTH208  # names alone are compared
 from __future__ import annotations
 
 import errno

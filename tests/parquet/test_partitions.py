@@ -1,5 +1,6 @@
 """Partitions: the touched ones are replaced, whatever their values are, whoever wrote them."""
 
+# ruff: noqa: DTZ001  # naive datetimes are a type of their own
 from __future__ import annotations
 
 import datetime as dt

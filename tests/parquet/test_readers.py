@@ -1,5 +1,6 @@
 """What readers and rivals see: whole commits, by scan_table; at worst one commit arriving, by glob."""
 
+# ruff: noqa: PTH208  # names alone are compared
 from __future__ import annotations
 
 import multiprocessing
@@ -98,7 +99,7 @@ def test_a_glob_never_shows_rows_that_are_not_committed(table: ParquetDestinatio
     load(table, pl.DataFrame({"v": [1]}))
     seen: list[int] = []
 
-    def batches():  # noqa: ANN202
+    def batches():
         for n in range(3):
             yield pl.DataFrame({"v": [n]})
             seen.append(_visible(tmp_path / "t"))
@@ -233,7 +234,7 @@ def test_a_log_with_a_hole_is_not_guessed_at(table: ParquetDestination, tmp_path
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path):  # noqa: ANN201
+def small_disk(tmp_path: Path):
     place = tmp_path / "small"
     place.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", place], capture_output=True, check=False)

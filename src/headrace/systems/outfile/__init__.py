@@ -48,7 +48,7 @@ class FileDestination:
 
     `format` is by default what the extension says. CSV and TSV: UTF-8, a header, null as nothing, an empty text as
     ``""``, quotes doubled, floats by their shortest round trip and ``NaN``, ``inf``, ``-inf``, times as ISO 8601 (with
-    a zone: in UTC). NDJSON: decimals, times and int128 as texts; NaN and infinities are refused, since JSON has none.
+    a zone: in UTC). NDJSON: decimals and times as texts; NaN and infinities are refused, since JSON has none.
     What a format cannot hold exactly is refused with the column's name. `base` is the folder that a relative `path` is
     relative to.
     """

@@ -21,7 +21,7 @@ _NESTED = ("list", "array", "struct")
 _MOMENTS = ("date", "time", "datetime", "duration")
 _JSON_NATIVE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64", "bool",
                 "string", "json", "categorical", "enum", "null", *_NESTED)  # fmt: skip
-_FLOATS = ("float32", "float64")
+_SMALL = ("int8", "int16", "uint8", "uint16")  # Polars' reader of NDJSON panics on some of them
 
 
 def check_types(schema: Schema, format: Format) -> None:
@@ -37,17 +37,17 @@ def check_types(schema: Schema, format: Format) -> None:
 
 def _problem(type: Type, format: Format, *, nested: bool) -> str | None:
     name = type.name
+    if name == "int128":
+        return "no Arrow stream carries it"
     if format in ("csv", "tsv"):
         return f"{format.upper()} cannot hold it exactly" if name in (*_NESTED, "binary") else None
     if name == "array" and type.args[1] == 0:
         return "an array of width 0"
     if format == "ndjson":
-        if name == "binary" or (nested and name in (*_MOMENTS, "decimal", "int128", "json")):
+        if name == "binary" or (nested and name in (*_MOMENTS, "decimal", "json")):
             return "JSON cannot hold it exactly"
         if name == "struct" and not type.args:
             return "a struct without fields"
-    elif name == "int128":
-        return "Arrow IPC cannot hold it so that all engines read it"
     inner = [a[1] if name == "struct" else a for a in type.args] if name in _NESTED else []
     return next((p for t in inner if isinstance(t, Type) and (p := _problem(t, format, nested=True))), None)
 
@@ -109,7 +109,7 @@ def scan(path: Path, schema: Schema, format: Format) -> pl.LazyFrame:
                 schema=dict.fromkeys(schema.names, pl.String),
                 glob=False,
             )
-            return texts.select(from_text(pl.col(f.name), f.type) for f in schema)
+            return texts.select(from_text(pl.col(f.name), f.type).alias(f.name) for f in schema)
         case "ndjson":
             kept = {f.name: _json_type(f.type) for f in schema}
             rows = pl.scan_ndjson(path, schema=kept) if path.stat().st_size else pl.LazyFrame(schema=kept)
@@ -118,9 +118,13 @@ def scan(path: Path, schema: Schema, format: Format) -> pl.LazyFrame:
 
 
 def _json_type(type: Type) -> pl.DataType:
+    if type.name in _SMALL:
+        return pl.Int64()
     plain = type.name in _JSON_NATIVE and type.name not in ("categorical", "enum")
     return type.polars() if plain else pl.String()
 
 
 def _from_json(name: str, type: Type) -> pl.Expr:
-    return pl.col(name) if _json_type(type) == type.polars() else from_text(pl.col(name), type)
+    if type.name in _SMALL:
+        return pl.col(name).cast(type.polars())
+    return pl.col(name) if _json_type(type) == type.polars() else from_text(pl.col(name), type).alias(name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from headrace.drawing import drawn
 from headrace.errors import ConfigError, DataError, UnavailableError
 from headrace.flow import Commit, Receipt, Snapshot, TableChange
 from headrace.journal import Attempt, Journal, State, Written
@@ -131,6 +132,6 @@ def _scan(journal: Journal, state: State, format: Format) -> pl.LazyFrame:
         rows = scan(path, schema, format)
         rows = rows if predicate is None else rows.filter(predicate)
         rows = rows if columns is None else rows.select(columns)
-        yield from (rows if n_rows is None else rows.head(n_rows)).collect_batches()
+        yield from drawn(rows if n_rows is None else rows.head(n_rows))
 
     return scan_generator(batches, schema.polars())

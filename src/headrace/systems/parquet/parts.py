@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from headrace.drawing import drawn
 from headrace.errors import DataError, SchemaError
 from headrace.flow import TableChange
 from headrace.journal import Attempt, Journal, State
@@ -187,6 +188,6 @@ def _typed(rows: pl.LazyFrame, schema: Schema) -> Iterator[pl.DataFrame]:
         pl.col(name).cast(types[name]) if name in have else pl.lit(None, dtype=types[name]).alias(name)
         for name in schema.names
     ]
-    for batch in rows.select(columns).collect_batches():
+    for batch in drawn(rows.select(columns)):
         if batch.height:
             yield batch

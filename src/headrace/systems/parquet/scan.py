@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from headrace import disk
+from headrace.drawing import drawn
 from headrace.errors import ConfigError, UnavailableError
 from headrace.journal import Journal, State, lease
 from headrace.schema import Schema
@@ -73,7 +74,7 @@ def _scan(journal: Journal, state: State, files: Mapping[str, Mapping[str, Any]]
             rows = rows if columns is None else rows.select(columns)
             rows = rows.slice(passed, None if n_rows is None else n_rows - passed)
             try:
-                for batch in rows.collect_batches():
+                for batch in drawn(rows):
                     passed += batch.height
                     yield batch
             except FileNotFoundError:  # a file moved between our look and Polars' open: the same rows, elsewhere

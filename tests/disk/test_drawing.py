@@ -1,0 +1,51 @@
+"""Batches drawn from a lazy frame: all of them, or what kept them from coming."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import polars as pl
+import pytest
+
+from headrace.drawing import drawn
+from headrace.errors import HeadraceError
+from headrace.stream import scan_batches
+
+
+def _breaking(error: BaseException) -> pl.LazyFrame:
+    def batches() -> Iterator[pl.DataFrame]:
+        yield pl.DataFrame({"v": [1]})
+        raise error
+
+    return scan_batches(batches, {"v": pl.Int64()})
+
+
+def test_all_rows_come_in_order() -> None:
+    frame = pl.select(v=pl.int_range(300_000))
+    assert pl.concat(drawn(frame.lazy())).equals(frame)
+
+
+def test_a_panic_in_polars_is_not_the_end_of_the_rows(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(HeadraceError, match="Polars broke off"):
+        list(drawn(_breaking(pl.exceptions.PanicException("inside"))))
+    capfd.readouterr()  # Polars says its own words too
+
+
+def test_what_breaks_the_rows_comes_out_as_it_was() -> None:
+    with pytest.raises(KeyError, match="mine"):
+        list(drawn(_breaking(KeyError("mine"))))
+
+
+def test_who_stops_early_leaves_nothing_running() -> None:
+    before = threading.active_count()
+    rows = drawn(pl.select(v=pl.int_range(5_000_000)).lazy())
+    assert next(rows).height > 0
+    rows.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_nothing_starts_before_it_is_asked_for() -> None:
+    before = threading.active_count()
+    drawn(_breaking(KeyError("mine")))
+    assert threading.active_count() == before
