@@ -229,7 +229,7 @@ def _check_expression(name: str, check: pl.Expr, schema: pl.Schema) -> None:
     if not check.meta.is_length_preserving() or not all(_by_row(check)):
         raise ConfigError(f"rule {name!r} looks at several rows", hint="a rule sees one row; aggregate in a transform")
     try:
-        (dtype,) = pl.LazyFrame(schema=schema).select(check).collect_schema().values()
+        (dtype,) = pl.DataFrame(schema=schema).select(check).schema.values()
     except pl.exceptions.ColumnNotFoundError as error:
         missing = next((c for c in check.meta.root_names() if c not in schema), "?")
         raise _no_column(name, missing, schema) from error

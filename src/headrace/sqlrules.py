@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SQLEvaluation", "SQLRules"]
 
+_ARROW = pl.CompatLevel.newest()
+
 
 class SQLRules:
     """SQL boolean expressions over the row, as columns to be computed: column → (rule's name, text).
@@ -32,25 +34,30 @@ class SQLRules:
 
     def __init__(self, rules: Mapping[str, tuple[str, str]], schema: pl.Schema) -> None:
         used: set[str] = set()
-        for name, text in rules.values():
-            _check(name, text, schema)
-            used |= _columns(text, schema)
+        if rules:
+            with _connect() as con:
+                empty = pl.DataFrame(schema=schema)
+                con.register("row", empty.select(_presentable(empty)).to_arrow(compat_level=_ARROW))
+                for name, text in rules.values():
+                    used |= _bind(con, name, text, schema)
         self._rules = rules
         self._columns = [c for c in schema if c in used] or list(schema)[:1]
 
     def open(self) -> SQLEvaluation:
         """A session that computes the rules, for one pass."""
         select = ", ".join(f'({text}) AS "{i}"' for i, (_, text) in enumerate(self._rules.values()))
-        return SQLEvaluation(f"SELECT {select} FROM row", self._columns, names=list(self._rules))
+        said = [repr(name) for name, _ in self._rules.values()]
+        return SQLEvaluation(f"SELECT {select} FROM row", self._columns, names=list(self._rules), said=said)
 
 
 class SQLEvaluation:
     """A DuckDB session of one pass. Close it: DuckDB complains of connections that outlive the interpreter."""
 
-    def __init__(self, query: str, columns: list[str], *, names: list[str]) -> None:
+    def __init__(self, query: str, columns: list[str], *, names: list[str], said: list[str]) -> None:
         self._query = query
         self._columns = columns
         self._names = names
+        self._said = said
         self._con: duckdb.DuckDBPyConnection | None = None
 
     def columns(self, rows: pl.DataFrame) -> list[pl.Series]:
@@ -60,7 +67,7 @@ class SQLEvaluation:
         if self._con is None:
             self._con = _connect()
         needed = rows.select(_presentable(rows.select(self._columns)))
-        self._con.register("row", needed.to_arrow(compat_level=pl.CompatLevel.newest()))
+        self._con.register("row", needed.to_arrow(compat_level=_ARROW))
         try:
             table = self._con.sql(self._query).to_arrow_table()
         except duckdb.Error as error:
@@ -69,6 +76,11 @@ class SQLEvaluation:
                 f"an SQL rule of the contract failed on a value ({kind})",
                 hint="use try_cast, or guard the value: a NULL passes",
             ) from error
+        if table.num_rows != rows.height:
+            names = ", ".join(self._said)
+            raise ConfigError(
+                f"one of the rules {names} makes rows of its own", hint="a rule says one thing of one row"
+            )
         found = pl.from_arrow(table)
         assert isinstance(found, pl.DataFrame)  # noqa: S101  # a table is a frame
         return [column.alias(name) for column, name in zip(found.get_columns(), self._names, strict=True)]
@@ -98,29 +110,31 @@ def _presentable(rows: pl.DataFrame) -> list[pl.Expr]:
     return [pl.col(n).cast(written[d]) if d in written else pl.col(n) for n, d in rows.schema.items()]
 
 
-def _check(name: str, text: str, schema: pl.Schema) -> None:
+def _bind(con: duckdb.DuckDBPyConnection, name: str, text: str, schema: pl.Schema) -> set[str]:
+    """The columns that the rule reads, from the empty table ``row``."""
+    query = f"SELECT ({text}) AS ok FROM row"
+    tree = json.loads(con.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchall()[0][0])
+    words = {w.lower() for w in _walk(tree)}
     try:
-        query = Query(f"SELECT ({text}) AS ok FROM row", {"row": pl.LazyFrame(schema=schema)}, {})
-    except ConfigError as error:
-        message = error.message.replace("and no frame has it", "and the rows do not have it")
-        raise ConfigError(f"rule {name!r}: {message}", hint=error.hint) from error
-    if query.syntax.mixing or query.syntax.tables != ("row",) or "SELECT" in _words(text):
+        found = con.sql(query).to_arrow_table()
+    except duckdb.Error as error:
+        raise _refused(name, query, schema) from error
+    # an aggregate of no row is a row
+    if found.num_rows or words & {"<several>"}:
         raise ConfigError(f"rule {name!r} looks at several rows", hint="a rule sees one row; aggregate in a transform")
-    if list(query.schema.values()) != [pl.Boolean()]:
+    if found.column_names != ["ok"] or str(found.schema.field("ok").type) != "bool":
         raise ConfigError(f"rule {name!r} is not true or false", hint="write a comparison, e.g. price >= 0")
-
-
-def _columns(text: str, schema: pl.Schema) -> set[str]:
-    """The columns that the rule names; all of them where it says ``*``. DuckDB's names know no case."""
-    words = {w.lower() for w in _words(text)}
     return set(schema) if "*" in words else {c for c in schema if c.lower() in words}
 
 
-def _words(text: str) -> set[str]:
-    """The names of columns in the rule; ``*`` for all of them, ``SELECT`` for a subquery."""
-    with duckdb.connect(":memory:") as con:
-        rows = con.execute("SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT ({text}) FROM row"]).fetchall()
-    return set(_walk(json.loads(rows[0][0])))
+def _refused(name: str, query: str, schema: pl.Schema) -> ConfigError:
+    """Why DuckDB refuses the rule, in the safe words that transforms have for it."""
+    try:
+        Query(query, {"row": pl.LazyFrame(schema=schema)}, {})
+    except ConfigError as error:
+        message = error.message.replace("and no frame has it", "and the rows do not have it")
+        return ConfigError(f"rule {name!r}: {message}", hint=error.hint)
+    return ConfigError(f"rule {name!r} does not fit the rows", hint="it is DuckDB's dialect")
 
 
 def _walk(node: Any) -> Iterator[str]:
@@ -131,8 +145,8 @@ def _walk(node: Any) -> Iterator[str]:
         match node.get("class"):
             case "STAR":
                 yield "*"
-            case "SUBQUERY":
-                yield "SELECT"
+            case "SUBQUERY" | "WINDOW":
+                yield "<several>"
             case "COLUMN_REF":
                 yield from node["column_names"]
         for child in node.values():

@@ -87,7 +87,7 @@ class Verdict:
         repeats = self._all_repeats()
         with ExitStack() as stack:
             sql = stack.enter_context(self.bound.sql.open())
-            yield lambda rows: self._judge(rows, sql, repeats)
+            yield lambda rows: self._safely(rows, sql, repeats)
 
     def _all_repeats(self) -> Repeats | None:
         if not self.bound.unique:
@@ -98,6 +98,16 @@ class Verdict:
                 cast = self._frame.with_columns(casts)
                 self._repeats = Repeats(cast, self.bound.schema, self.bound.unique, self._existing)
             return self._repeats
+
+    def _safely(self, rows: pl.DataFrame, sql: SQLEvaluation, repeats: Repeats | None) -> Judge:
+        try:
+            return self._judge(rows, sql, repeats)
+        except pl.exceptions.PolarsError as error:  # its words quote values
+            kind = type(error).__name__.removesuffix("Error")
+            raise ContractError(
+                f"a rule of the contract failed on a value ({kind})",
+                hint="cast with strict=False, or guard the value: a NULL passes",
+            ) from error
 
     def _judge(self, rows: pl.DataFrame, sql: SQLEvaluation, repeats: Repeats | None) -> Judge:
         casts = self.bound.casts

@@ -33,7 +33,7 @@ def turn(column, old, new):
     return made
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_what_to_text_writes_from_text_reads_back(data):
     type = data.draw(values.types)
@@ -63,7 +63,7 @@ numerals = st.one_of(
 plain = st.from_regex(r"\A[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z").map(lambda s: s.rstrip("\n"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(numerals | plain, min_size=1, max_size=6),
     st.sampled_from(["decimal(12,2)", "decimal(38,0)", "decimal(5,5)"]),
@@ -88,7 +88,7 @@ def test_every_decimal_that_fits_is_read(data, type):
     assert read([f"{number:f}"], type)[0] == number
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(numerals, min_size=1, max_size=6), st.sampled_from(["float32", "float64"]))
 def test_a_float_is_the_nearest_one_and_neither_overflows_nor_vanishes(texts, type):
     for text, made in zip(texts, read(texts, type), strict=True):
@@ -104,7 +104,7 @@ def test_a_float_is_the_nearest_one_and_neither_overflows_nor_vanishes(texts, ty
             assert abs(made - nearest) <= abs(struct.unpack("f", struct.pack("f", nearest))[0] - nearest)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(numerals | st.integers(-(2**130), 2**130).map(str), min_size=1, max_size=6),
     st.sampled_from(list(values.INTEGERS)[:9]),
@@ -179,7 +179,7 @@ def oracle(text):
     return (parsed - epoch) // timedelta(seconds=1) * 10**9 + int(digits[:9].ljust(9, "0"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(iso_times, min_size=1, max_size=5),
     st.sampled_from(["ms", "us", "ns"]),
@@ -313,7 +313,7 @@ numbers = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data(), st.sampled_from(numbers), st.sampled_from(numbers))
 def test_a_cast_number_is_the_same_number_or_null(data, old, new):
     items = data.draw(
@@ -348,7 +348,7 @@ def fitting(type, number):
     return float(number) if type.startswith("float") else Decimal(number) if type.startswith("decimal") else number
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_every_value_of_a_type_is_exact_in_a_wider_one(data):
     old = data.draw(st.sampled_from(numbers))
