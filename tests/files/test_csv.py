@@ -11,6 +11,10 @@ from hypothesis import strategies as st
 from headrace.errors import ConfigError, DataError
 from headrace.flow import Range, Snapshot
 from headrace.systems.files import FileSource
+from headrace.systems.files.blocks import Cutter
+from headrace.systems.files.csv import CSVReader
+from headrace.systems.files.grammar import Grammar
+from headrace.systems.files.paths import stat
 
 BLOCKS = (1, 2, 5, 13, 64, 8 * 1024 * 1024)
 texts = st.text(st.sampled_from("ab,;\"\n\r é日\ufeff\x00\t|'1"), max_size=6)
@@ -111,19 +115,27 @@ def test_many_unclosed_quotes_cost_a_line_each(tmp_path, block):
     assert [r[1] for r in rejects] == [i + 2 for i in range(0, 30, 3)]
 
 
-def test_an_unclosed_quote_does_not_swallow_a_file_beyond_the_longest_record(tmp_path):
-    from headrace.systems.files.blocks import opened
-    from headrace.systems.files.csv import CSVReader
-    from headrace.systems.files.paths import stat
-
+@pytest.mark.parametrize("length", [1, 400])
+def test_an_unclosed_quote_does_not_swallow_a_file_beyond_the_longest_record(tmp_path, length):
     path = tmp_path / "x.csv"
-    path.write_text('a,b\n1,"open\n' + "".join(f"{i},ok\n" for i in range(2, 2000)))
+    path.write_text('a,b\n1,"open\n' + "".join(f"{i},{'o' * length}\n" for i in range(2, 500)))
     reader = CSVReader(FileSource(path=str(path), delimiter=","), "csv", block=64, record_max=500)
     file = stat(path, "x.csv")
-    with opened(file, "utf-8"):
-        pieces = list(reader.read(file, ("a", "b"), ("a", "b"), lambda p: p, head=reader.head(file)))
-    assert sum(p.frame.height for p in pieces) == 1998
+    pieces = list(reader.read(file, ("a", "b"), ("a", "b"), lambda p: p, head=reader.head(file)))
+    assert sum(p.frame.height for p in pieces) == 498
     assert [r.line for p in pieces for r in p.bad] == [2]
+
+
+def test_blocks_stay_small_and_end_with_a_record():
+    record = b'1,"a\nb ""c""\n\n",\n'
+    cutter, grammar = Cutter(io.BytesIO(record * 100), quote='"', size=64), Grammar(",", '"', 3)
+    blocks = []
+    while (block := cutter.cut()) is not None:
+        blocks.append(block)
+    assert b"".join(b.data for b in blocks) == record * 100
+    assert max(len(b.data) for b in blocks) <= 64
+    assert all(grammar.proves(b.data) for b in blocks)
+    assert [b.line for b in blocks][:3] == [1, 13, 25]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
