@@ -163,16 +163,17 @@ def test_whole_is_everything_and_tells_the_counts_where_it_is_what_was_drained(t
     assert batch.counts().rows == 2
 
 
-def test_rejects_of_files_read_before_are_not_told_again_with_the_whole(tmp_path):
+def test_where_the_whole_was_drained_the_rejects_are_those_of_all_files(tmp_path):
     ledger = Ledger(FileSource(path="*.csv", base=tmp_path))
     write(tmp_path, "a.csv", "a,b\n1,2\nbad\n")
     ledger.run()
     write(tmp_path, "b.csv", "a,b\n2,x\nworse\n")
     (batch,) = ledger.batches()
     batch.frame.lazy.select("a").collect()
+    assert [(r["file"], r["row"]) for f in batch.rejects() for r in f.to_dicts()] == [("b.csv", "worse")]
     batch.whole.lazy.collect()
     found = [(r["file"], r["row"]) for f in batch.rejects() for r in f.to_dicts()]
-    assert found == [("b.csv", "2,x"), ("b.csv", "worse")]
+    assert found == [("a.csv", "bad"), ("b.csv", "2,x"), ("b.csv", "worse")]
 
 
 def test_whole_needs_the_files_that_were_read(tmp_path):

@@ -197,13 +197,8 @@ class _Everything:
         return self.read.counts() if self.read is not None and not new.drained else new.counts()
 
     def rejects(self, new: Reading) -> Iterator[pl.DataFrame]:
-        """Of the new files; of all files where only the whole was drained."""
-        if self.read is None or not self.read.drained:
-            yield from new.rejects()
-            return
-        names = [f.name for f in (new.files if new.drained else self.files)]
-        for frame in self.read.rejects():  # it has judged the columns that the transforms read, all of them
-            yield frame.filter(pl.col("file").is_in(names))
+        """Of the new files; of all files where the whole was drained: then they replace what was told before."""
+        return self.read.rejects() if self.read is not None and self.read.drained else new.rejects()
 
     def whole(self, new: Reading) -> Frame:
         """All rows; with `latest`, the newest row of each key."""
