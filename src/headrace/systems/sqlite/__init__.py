@@ -1,0 +1,62 @@
+"""SQLite files as a source. Types are the declared ones, and a value that is not of its type is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from headrace.contract import Contract
+from headrace.cursor import Cursor
+from headrace.errors import ConfigError
+
+if TYPE_CHECKING:
+    from headrace.flow import Batch, Position, Range, Snapshot
+
+__all__ = ["SQLiteSource"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SQLiteSource:
+    """A table or a query of an SQLite file; exactly one of `table` and `query` is given.
+
+    A column's type is the declared one (INTEGER int64, REAL float64, TEXT string, BLOB binary, BOOLEAN bool, DATE
+    date, DATETIME and TIMESTAMP datetime(us), DECIMAL(p,s) decimal, JSON json), else the one that all its values
+    have. A value that does not fit is a DataError that names column and rowid. With a `cursor` a run reads the rows
+    from its last value on, NULLs rejected; without one, or with `read` "all", everything at every run. `rename`
+    maps columns to new names, by which all else calls them.
+    """
+
+    type: ClassVar[str] = "sqlite"
+    path: str
+    table: str | None = None
+    query: str | None = None
+    cursor: str | Cursor | None = None
+    read: Literal["new", "all"] = "new"
+    contract: Contract | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+    base: Path | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.table is None) == (self.query is None):
+            raise ConfigError(f"sqlite source {self.path!r}: give either table or query", hint='e.g. "table": "orders"')
+        if isinstance(self.cursor, str):
+            object.__setattr__(self, "cursor", Cursor(column=self.cursor))
+
+    def batches(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
+        """ONE batch of all that is new.
+
+        Raises ConfigError (no file, no table, a query that does not parse), SchemaError (a column of mixed types),
+        UnavailableError (another process is writing), and while rows are read DataError.
+        """
+        from headrace.systems.sqlite.source import batches
+
+        return batches(self, (self.base or Path()) / self.path, range, snapshot, name)
+
+    def confirm(self, position: Position) -> None:
+        """Nothing waits for it."""
+
+    def identity(self) -> Any:
+        """The file's name and the table."""
+        return {"type": self.type, "file": Path(self.path).name, "table": self.table}

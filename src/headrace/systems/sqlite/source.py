@@ -1,0 +1,265 @@
+"""Reading SQLite: declared types made true, and what is new since a cursor's value."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import polars as pl
+
+from headrace.cursor import Cursor, track
+from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, SchemaError, UnavailableError
+from headrace.exact import from_text
+from headrace.flow import Batch, Counts, Frame, News, Position, Range, Snapshot
+from headrace.schema import Field, Schema, Type
+from headrace.stream import scan_batches
+
+if TYPE_CHECKING:
+    from headrace.systems.sqlite import SQLiteSource
+
+__all__ = ["batches"]
+
+_ROWS = 20_000
+_DECLARED = (
+    (r"BOOL", Type("bool")),
+    (r"DATETIME|TIMESTAMP", Type("datetime", ("us", None))),
+    (r"DATE", Type("date")),
+    (r"JSON", Type("json")),
+    (r"INT", Type("int64")),
+    (r"CHAR|CLOB|TEXT|STRING|UUID", Type("string")),
+    (r"BLOB|BINARY|BYTES", Type("binary")),
+    (r"REAL|FLOA|DOUB", Type("float64")),
+)
+_DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC)\s*\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)", re.IGNORECASE)
+_STORED = {"integer": Type("int64"), "real": Type("float64"), "text": Type("string"), "blob": Type("binary")}
+_PYTHON = {"int64": (int,), "string": (str,), "binary": (bytes,), "float64": (float, int)}
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table or query: its SQL, whose first column is the row's id (or NULL), and its other columns."""
+
+    path: Path
+    sql: str
+    schema: Schema
+
+    def scan(self) -> pl.LazyFrame:
+        """The rows, lazily; each collection opens the file anew."""
+        return scan_batches(self._read, self.schema.polars())
+
+    def _read(self) -> Iterator[pl.DataFrame]:
+        with _opened(self.path) as connection, closing(connection.execute(self.sql)) as rows:
+            done = 0
+            while chunk := rows.fetchmany(_ROWS):
+                places, *columns = zip(*chunk, strict=True)
+                yield pl.DataFrame(
+                    [self._column(f, v, places, done) for f, v in zip(self.schema, columns, strict=True)]
+                )
+                done += len(chunk)
+
+    def _column(self, field: Field, values: Sequence[Any], places: Sequence[Any], done: int) -> pl.Series:
+        made, bad = _typed(field, values)
+        if bad is None:
+            return made
+        where = f"row {done + bad + 1}" if places[bad] is None else f"rowid {places[bad]}"
+        raise DataError(
+            f"{self.path.name}: column {field.name!r} holds no {field.type} at {where}",
+            hint="mend the row, or convert the column in a query",
+            details={"column": field.name, "type": str(field.type), "at": where},
+        )
+
+
+def _typed(field: Field, values: Sequence[Any]) -> tuple[pl.Series, int | None]:
+    """The values as the type says, and the place of the first that is not of it."""
+    kind = field.type.name
+    if kind in _PYTHON:
+        allowed = _PYTHON[kind]
+        fits = [v is None or (isinstance(v, allowed) and (kind != "float64" or _is_float(v))) for v in values]
+        if False in fits:
+            return pl.Series(), fits.index(False)
+        plain = [float(v) if v is not None and kind == "float64" else v for v in values]
+        return pl.Series(field.name, plain, dtype=field.type.polars()), None
+    if kind == "bool":
+        fits = [v is None or (isinstance(v, int) and v in (0, 1)) for v in values]
+        bools = [None if v is None else bool(v) for v in values]
+        return pl.Series(field.name, bools, dtype=pl.Boolean), fits.index(False) if False in fits else None
+    texts = pl.Series(field.name, [_text(v, field.type) for v in values], dtype=pl.String)
+    made = texts.to_frame().select(from_text(pl.col(field.name), field.type).alias(field.name)).to_series()
+    lost = [v is not None and m for v, m in zip(values, made.is_null(), strict=True)]
+    return made, lost.index(True) if True in lost else None
+
+
+def _is_float(value: float) -> bool:
+    """Whether a float holds the number exactly (SQLite has no NaN)."""
+    return float(value) == value
+
+
+def _text(value: Any, type: Type) -> str | None:
+    if type.name == "decimal" and isinstance(value, int | float):
+        return format(value, "f") if isinstance(value, int) else repr(value)
+    if not isinstance(value, str):
+        return None  # a number in a DATE means whatever its writer meant
+    return value[:10] + "T" + value[11:] if type.name == "datetime" and value[10:11] == " " else value
+
+
+def batches(source: SQLiteSource, path: Path, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
+    """See `headrace.protocols.Source.batches`."""
+    table = _bound(source, path)
+    if source.read == "all" or source.cursor is None:
+        yield _whole(table)
+        return
+    given = source.cursor if isinstance(source.cursor, Cursor) else Cursor(column=source.cursor)
+    cursor = Cursor(column=source.rename.get(given.column, given.column), start=given.start)
+    state = _state(table, cursor.column)
+    part = track(table.scan(), cursor, after=range.after, ties=range.ties, source=name, newest=snapshot.newest)
+
+    def position() -> Position:
+        told = part.position()
+        return {**told, "state": state} if told else told
+
+    yield Batch(
+        frame=Frame(lazy=part.lazy, scan={"type": "sqlite", "file": path.name}),
+        news=News(
+            empty=range.after is not None and range.after.get("state") == state, facts={"bounds": dict(part.bounds)}
+        ),
+        position=position,
+        counts=lambda: Counts(rows=part.rows()),
+        rejects=part.rejects,
+        files=tuple,
+    )
+
+
+def _whole(table: _Table) -> Batch:
+    counted = {"rows": 0}
+
+    def read() -> Iterator[pl.DataFrame]:
+        rows = 0
+        for batch in table.scan().collect_batches():
+            rows += batch.height
+            yield batch
+        counted["rows"] = max(counted["rows"], rows)
+
+    return Batch(
+        frame=Frame(lazy=scan_batches(read, table.schema.polars()), scan={"type": "sqlite", "file": table.path.name}),
+        news=News(facts={"reads": "everything, at every run"}),
+        position=dict,
+        counts=lambda: Counts(rows=counted["rows"]),
+        rejects=lambda: iter(()),
+        files=tuple,
+        complete=True,
+    )
+
+
+def _state(table: _Table, column: str) -> str:
+    """A fingerprint of the rows at the greatest value, of all others their number: equal ones mean no news."""
+    name = _quoted(column)
+    if column not in table.schema:
+        return ""  # `track` says it better
+    with _opened(table.path) as connection:
+        connection.execute("BEGIN")
+        ((greatest, count, nulls),) = connection.execute(
+            f"SELECT max({name}), count(*), count(*) - count({name}) FROM ({table.sql})"
+        ).fetchall()
+        mark = 0
+        for row in connection.execute(f"SELECT * FROM ({table.sql}) WHERE {name} = ?", [greatest]):
+            mark ^= int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=8).digest())
+    told = hashlib.blake2b(repr(greatest).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{told}/{count}/{nulls}/{mark}"
+
+
+def _bound(source: SQLiteSource, path: Path) -> _Table:
+    """The source as a table expression with its new names, and the types of its columns."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such file", hint="check the path")
+    with _opened(path) as connection:
+        inner = f"({source.query.strip().rstrip(';')}\n)" if source.query else _quoted(source.table or "")
+        with closing(connection.execute(f"SELECT * FROM {inner} LIMIT 0")) as rows:
+            names = [d[0] for d in rows.description]
+        if missing := [n for n in source.rename if n not in names]:
+            raise ConfigError(f"there is no column {missing[0]!r} to rename", hint=f"there are: {', '.join(names)}")
+        declared = _declared(connection, inner)
+        fields = [Field(source.rename.get(n, n), declared.get(n) or _stored(connection, inner, n, path)) for n in names]
+        picked = ", ".join(f"{_quoted(n)} AS {_quoted(source.rename.get(n, n))}" for n in names)
+        rowid = _rowid(connection, inner, names) if source.query is None else None
+    return _Table(path, f"SELECT {rowid or 'NULL'} AS _headrace_rowid, {picked} FROM {inner}", Schema(tuple(fields)))
+
+
+def _rowid(connection: sqlite3.Connection, table: str, names: Sequence[str]) -> str | None:
+    for name in ("rowid", "_rowid_", "oid"):
+        if name not in (n.lower() for n in names):
+            try:
+                connection.execute(f"SELECT {name} FROM {table} LIMIT 0")
+            except sqlite3.OperationalError:
+                return None
+            return name
+    return None
+
+
+def _declared(connection: sqlite3.Connection, inner: str) -> dict[str, Type]:
+    """The declared types of the columns that have one: a view of the query passes them on."""
+    connection.execute(f"CREATE TEMP VIEW _headrace_view AS SELECT * FROM {inner}")
+    rows = connection.execute("PRAGMA temp.table_xinfo(_headrace_view)").fetchall()
+    connection.execute("DROP VIEW temp._headrace_view")
+    return {row[1]: found for row in rows if (found := _type(row[2])) is not None}
+
+
+def _type(declared: str) -> Type | None:
+    if found := _DECIMAL.search(declared):
+        precision, scale = int(found[1]), int(found[2] or 0)
+        return Type("decimal", (precision, scale)) if 1 <= precision <= 38 and scale <= precision else None  # noqa: PLR2004
+    return next((type for pattern, type in _DECLARED if re.search(pattern, declared, re.IGNORECASE)), None)
+
+
+def _stored(connection: sqlite3.Connection, inner: str, name: str, path: Path) -> Type:
+    """The type that all values of a column without a declared one have."""
+    kinds = {k for (k,) in connection.execute(f"SELECT DISTINCT typeof({_quoted(name)}) FROM {inner}")} - {"null"}
+    if kinds == {"integer", "real"}:
+        return Type("float64")
+    if len(kinds) > 1:
+        raise SchemaError(
+            f"{path.name}: column {name!r} has no declared type, and its values are {' and '.join(sorted(kinds))}",
+            hint="convert it in a query",
+        )
+    return _STORED[kinds.pop()] if kinds else Type("null")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that can only read, its errors headrace's."""
+    try:
+        with closing(
+            sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+        ) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise _verdict(error, path) from error
+
+
+def _verdict(error: sqlite3.Error, path: Path) -> HeadraceError:
+    text = str(error)
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return UnavailableError(f"{path}: another process is writing", hint="run again")
+    if primary == sqlite3.SQLITE_NOTADB:
+        return ConfigError(f"{path}: the file is not an SQLite database", hint="check the path")
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return RejectedError(f"{path}: the file cannot be read", hint="check its rights and the disk")
+    if "decode" in text:
+        return DataError(f"{path}: a text is not UTF-8", hint="read the column as a BLOB: CAST(… AS BLOB)")
+    if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError | sqlite3.Warning):
+        return ConfigError(
+            f"{path}: the table or query does not fit the file", hint="it must be one SELECT; check names"
+        )
+    return DataError(f"{path}: the file cannot be read as it should ({type(error).__name__})", hint="check the file")
