@@ -30,6 +30,7 @@ Key = tuple[str | None, ...]
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{}\[\]^]")
 _NAME_BYTES = 255
+_BUFFER_BYTES = 96_000_000
 _BUFFER_SHARE = 0.5
 _REFUSED = ("list", "array", "struct", "binary", "null")
 
@@ -122,7 +123,7 @@ class _Buffer:
 
     @property
     def _limit(self) -> int:
-        return self._layout.file_bytes // 2
+        return min(_BUFFER_BYTES, self._layout.file_bytes // 2)
 
     def _flush(self, left: int) -> None:
         total = sum(self._bytes.values())
