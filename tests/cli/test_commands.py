@@ -151,12 +151,13 @@ def test_a_folder_runs_in_order_and_its_code_is_the_first_failures(headrace, ord
         ("daily", "loaded"),
     ]
     assert rows(orders, "daily") == [(1, 20), (2, 40)]
-    (orders / "orders_2.csv").write_text("id,value\n4,1,1\n")
+    (orders / "orders_2.csv").write_text("id,value\n4,-1\n")
+    change(orders, contract={"columns": {"value": {"min": 0}}})
     done = headrace("run", ".")
     assert done.code == 3
     assert "daily: skipped" in done.out
     assert "warning: orders failed" in done.out
-    assert "orders_2.csv" in done.err
+    assert "error: orders: 1 of 1 rows break the contract" in done.err
 
 
 def test_a_pipeline_in_python_runs_by_its_name(headrace, orders):

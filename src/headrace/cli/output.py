@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["bug", "jsonable", "show", "table"]
 
+_WIDEST = 60  # characters of a cell that others follow
+
 
 def show(answer: Answer, options: Common) -> None:
     """Print the answer: the document with ``--json``, else its text; errors on stderr."""
@@ -73,12 +75,16 @@ def jsonable(value: Any) -> Any:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, width: int | None = None) -> str:
-    """Rows as aligned columns; the last one is cut where the terminal ends."""
-    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    """Rows as aligned columns. Only the last one may be long, and is cut where the terminal ends."""
+    cells = [[_short(_cell(row.get(name)), last=name == columns[-1]) for name in columns] for row in rows]
     widths = [max([len(column), *(len(line[at]) for line in cells)]) for at, column in enumerate(columns)]
     lines = [list(columns), *cells]
     texts = ["  ".join(cell.ljust(widths[at]) for at, cell in enumerate(line)).rstrip() for line in lines]
     return "\n".join(text if width is None or len(text) <= width else f"{text[: width - 1]}…" for text in texts)
+
+
+def _short(text: str, *, last: bool) -> str:
+    return text if last or len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 
 def _cell(value: Any) -> str:
