@@ -18,7 +18,12 @@ BY_AT = History(keys=("id",), latest_by=("at",))
 
 
 def versions(target, *columns: str) -> list[tuple]:
-    return read(target).sort("id", "valid_from", nulls_last=False).select(columns or ("id", "v", "valid_from", "valid_to")).rows()
+    return (
+        read(target)
+        .sort("id", "valid_from", nulls_last=False)
+        .select(columns or ("id", "v", "valid_from", "valid_to"))
+        .rows()
+    )
 
 
 def test_each_change_makes_a_version_with_half_open_bounds(target):

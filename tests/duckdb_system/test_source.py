@@ -32,7 +32,9 @@ def sql(file: Path, *statements: str) -> None:
 
 
 def source(file: Path, **more) -> DuckDBSource:
-    return DuckDBSource(**{"path": file.name, "base": file.parent, **({} if "query" in more else {"table": "s"}), **more})
+    return DuckDBSource(
+        **{"path": file.name, "base": file.parent, **({} if "query" in more else {"table": "s"}), **more}
+    )
 
 
 def news(it: DuckDBSource, after=None, ties="again", snapshot=NOTHING):
@@ -62,12 +64,19 @@ def test_without_a_cursor_everything_is_read_at_every_run(file):
 
 @pytest.mark.parametrize("ties", ["again", "once"])
 def test_reading_on_skips_nothing_and_reads_nothing_twice(file, ties):
-    sql(file, "CREATE TABLE s (id INT, c TIMESTAMP)", "INSERT INTO s VALUES (1, '2024-01-01'), (2, '2024-01-02 00:00:00.000001')")
+    sql(
+        file,
+        "CREATE TABLE s (id INT, c TIMESTAMP)",
+        "INSERT INTO s VALUES (1, '2024-01-01'), (2, '2024-01-02 00:00:00.000001')",
+    )
     it = source(file, cursor="c")
     rows, position, batch = drain(it, ties=ties)
     assert (rows.height, batch.news.rows) == (2, 2)
     assert news(it, position, ties).news.empty
-    sql(file, "INSERT INTO s VALUES (3, '2024-01-02 00:00:00.000001'), (4, '2024-01-02 00:00:00.000002'), (5, '2020-01-01')")
+    sql(
+        file,
+        "INSERT INTO s VALUES (3, '2024-01-02 00:00:00.000001'), (4, '2024-01-02 00:00:00.000002'), (5, '2020-01-01')",
+    )
     rows, position, batch = drain(it, position, ties)
     assert sorted(rows["id"]) == ([3, 4] if ties == "once" else [2, 3, 4])
     assert (batch.complete, batch.news.empty) == (False, False)
@@ -84,7 +93,8 @@ def test_a_new_tie_alone_is_news(file):
 
 
 def test_the_cursor_keeps_its_zone_and_its_microseconds(file):
-    sql(file, "SET TimeZone = 'America/New_York'", "CREATE TABLE s AS SELECT TIMESTAMPTZ '2024-03-10 06:59:59.999999Z' AS c",
+    sql(file, "SET TimeZone = 'America/New_York'",
+        "CREATE TABLE s AS SELECT TIMESTAMPTZ '2024-03-10 06:59:59.999999Z' AS c",
         "INSERT INTO s VALUES ('2024-03-10 07:00:00Z')")  # fmt: skip
     it = source(file, cursor=Cursor(column="c", start="2024-03-10T07:00:00Z"))
     rows, position, _ = drain(it)
@@ -143,7 +153,16 @@ def test_a_rename_gives_the_name_that_all_else_uses(file):
         news(source(file, rename={"nope": "c"}))
 
 
-@pytest.mark.parametrize("more", [{"table": "nope"}, {"query": "SELECT nope FROM s"}, {"query": "DELETE FROM s"}, {"query": "WITH x AS (DELETE FROM s RETURNING *) FROM x"}, {"cursor": "nope"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"table": "nope"},
+        {"query": "SELECT nope FROM s"},
+        {"query": "DELETE FROM s"},
+        {"query": "WITH x AS (DELETE FROM s RETURNING *) FROM x"},
+        {"cursor": "nope"},
+    ],
+)
 def test_what_does_not_bind_is_the_configs_fault(file, more):
     sql(file, "CREATE TABLE s AS SELECT 1 AS a")
     with pytest.raises(ConfigError):

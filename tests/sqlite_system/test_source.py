@@ -35,7 +35,8 @@ def news(file: Path, after=None, ties="again", **more):
 def test_declared_types_are_what_comes(file):
     sql(
         file,
-        """CREATE TABLE s (i INTEGER, f REAL, t VARCHAR(9), b BLOB, y BOOLEAN, d DATE, at DATETIME, n DECIMAL(6,2), j JSON);
+        """CREATE TABLE s (i INTEGER, f REAL, t VARCHAR(9), b BLOB, y BOOLEAN, d DATE, at DATETIME, n DECIMAL(6,2),
+        j JSON);
         INSERT INTO s VALUES (9223372036854775807, 0.1, 'é', x'00ff', 1, '2024-02-29', '2024-01-01 10:00:00.000001',
         1.10, '{"a": 1}'), (NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
         (1, 2, '', x'', 0, '0001-01-01', '2024-01-01', 7, 'null');""",
@@ -87,7 +88,7 @@ def test_columns_without_a_declared_type_have_that_of_their_values(file):
 def test_reading_on_skips_nothing_and_reads_nothing_twice(file, ties):
     sql(
         file,
-        "CREATE TABLE s (id INTEGER, c DATETIME); INSERT INTO s VALUES (1, '2024-01-01'), (2, '2024-01-02'), (3, NULL);",
+        "CREATE TABLE s (id INTEGER, c DATETIME);INSERT INTO s VALUES (1, '2024-01-01'), (2, '2024-01-02'), (3, NULL);",
     )
     batch = news(file, ties=ties, cursor="c")
     assert batch.frame.lazy.collect()["id"].to_list() == [1, 2]

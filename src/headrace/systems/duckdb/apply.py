@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from duckdb import DuckDBPyConnection
+
     from headrace.flow import Commit
 
 __all__ = ["apply"]

@@ -119,7 +119,7 @@ def _restored(expr: pl.Expr, type: Type) -> pl.Expr:
 
 def _holds_null(type: Type) -> bool:
     match type.name, type.args:
-        case ("list" | "array"), (inner, *_):
+        case (("list" | "array"), (inner, *_)):
             return _holds_null(inner)
         case "struct", fields:
             return any(_holds_null(t) for _, t in fields)
@@ -239,7 +239,7 @@ _AS_TEXT = ("uhugeint", "interval", "bit", "uuid", "time with time zone", "bignu
 """Exact as DuckDB's own text, and as nothing else that Polars has."""
 
 
-def _logical(held: Any, *, nested: bool = False) -> Type:
+def _logical(held: Any, *, nested: bool = False) -> Type:  # noqa: PLR0911  # one for each kind of type
     if str(held) == "JSON":
         return Type("json")
     if held.id in _LOGICAL:

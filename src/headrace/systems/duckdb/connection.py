@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+
+from headrace import disk, guard
 from headrace.errors import ConfigError, UnavailableError
 from headrace.systems.duckdb.errors import translated
 
 __all__ = ["MEMORY_LIMIT_MB", "reading", "writing"]
 
 MEMORY_LIMIT_MB = 400
+"""At most, and at most two fifths of what this process may use. It spills the rest beside the file."""
+_THREADS_MAX = 4  # each needs its share of the memory
 _WAIT_SECONDS = 60.0
 _BORN_BYTES = 12_288  # three header blocks: DuckDB writes and syncs them before anything else
 
@@ -52,10 +56,12 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection that writes; the only one of this process. The file is made if it is not there.
+    """A connection that writes; the only one of this process. The file and its folder are made if they are not there.
 
     Raises as `reading`, RejectedError (rights, a full disk).
     """
+    with disk.translated(path.parent):
+        disk.make_folder(path.parent)
     real = os.path.realpath(path)
     with _gate:
         lock = _writers.setdefault(real, threading.Lock())
@@ -112,9 +118,9 @@ def _open(real: str, *, writable: bool) -> duckdb.DuckDBPyConnection:
         except duckdb.ConnectionException:  # the user has it open for writing in this process
             connection = duckdb.connect(real)
     try:
-        threads = max(1, min(_processors(), _quota(), 4))
-        connection.execute(f"SET GLOBAL memory_limit = '{MEMORY_LIMIT_MB}MB'")
-        connection.execute(f"SET GLOBAL threads = {threads}")
+        limit = min(MEMORY_LIMIT_MB, guard.memory_limit() * 2 // 5 >> 20)
+        connection.execute(f"SET GLOBAL memory_limit = '{limit}MB'")
+        connection.execute(f"SET GLOBAL threads = {min(guard.cpu_count(), _THREADS_MAX)}")
         connection.execute("SET GLOBAL autoinstall_known_extensions = false")
         connection.execute("SET GLOBAL autoload_known_extensions = false")
     except BaseException:
@@ -128,30 +134,18 @@ def _session(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("SET python_enable_replacements = false")  # a name is a table, never a Python variable
 
 
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _quota() -> int:
-    """Whole processors that the cgroup grants; many where it sets no limit."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return 1024 if quota == "max" else max(1, int(quota) // int(period))
-    except (OSError, ValueError):
-        return 1024
-
-
 def _clear_unborn(real: str) -> None:
     """Remove a file whose maker died before the file was a database; DuckDB would refuse it for ever."""
     try:
         import fcntl
 
-        if not os.path.isfile(real) or (size := os.path.getsize(real)) >= _BORN_BYTES:
+        path = Path(real)
+        if not path.is_file() or (size := path.stat().st_size) >= _BORN_BYTES:
             return
-        with open(real, "rb+") as file:
+        with path.open("rb+") as file:
             if size and file.read(12)[8:] != b"DUCK":
                 return  # somebody's own small file
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # DuckDB holds this lock while it makes the file
-            os.unlink(real)
+            path.unlink()
     except (OSError, ImportError):
         return

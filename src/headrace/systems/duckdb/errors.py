@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import duckdb
+
 from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, UnavailableError
 from headrace.stream import original
 
@@ -99,7 +100,7 @@ _BY_TEXT: tuple[tuple[str, _Verdict], ...] = (
         (RejectedError, "the file may not be opened or written", "check the rights of the file and its folder"),
     ),
 )
-_NOT_A_SELECT = re.compile(r"Cannot execute statement of type|read-only (mode|transaction)|transaction is read-only", re.I)
+_NOT_A_SELECT = re.compile(r"Cannot execute statement of type|read-only mode", re.IGNORECASE)
 _LOCKED = re.compile(r"Could not set lock on file(?:.*?\(PID (\d+)\))?", re.DOTALL)
 
 

@@ -52,8 +52,8 @@ def history(load: Load, write: History) -> None:
             )
     if write.close_absent and write.latest_by and load.change.schema[write.latest_by[0]].name not in _MOMENTS:
         raise ConfigError(
-            f"table {load.table}: close_absent closes at a commit's time, and {write.latest_by[0]!r} is no date or time",
-            hint="choose a latest_by that is one, or none",
+            f"table {load.table}: close_absent closes at a commit's time, and {write.latest_by[0]!r} is no such type",
+            hint="choose a latest_by that is a date or a datetime, or none",
         )
     refuse_null_keys(load, write.keys)
     columns = ", ".join(quoted(c.name) for c in load.columns if c.name != write.valid_to)
@@ -77,7 +77,6 @@ def _began(load: Load, write: History) -> str:
 def _moment(load: Load, write: History) -> str:
     """The commit's time in the type of `valid_from`."""
     held = next(c.held for c in load.columns if c.name == write.valid_from)
-    assert load.at is not None
     return f"CAST(CAST('{load.at.isoformat()}' AS TIMESTAMPTZ) AS {held})"
 
 
@@ -89,8 +88,10 @@ def _tell(load: Load, write: History) -> None:
     # a closing at this very moment is undone (dates are coarse)
     undone = f" ANTI JOIN {_REOPENED} AS r ON {same('e', 'r', write.keys)} AND e.{_CLOSED} AND e.{began} >= r.{began}"
     known = (
-        f"SELECT e.* EXCLUDE ({quoted(write.valid_to)}), false AS {_CLOSED}, -1 AS {ORDINAL} FROM {table} AS e {touched}"
-        f" UNION ALL BY NAME SELECT e.*, -1 AS {ORDINAL} FROM {past(load.table)} AS e {touched}{undone if reopened else ''}"
+        f"SELECT e.* EXCLUDE ({quoted(write.valid_to)}), false AS {_CLOSED}, -1 AS {ORDINAL}"
+        f" FROM {table} AS e {touched}"
+        f" UNION ALL BY NAME SELECT e.*, -1 AS {ORDINAL}"
+        f" FROM {past(load.table)} AS e {touched}{undone if reopened else ''}"
     )
     new = f"SELECT s.*, {_began(load, write)} AS {began}, false AS {_CLOSED} FROM {load.staged} AS s"
     order = ", ".join([f"{began} NULLS FIRST", _CLOSED, *(f"{quoted(c)} NULLS FIRST" for c in write.latest_by)])
@@ -105,7 +106,8 @@ def _tell(load: Load, write: History) -> None:
     load.run(
         f"CREATE TEMP TABLE {_TOLD} AS WITH e AS (SELECT * FROM ({known} UNION ALL BY NAME {new}{reopened})"
         f" QUALIFY {last_read})"
-        f" SELECT * EXCLUDE ({ORDINAL}), {value} IS NOT DISTINCT FROM lag({value}) OVER {story} AS _headrace_same FROM e"
+        f" SELECT * EXCLUDE ({ORDINAL}), {value} IS NOT DISTINCT FROM lag({value}) OVER {story} AS _headrace_same"
+        " FROM e"
     )
     turns = f"SELECT *, lead({began}) OVER {story} AS {quoted(write.valid_to)} FROM {_TOLD} WHERE NOT _headrace_same"
     load.run(f"DELETE FROM {table} AS t USING {_TOUCHED} AS k WHERE {same('t', 'k', write.keys)}")
@@ -157,7 +159,8 @@ def close_absent(load: Load, write: History, key: Key) -> None:
         closing = _moment(load, write)
         keys = ", ".join(map(quoted, write.keys))
         load.run(
-            f"INSERT INTO {past(load.table)} BY NAME SELECT {keys}, {closing} AS {began}, true AS {_CLOSED} FROM {_TOUCHED}"
+            f"INSERT INTO {past(load.table)} BY NAME"
+            f" SELECT {keys}, {closing} AS {began}, true AS {_CLOSED} FROM {_TOUCHED}"
         )
         load.counts["deleted"] += load.run(
             f"UPDATE {table} AS t SET {quoted(write.valid_to)} = {closing} FROM {_TOUCHED} AS k"

@@ -28,7 +28,8 @@ CREATE SCHEMA IF NOT EXISTS _headrace;
 CREATE TABLE IF NOT EXISTS _headrace.ledger (version INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS _headrace.commits (
     pipeline VARCHAR NOT NULL, target VARCHAR NOT NULL, number BIGINT NOT NULL, id VARCHAR NOT NULL,
-    run VARCHAR NOT NULL, committed_at TIMESTAMPTZ NOT NULL, write VARCHAR, positions JSON NOT NULL, identities JSON NOT NULL,
+    run VARCHAR NOT NULL, committed_at TIMESTAMPTZ NOT NULL, write VARCHAR,
+    positions JSON NOT NULL, identities JSON NOT NULL,
     schemas JSON NOT NULL, counts JSON NOT NULL, record JSON NOT NULL);
 CREATE TABLE IF NOT EXISTS _headrace.tables (
     name VARCHAR NOT NULL, pipeline VARCHAR NOT NULL, target VARCHAR NOT NULL, schema JSON NOT NULL,

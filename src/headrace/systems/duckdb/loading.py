@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from duckdb import DuckDBPyConnection
+
     from headrace.flow import ArrowStream, TableChange
     from headrace.writes import Partitions, Recompute, Replace
 
@@ -49,14 +50,15 @@ class Load:
     connection: DuckDBPyConnection
     change: TableChange
     columns: tuple[Column, ...]
-    index: int = 0
-    at: datetime | None = None
+    index: int
+    at: datetime
     keep_stage: bool = False
     counts: Counter[str] = field(default_factory=Counter)
-    rows: Schema = Schema(())
+    rows: Schema = field(default_factory=lambda: Schema(()))
 
     @property
     def table(self) -> Table:
+        """The table that changes."""
         return Table.of(self.change.table)
 
     @property
@@ -215,7 +217,8 @@ def partitions(load: Load, write: Partitions) -> None:
     load.require(write.by, "partition column")
     by = ", ".join(map(quoted, write.by))
     load.counts["deleted"] += load.run(
-        f"DELETE FROM {load.table.sql} AS t USING (SELECT DISTINCT {by} FROM {load.staged}) AS s WHERE {same('t', 's', write.by)}"
+        f"DELETE FROM {load.table.sql} AS t USING (SELECT DISTINCT {by} FROM {load.staged}) AS s"
+        f" WHERE {same('t', 's', write.by)}"
     )
     load.counts["inserted"] += load.insert_stage()
 

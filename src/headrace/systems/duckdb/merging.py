@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import duckdb
+
 from headrace.errors import ConfigError, DataError
 from headrace.systems.duckdb.columns import quoted
 from headrace.systems.duckdb.loading import ORDINAL, Load, same
@@ -94,7 +95,8 @@ def _settle_repeats(load: Load, write: Merge) -> None:
         )
     else:
         load.run(
-            f"DELETE FROM {load.staged} WHERE {ORDINAL} NOT IN (SELECT max({ORDINAL}) FROM {load.staged} GROUP BY {keys})"
+            f"DELETE FROM {load.staged} WHERE {ORDINAL} NOT IN"
+            f" (SELECT max({ORDINAL}) FROM {load.staged} GROUP BY {keys})"
         )
 
 
@@ -120,7 +122,7 @@ def _mark_deleted(load: Load, write: Merge) -> bool:
         return False
     try:
         load.run(
-            f"CREATE TEMP TABLE _headrace_deleted AS SELECT {ORDINAL} FROM {load.staged} WHERE ({write.delete_when}\n) IS TRUE"
+            f"CREATE TEMP TABLE {_DELETED} AS SELECT {ORDINAL} FROM {load.staged} WHERE ({write.delete_when}\n) IS TRUE"
         )
     except duckdb.ProgrammingError as error:
         raise ConfigError(
@@ -176,7 +178,8 @@ def _tombstones(load: Load, write: Merge) -> str:
     picks += [f"CAST(latest[{i}] AS {held[c]}) AS {quoted(c)}" for i, c in enumerate(write.latest_by, 1)]
     return (
         f"SELECT {', '.join(picks)}, rowid AS _headrace_tomb FROM _headrace.tombstones"
-        f" WHERE name = {_literal(load.table.key)} AND keys = {_list(write.keys)} AND latest_by = {_list(write.latest_by)}"
+        f" WHERE name = {_literal(load.table.key)} AND keys = {_list(write.keys)}"
+        f" AND latest_by = {_list(write.latest_by)}"
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from duckdb import DuckDBPyConnection
+
     from headrace.flow import Rejects
     from headrace.systems.duckdb.ledger import Key
     from headrace.systems.duckdb.loading import Load

@@ -26,11 +26,7 @@ __all__ = ["inspect"]
 
 def inspect(path: Path, key: ledger.Key, table: Table) -> Snapshot:
     """See `headrace.protocols.Destination.inspect`."""
-    if not path.exists():
-        if not path.parent.is_dir():
-            raise ConfigError(f"{path}: there is no such folder", hint="make the folder, or check the path")
-        return Snapshot()
-    if path.is_file() and path.stat().st_size == 0:
+    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
         return Snapshot()
     with reading(path) as connection:
         head, known, columns = ledger.Head(), None, None

@@ -22,6 +22,7 @@ from headrace.systems.duckdb.tables import Table
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
     from headrace.systems.duckdb import DuckDBSource
 
 __all__ = ["batches"]
@@ -84,8 +85,7 @@ def _renamed(connection: DuckDBPyConnection, query: str, rename: Mapping[str, st
 def _cursor(source: DuckDBSource, found: _Reading) -> Cursor | None:
     if source.cursor is None:
         return None
-    cursor = source.cursor
-    assert isinstance(cursor, Cursor)
+    cursor = source.cursor if isinstance(source.cursor, Cursor) else Cursor(column=source.cursor)
     column = source.rename.get(cursor.column, cursor.column)
     if column not in found.schema:
         names = ", ".join(found.schema.names)

@@ -15,6 +15,7 @@ from headrace.writes import History, Replace
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
     from headrace.flow import TableChange
 
 __all__ = ["Table", "columns_of", "definitions", "existing", "past", "prepare"]
@@ -44,10 +45,12 @@ class Table:
 
     @property
     def key(self) -> str:
+        """``schema.table`` as the ledger spells it."""
         return f"{self.schema}.{self.name}".casefold()
 
     @property
     def sql(self) -> str:
+        """The name in SQL."""
         return f"{quoted(self.schema)}.{quoted(self.name)}"
 
     def __str__(self) -> str:
@@ -136,8 +139,8 @@ def _widened(known: ledger.Owned | None, added: Sequence[Field]) -> tuple[WidenC
     """The columns that the write itself adds grow with the column that they are taken from."""
     if known is None:
         return ()
-    old = [known.schema[f.name] if f.name in known.schema else f.type for f in added]
-    return tuple(WidenColumn(f.name, o, f.type) for f, o in zip(added, old, strict=True) if o != f.type)
+    types = {f.name: f.type for f in known.schema}
+    return tuple(WidenColumn(f.name, old, f.type) for f in added if (old := types.get(f.name, f.type)) != f.type)
 
 
 def _check_owner(table: Table, known: ledger.Owned | None, key: ledger.Key, *, there: bool, adopt: bool) -> None:

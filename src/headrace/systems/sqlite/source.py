@@ -39,7 +39,7 @@ _DECLARED = (
 )
 _DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC)\s*\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)", re.IGNORECASE)
 _STORED = {"integer": Type("int64"), "real": Type("float64"), "text": Type("string"), "blob": Type("binary")}
-_PYTHON = {"int64": (int,), "string": (str,), "binary": (bytes,), "float64": (float, int)}
+_PYTHON: dict[str, tuple[type, ...]] = {"int64": (int,), "string": (str,), "binary": (bytes,), "float64": (float, int)}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _typed(field: Field, values: Sequence[Any]) -> tuple[pl.Series, int | None]:
     kind = field.type.name
     if kind in _PYTHON:
         allowed = _PYTHON[kind]
-        fits = [v is None or (isinstance(v, allowed) and (kind != "float64" or _is_float(v))) for v in values]
+        fits = [v is None or (_is_float(v) if kind == "float64" else isinstance(v, allowed)) for v in values]
         if False in fits:
             return pl.Series(), fits.index(False)
         plain = [float(v) if v is not None and kind == "float64" else v for v in values]
@@ -96,9 +96,9 @@ def _typed(field: Field, values: Sequence[Any]) -> tuple[pl.Series, int | None]:
     return made, lost.index(True) if True in lost else None
 
 
-def _is_float(value: float) -> bool:
+def _is_float(value: Any) -> bool:
     """Whether a float holds the number exactly (SQLite has no NaN)."""
-    return float(value) == value
+    return isinstance(value, float | int) and float(value) == value
 
 
 def _text(value: Any, type: Type) -> str | None:
