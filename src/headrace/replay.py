@@ -64,7 +64,8 @@ def replay(
         if not rows.is_empty():
             how = reading(pipeline, full_refresh=False)
             batches = {
-                n: _batch(pipeline, n, rows.filter(pl.col("source") == n), how.drivers) for n in pipeline.named_sources
+                n: _batch(pipeline, snapshot, n, rows.filter(pl.col("source") == n), how.drivers)
+                for n in pipeline.named_sources
             }
             result = rows.filter(pl.col("source").is_null())
             replayed = Replayed(
@@ -169,16 +170,20 @@ def _typed(rejects: pl.DataFrame, schema: pl.Schema) -> pl.LazyFrame:
     return rows.lazy()
 
 
-def _batch(pipeline: Pipeline, name: str, rejects: pl.DataFrame, drivers: tuple[str, ...]) -> Batch:
+def _batch(pipeline: Pipeline, snapshot: Snapshot, name: str, rejects: pl.DataFrame, drivers: tuple[str, ...]) -> Batch:
     """A batch of a source's quarantined rows; a look-up is read as always."""
     source: Any = pipeline.named_sources[name]
-    usual = next(iter(source.batches(Range(), Snapshot(), name)))
+    usual = next(iter(source.batches(Range(after=snapshot.positions.get(name)), snapshot, name)))
     if name not in drivers:
         return usual
     schema = usual.frame.lazy.collect_schema()
     frames = [_typed(rejects.filter(pl.col("stage") == "contract"), schema)]
     lines = rejects.filter(pl.col("stage") == "parse")
-    again = source.reparse(lines.select("file", "line", "row")) if lines.height else None
+    again = (
+        source.reparse(lines.select("file", "line", "row"), after=snapshot.positions.get(name), name=name)
+        if lines.height
+        else None
+    )
     if again is not None:
         frames.append(again.frame.lazy.select(schema.names()))
 

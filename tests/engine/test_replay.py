@@ -1,0 +1,111 @@
+"""Quarantined rows on their second way."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+import headrace as hr
+
+QUARANTINE = hr.Contract(columns={"v": hr.Column(type="int64", min=0)}, on_violation="quarantine")
+
+
+@pytest.fixture
+def held(place):
+    """A pipeline with one good row, one that breaks the contract, one that is no number and one that is cut short."""
+    place.write("1.csv", "id,v\n1,5\n2,-5\n3,five\n4\n")
+    pipeline = place.pipeline(contract=QUARANTINE, files={"types": {"id": "int64", "v": "int64"}})
+    hr.run(pipeline)
+    assert hr.rejects(pipeline)["stage"].sort().to_list() == ["contract", "parse", "parse"]
+    return pipeline
+
+
+def relaxed(place, **changes):
+    parts = {"contract": hr.Contract(on_violation="quarantine"), "files": {"types": {"id": "int64", "v": "int64"}}}
+    return place.pipeline(**{**parts, **changes})
+
+
+def test_what_passes_now_is_loaded_and_what_fails_again_stays(place, held):
+    report = hr.replay(relaxed(place))
+    assert report.status == "loaded"
+    assert place.rows(held) == [(1, 5), (2, -5)]
+    assert sorted(r["line"] for r in hr.rejects(held).to_dicts()) == [4, 5]
+
+
+def test_a_replay_does_not_move_the_position(place, held):
+    before = held.destination.inspect("orders").positions
+    hr.replay(relaxed(place))
+    after = held.destination.inspect("orders")
+    assert after.positions == before
+    place.write("2.csv", "id,v\n9,9\n")
+    hr.run(held)
+    assert (9, 9) in place.rows(held)
+
+
+def test_a_replay_of_nothing_is_nothing_new(place):
+    place.write("1.csv", "id,v\n1,5\n")
+    pipeline = place.pipeline()
+    hr.run(pipeline)
+    assert hr.replay(pipeline).status == "nothing_new"
+
+
+def test_mended_rows_come_in_by_file(place, held, tmp_path, command):
+    config = place.folder / "orders.json"
+    config.write_text(
+        '{"name": "orders", "source": {"type": "files", "path": "in/*.csv", "types": {"id": "int64", "v": "int64"}},'
+        ' "contract": {"columns": {"v": {"type": "int64", "min": 0}}, "on_violation": "quarantine"},'
+        ' "destination": {"type": "duckdb", "path": "w.duckdb", "table": "orders"},'
+        ' "write": {"type": "merge", "keys": ["id"]}}'
+    )
+    bad = place.folder / "bad.csv"
+    assert command("rejects", config, "--export", bad)[0] == 0
+    with bad.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["raw"] = {"3,five": "3,55", "4": "4,44"}.get(row["raw"], row["raw"])
+        row["v"] = row["v"].replace("-", "")
+    fixed = place.folder / "fixed.csv"
+    with fixed.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    code, _, err = command("replay", config, "--from", fixed)
+    assert code == 0, err
+    assert place.rows(held) == [(1, 5), (2, 5), (3, 55), (4, 44)]
+    assert hr.rejects(held).is_empty()
+
+
+def test_discarded_rows_leave_the_quarantine_with_a_reason(place, held):
+    hr.discard(held, reason="the sensor was off")
+    assert hr.rejects(held).is_empty()
+    assert place.rows(held) == [(1, 5)]
+    newest = next(h for h in hr.history(held) if h["kind"] == "commit")
+    assert newest["record"]["reason"] == "the sensor was off"
+    assert newest["record"]["discarded"] == 3
+
+
+def test_a_newer_good_row_of_the_same_key_settles_a_reject(place, held):
+    place.write("2.csv", "id,v\n2,6\n")
+    hr.run(held)
+    assert sorted(r["line"] for r in hr.rejects(held).to_dicts()) == [4, 5]
+
+
+def test_a_file_that_names_an_unknown_reject_is_refused(place, held, tmp_path):
+    fixed = tmp_path / "fixed.csv"
+    fixed.write_text("id,raw\nnobody,1\n")
+    with pytest.raises(hr.DataError, match=r"fixed\.csv:2"):
+        hr.replay(held, fixed=fixed)
+
+
+def test_a_recompute_replays_by_reading_everything_again(place):
+    place.write("1.csv", "id,v\n1,5\n2,-5\n")
+    strict = place.pipeline(
+        write=hr.Recompute(by=("id",)), contract=QUARANTINE, files={"latest": hr.Latest(keys=("id",))}
+    )
+    hr.run(strict)
+    assert place.rows(strict) == [(1, 5)]
+    loose = place.pipeline(write=hr.Recompute(by=("id",)), files={"latest": hr.Latest(keys=("id",))})
+    hr.replay(loose)
+    assert place.rows(strict) == [(1, 5), (2, -5)]
+    assert hr.rejects(strict).is_empty()
