@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+import duckdb
 import polars as pl
 
 from headrace.protocols import Source
@@ -23,3 +24,27 @@ class TestMemory(SourceSuite):
 
     def grow(self, folder: Path, ids: range) -> None:
         _frames(str(folder)).append(pl.DataFrame({"id": list(ids), "text": [f"row {i}" for i in ids]}))
+
+
+class TestFiles(SourceSuite):
+    def source(self, folder: Path) -> Source:
+        from headrace.systems.files import FileSource
+
+        return FileSource(path=str(folder / "*.csv"))
+
+    def grow(self, folder: Path, ids: range) -> None:
+        rows = "".join(f"{i},row {i}\n" for i in ids)
+        (folder / f"{ids.start:05}.csv").write_text(f"id,text\n{rows}")
+
+
+class TestDuckDB(SourceSuite):
+    def source(self, folder: Path) -> Source:
+        from headrace.cursor import Cursor
+        from headrace.systems.duckdb import DuckDBSource
+
+        return DuckDBSource(path=str(folder / "source.duckdb"), table="rows", cursor=Cursor(column="id"))
+
+    def grow(self, folder: Path, ids: range) -> None:
+        with duckdb.connect(str(folder / "source.duckdb")) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS rows (id BIGINT, text VARCHAR)")
+            connection.executemany("INSERT INTO rows VALUES (?, ?)", [[i, f"row {i}"] for i in ids])

@@ -24,7 +24,7 @@ from headrace.systems.memory import MemoryDestination
 from headrace.testing.faults import BreakStream, FailAfterApply, Reject
 from headrace.testing.kill import killed_at_every_effect, resolve, shape
 from headrace.testing.scripts import PIPELINE, SOURCE, WRITES, Holding, Step, commit_of, holds, play, reject
-from headrace.writes import Append, Merge, Replace, Write
+from headrace.writes import Append, History, Merge, Replace, Write
 
 if TYPE_CHECKING:
     from headrace.flow import ArrowStream, Commit, Receipt
@@ -227,6 +227,24 @@ class DestinationSuite:
         steps = [Step(rows=[(1, "a", 1, "x", False)], wide=True), Step(rows=[(1, "a", 2, "y", False)])]
         play(destination := self.target(tmp_path, "merge"), steps, WRITES["merge"])
         assert holds(destination).rows == [("2", "10", "false", "1", "a", "y")]
+
+    def test_a_history_without_an_order_goes_by_the_time_of_commits(self, tmp_path: Path) -> None:
+        write = History(keys=("id",), track=("text",))
+        play(destination := self.target(tmp_path, "history"), STEPS, write)
+        play(memory := MemoryDestination(), STEPS, write)
+        times = ("valid_from", "valid_to")
+        assert holds(destination, ignoring=times) == holds(memory, ignoring=times)
+
+    def test_a_history_closes_the_keys_that_a_complete_read_does_not_have(self, tmp_path: Path) -> None:
+        write = History(keys=("id",), track=("text",), close_absent=True)
+        destination, memory = self.target(tmp_path, "history"), MemoryDestination()
+        gone = Step(rows=[(1, "a", 1, "one", False)], rejects=[reject("r1", key='["3"]')])
+        for step in (FIRST, gone, FIRST):
+            for each in (destination, memory):
+                each.apply(commit_of(each, step, write, complete=True))
+            times = ("valid_from", "valid_to")
+            assert holds(destination, ignoring=times) == holds(memory, ignoring=times)
+        assert len(holds(destination).rows) == len(FIRST.rows) + 1, "key 2 has gone and come back, key 3 was rejected"
 
     def test_a_merge_with_several_keys(self, tmp_path: Path) -> None:
         write = Merge(keys=("id", "part"), latest_by=("at",))

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from headrace.flow import ArrowStream, Commit, Receipt, Snapshot
     from headrace.protocols import Destination, Holder
 
-__all__ = ["BreakStream", "FailAfterApply", "Reject"]
+__all__ = ["BreakStream", "FailAfterApply", "Reject", "Wrapped"]
 
 
-class _Wrapped:
+class Wrapped:
     """A destination that passes everything on to another one."""
 
     def __init__(self, destination: Destination) -> None:
@@ -34,28 +34,35 @@ class _Wrapped:
         return getattr(self.destination, name)
 
     def inspect(self, pipeline: str) -> Snapshot:
+        """Passed on."""
         return self.destination.inspect(pipeline)
 
     def apply(self, commit: Commit) -> Receipt:
+        """Passed on."""
         return self.destination.apply(commit)
 
     def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
+        """Passed on."""
         return self.destination.hold(pipeline, holder)
 
     def supports(self, write: str) -> str | None:
+        """Passed on."""
         return self.destination.supports(write)
 
     def record(self, run: Mapping[str, Any]) -> None:
+        """Passed on."""
         self.destination.record(run)
 
     def history(self, pipeline: str) -> Sequence[Mapping[str, Any]]:
+        """Passed on."""
         return self.destination.history(pipeline)
 
     def rejects(self, pipeline: str) -> pl.DataFrame:
+        """Passed on."""
         return self.destination.rejects(pipeline)
 
 
-class Reject(_Wrapped):
+class Reject(Wrapped):
     """The `at`-th apply (counted from 1) raises `error`, and nothing is done."""
 
     def __init__(self, destination: Destination, error: Exception | None = None, *, at: int = 1) -> None:
@@ -71,7 +78,7 @@ class Reject(_Wrapped):
         return self.destination.apply(commit)
 
 
-class FailAfterApply(_Wrapped):
+class FailAfterApply(Wrapped):
     """The `at`-th apply (counted from 1) is done, and then the answer is lost: `error` is raised."""
 
     def __init__(self, destination: Destination, error: Exception | None = None, *, at: int = 1) -> None:
@@ -89,7 +96,7 @@ class FailAfterApply(_Wrapped):
         return receipt
 
 
-class BreakStream(_Wrapped):
+class BreakStream(Wrapped):
     """In the `at`-th apply (counted from 1) the rows of every change end in `error` after `after_rows` rows."""
 
     def __init__(

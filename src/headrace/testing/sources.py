@@ -141,7 +141,7 @@ class _Ledger:
 
         positions = {} if self.position is None else {NAME: self.position}
         snapshot = Snapshot(number=len(positions), positions=positions, seen=seen)
-        return list(source.batches(Range(after=self.position), snapshot, NAME))
+        return list(source.batches(Range(after=self.position, ties="once"), snapshot, NAME))
 
     def drain(self, batch: Batch) -> list[int]:
         ids = _ids(batch.frame.lazy)
