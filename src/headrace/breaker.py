@@ -48,7 +48,7 @@ class _Circuit:
         self.reset_timeout = reset_timeout
         self.era = 0
         self.is_closed = True
-        self.failed = 0  # in a row, while closed
+        self.failed = 0  # in a row
         self.tries_at = 0.0  # while open
         self.is_probing = False  # while half open
 
@@ -76,9 +76,9 @@ class _Circuit:
         if outcome == "neither":  # no evidence: the next caller may probe
             self.is_probing = False
         elif outcome == "success":
+            self.failed = 0  # a clean slate
             if not self.is_closed:
                 self.close()
-            self.failed = 0
         else:
             self.failed += 1
             if not self.is_closed or self.failed >= self.limit:
@@ -86,12 +86,12 @@ class _Circuit:
 
     def open(self, now: float) -> None:
         self.era += 1
-        self.is_closed, self.is_probing, self.failed = False, False, 0
+        self.is_closed, self.is_probing = False, False
         self.tries_at = now + self.reset_timeout
 
     def close(self) -> None:
         self.era += 1
-        self.is_closed, self.is_probing, self.failed = True, False, 0
+        self.is_closed, self.is_probing = True, False
 
 
 # Which calls this thread or task is in, innermost last: `with breaker:` has nowhere else to keep its era, since
