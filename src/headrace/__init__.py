@@ -6,9 +6,7 @@ neither Polars nor DuckDB nor PyArrow.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from headrace.pipeline import Pipeline, python, sql
-    from headrace.replay import discard, replay
+    from headrace.quarantine import discard, replay
     from headrace.report import CheckReport, Plan, RunReport
     from headrace.retry import Retry
     from headrace.schema import SchemaPolicy
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from headrace.systems.memory import MemoryDestination, MemorySource
     from headrace.systems.outfile import FileDestination
     from headrace.systems.parquet import ParquetDestination, scan_table
+    from headrace.systems.sqlite import SQLiteSource
     from headrace.systems.table import TableSource
     from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
 
@@ -76,6 +75,7 @@ __all__ = [
     "Retry",
     "Rule",
     "RunReport",
+    "SQLiteSource",
     "SchemaError",
     "SchemaPolicy",
     "TableSource",
@@ -106,7 +106,7 @@ _HOME = {
     "headrace.errors": "CircuitOpenError ConfigError ConflictError ContractError DataError HeadraceError"
     " RejectedError SchemaError TransformError UnavailableError",
     "headrace.pipeline": "Pipeline python sql",
-    "headrace.replay": "discard replay",
+    "headrace.quarantine": "discard replay",
     "headrace.report": "CheckReport Plan RunReport",
     "headrace.retry": "Retry",
     "headrace.schema": "SchemaPolicy",
@@ -115,6 +115,7 @@ _HOME = {
     "headrace.systems.memory": "MemoryDestination MemorySource",
     "headrace.systems.outfile": "FileDestination",
     "headrace.systems.parquet": "ParquetDestination scan_table",
+    "headrace.systems.sqlite": "SQLiteSource",
     "headrace.systems.table": "TableSource",
     "headrace.writes": "Append History Merge Partitions Recompute Replace",
 }
@@ -131,14 +132,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Importing the module `headrace.plan` would put it over the function `plan`: the function stays."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _MODULE_OF and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from headrace.decisions import guarantee, reading, refuse_start
 from headrace.errors import ConfigError, ConflictError, HeadraceError, UnavailableError
 from headrace.events import CommitApplied, Event, Observer, Progress, RunFinished, RunStarted, Warned
 from headrace.flow import Commit, Receipt, Snapshot
 from headrace.increment import Increment, increments, rows_of
-from headrace.plan import guarantee, reading, refuse_start
 from headrace.report import CheckReport, CommitReport, Plan, RunReport, Status
 from headrace.retry import Retry
 from headrace.stream import original
@@ -65,7 +65,8 @@ def run(
             for increment in increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch):
                 this.apply(increment)
 
-        (retry or Retry()).call(attempt)
+        patience = retry or Retry()
+        (patience if timeout is None else replace(patience, timeout=timeout)).call(attempt)
     return this.report()
 
 
@@ -220,7 +221,7 @@ def running(
             else:
                 this.close(None)
     except ConflictError as error:
-        if not this.commits and error.details.get("holder"):
+        if not this.commits and "pid" in error.details:
             this.tell(RunFinished, status="failed", seconds=time.monotonic() - this.began, error=error.to_dict())
         raise
 

@@ -78,7 +78,8 @@ class Frame:
     """Rows, lazily, with a description of where they come from.
 
     `lazy` can be collected any number of times, by any thread; each time it reads again. `placed` (where rows
-    have a place) is the same rows with two more columns in front, `_headrace_file` and `_headrace_line`. `scan` is plain JSON
+    have a place) is the same rows with two more columns in front, `_headrace_file` and `_headrace_line`. `scan` is
+    plain JSON
     (``{"type": "files", "format": "csv", "files": […]}``) for `plan`, and for engines other than Polars.
     """
 
@@ -140,7 +141,8 @@ class Batch:
 class Snapshot:
     """What the destination holds for one pipeline, at one instant.
 
-    `number` and `last_id` are those of the last commit (0, None: there is none). `positions` and `identities` are by source name. `schema` is
+    `number` and `last_id` are those of the last commit (0, None: there is none). `positions` and `identities` are by
+    source name. `schema` is
     the logical schema of the target table (None: there is no table), `owned` whether headrace made it or took
     it over. `seen(source, names)` gives the stamps under which files were read (`names` None: all of them).
     `scan` reads the target as of this commit (None: no table). `newest(column)` is the greatest value in the

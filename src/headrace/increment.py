@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.contract import Contract
+from headrace.decisions import Reading, fingerprint, key_columns, refuse_mixing
+from headrace.drawing import drawn
 from headrace.errors import ConfigError, ContractError
 from headrace.flow import Batch, Commit, FileStamp, Frame, Range, Rejects, Seal, Snapshot, TableChange
-from headrace.plan import Reading, fingerprint, key_columns, refuse_mixing
 from headrace.query import Query
 from headrace.schema import REJECTS, Schema, SchemaChange, evolve
 from headrace.screen import Screen
@@ -240,7 +241,7 @@ def _settled(pipeline: Pipeline, rows: Schema) -> Any:
 
 def _watched(lazy: pl.LazyFrame, watch: Watch) -> pl.LazyFrame:
     def batches() -> Iterator[pl.DataFrame]:
-        for batch in lazy.collect_batches():
+        for batch in drawn(lazy):
             watch(batch.height)
             yield batch
 
@@ -251,8 +252,7 @@ class _Groups:
     """The groups that a recompute must rebuild: those of the new rows, and of the rows that they supersede."""
 
     def __init__(self, pipeline: Pipeline, batches: Mapping[str, Batch], how: Reading) -> None:
-        assert isinstance(pipeline.write, Recompute)
-        self.by = pipeline.write.by
+        self.by = key_columns(pipeline.write)
         self.screens: dict[str, Screen] = {}
         parts = []
         for former in (False, True):
@@ -293,7 +293,7 @@ class _Groups:
             ]
             rows = lazy.filter(*ranges) if ranges else lazy
             matched = rows.join(groups.lazy(), on=list(self.by), how="semi", nulls_equal=True)
-            yield from matched.collect_batches()
+            yield from drawn(matched)
 
         return scan_batches(batches, schema)
 
@@ -376,13 +376,13 @@ class _Sealing:
             counts = batch.counts()
             bad = sum(f.height for f in parsed[name])
             read[name] = {"rows": counts.rows, "bytes": counts.bytes, "files": counts.files, "malformed": bad}
-        counts = [s.counts() for s in (*self.screens.values(), self.screen)]
+        judged = [s.counts() for s in (*self.screens.values(), self.screen)]
         return {
             "read": read,
             "rejected": rejected,
-            "dropped": sum(c.dropped for c in counts),
-            "rules": dict(sum((c.by_rule for c in counts), Counter())),
-            "warned": dict(sum((c.warned for c in counts), Counter())),
+            "dropped": sum(c.dropped for c in judged),
+            "rules": dict(sum((c.by_rule for c in judged), Counter())),
+            "warned": dict(sum((c.warned for c in judged), Counter())),
             "write": self.pipeline.write.type,
             "schema_changes": [c.kind for c in self.change.changes],
             "bounds": {n: dict(b.news.facts).get("bounds") for n, b in self.batches.items()},

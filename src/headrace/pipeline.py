@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ConfigError
 from headrace.schema import SchemaPolicy
@@ -111,5 +111,3 @@ class Pipeline:
     def steps(self) -> tuple[Step, ...]:
         """The transforms, bare functions wrapped."""
         return tuple(s if isinstance(s, SQLStep | PythonStep) else PythonStep(python=s) for s in self.transforms)
-
-

@@ -81,7 +81,8 @@ class Destination(Ledger, Protocol):
 
     def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
         """Hold the pipeline's target for one run. Held by a live run: ConflictError that names it (host, PID,
-        run, since). A dead run holds nothing. A courtesy to people: safety is `apply`'s."""
+        run, since). A dead run holds nothing. A courtesy to people: safety is `apply`'s.
+        """
         ...
 
     def supports(self, write: str) -> str | None:

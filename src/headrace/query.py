@@ -97,24 +97,26 @@ class _Found:
             self.tables.add(node["table_name"])
         for entry in (node.get("cte_map") or {}).get("map", ()):
             self.defined.add(entry["key"])
-        if node.get("class") == "WINDOW":
-            self.mixing.add("a window function")
-        if node.get("class") == "FUNCTION" and node.get("function_name", "").lower() in _aggregates():
-            self.mixing.add(f"the aggregate {node['function_name']}")
-        if node.get("group_expressions") or node.get("aggregate_handling") == "FORCE_AGGREGATES":
-            self.mixing.add("GROUP BY")
-        if kind == "DISTINCT_MODIFIER":
-            self.mixing.add("DISTINCT")
+        self.mixing |= _mixing(node)
+        self.after_groups |= {clause.upper() for clause in ("having", "qualify") if node.get(clause)}
         if kind in ("LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"):
-            self.mixing.add("LIMIT")
             self.after_groups.add("LIMIT")
-        if kind == "SET_OPERATION_NODE" and not (node.get("setop_type") == "UNION" and node.get("setop_all")):
-            self.mixing.add("a set operation")
-        for clause in ("having", "qualify"):
-            if node.get(clause):
-                self.after_groups.add(clause.upper())
-        if node.get("sample"):
-            self.mixing.add("SAMPLE")
+
+
+def _mixing(node: Mapping[str, Any]) -> set[str]:
+    """What in this node makes a row of the result depend on several rows."""
+    kind, name = str(node.get("type")), str(node.get("function_name", ""))
+    union_all = node.get("setop_type") == "UNION" and node.get("setop_all")
+    signs = {
+        "a window function": node.get("class") == "WINDOW",
+        f"the aggregate {name}": node.get("class") == "FUNCTION" and name.lower() in _aggregates(),
+        "GROUP BY": node.get("group_expressions") or node.get("aggregate_handling") == "FORCE_AGGREGATES",
+        "DISTINCT": kind == "DISTINCT_MODIFIER",
+        "LIMIT": kind in ("LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"),
+        "a set operation": kind == "SET_OPERATION_NODE" and not union_all,
+        "SAMPLE": node.get("sample"),
+    }
+    return {words for words, sign in signs.items() if sign}
 
 
 @functools.cache
@@ -172,6 +174,10 @@ class Query:
                 plan = con.execute(f"EXPLAIN (FORMAT json) {self.text}", self.params).fetchall()[0][1]
             except duckdb.Error as error:
                 raise _refused(error, schemas) from error
+            except pl.exceptions.DuplicateError as error:
+                raise ConfigError(
+                    "SQL gives two columns of one name", hint="SELECT * EXCLUDE (name), or * REPLACE (… AS name)"
+                ) from error
             except pl.exceptions.ComputeError as error:
                 raise ConfigError(
                     "SQL returns a type that cannot go on (an INTERVAL)", hint="cast it, e.g. to a number of seconds"
@@ -187,10 +193,10 @@ class Query:
             for name, frame in self.frames.items():
                 needs = self.scans[name]
                 lazy = frame if needs.predicate is None else frame.filter(needs.predicate)
-                con.register(name, FrameStream(lambda lazy=lazy, n=needs: lazy.select(n.columns)))
+                con.register(name, FrameStream(lazy.select(needs.columns)))
             try:
                 for batch in con.sql(self.text, params=self.params).arrow(_BATCH_ROWS):
-                    yield pl.DataFrame(pl.from_arrow(batch)).cast(self.schema)  # type: ignore[arg-type]
+                    yield pl.DataFrame(pl.from_arrow(batch)).cast(self.schema)
             except (duckdb.Error, OSError, pl.exceptions.PolarsError) as error:
                 if (cause := original(error)) is not None:
                     raise cause from None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace.contract import Contract
+from headrace.drawing import drawn
 from headrace.errors import ContractError
 from headrace.exact import to_text
 from headrace.repeats import spilling
@@ -176,7 +177,7 @@ class Screen:
         nobody asked for are read from the source all the same, so they are judged.
         """
         if self.active and not self.drained:
-            for _ in self.lazy.collect_batches():
+            for _ in drawn(self.lazy):
                 pass
         counts, parsed = self.counts(), self._parsed
         if counts.failed:

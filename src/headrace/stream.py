@@ -20,6 +20,7 @@ import polars as pl
 import pyarrow as pa
 from polars.io.plugins import register_io_source
 
+from headrace.drawing import drawn
 from headrace.errors import HeadraceError
 
 __all__ = ["FrameStream", "original", "reraise", "scan_batches", "scan_generator"]
@@ -112,7 +113,7 @@ class FrameStream:
 
     def _batches(self, frame: pl.LazyFrame) -> Iterator[pa.RecordBatch]:
         try:
-            for rows in frame.collect_batches():
+            for rows in drawn(frame):
                 yield from rows.to_arrow(compat_level=pl.CompatLevel.newest()).to_batches()
         except GeneratorExit:
             raise

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from headrace import exact
+from headrace.drawing import drawn
 from headrace.errors import ConfigError, DataError
 from headrace.schema import REJECTS, Schema, Type, parse_type, widens
 from headrace.spool import Spool
@@ -188,7 +189,7 @@ class _Reader:
         with self.spool.passed() as spooled:
             missing = 0
             known = self.known.copy()
-            for batch in frame.collect_batches():
+            for batch in drawn(frame):
                 bad = batch.filter(self._missing()).height
                 rows = batch.filter(~self._missing()) if bad else batch
                 missing += bad
@@ -201,7 +202,7 @@ class _Reader:
                 if left == 0:
                     break
             if missing:
-                for batch in self.frame.filter(self._missing()).collect_batches():
+                for batch in drawn(self.frame.filter(self._missing())):
                     spooled.write(self._rejects(batch))
         self._finish(reach)
 

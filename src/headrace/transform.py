@@ -26,7 +26,7 @@ from headrace.query import Query
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["Bound", "Transformed", "load_file", "load_file", "load_function", "transform"]
+__all__ = ["Bound", "Transformed", "load_file", "load_function", "transform"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,18 +145,22 @@ def _call(
 ) -> pl.LazyFrame:
     try:
         result = function(*frames, **keywords)
-        if isinstance(result, pl.DataFrame):
-            result = result.lazy()
-        if not isinstance(result, pl.LazyFrame):
-            raise TransformError(
-                f"transform {name!r} returned {type(result).__name__}, not a LazyFrame", hint="return a pl.LazyFrame"
-            )
+        result = _lazy(result, name)
         result.collect_schema()
     except HeadraceError:
         raise
     except Exception as error:
         raise TransformError(f"transform {name!r} failed{_place(error, function)}", hint=_safe_hint(error)) from error
     return result
+
+
+def _lazy(result: Any, name: str) -> pl.LazyFrame:
+    if isinstance(result, pl.DataFrame):
+        return result.lazy()
+    if isinstance(result, pl.LazyFrame):
+        return result
+    kind = type(result).__name__
+    raise TransformError(f"transform {name!r} returned {kind}, not a LazyFrame", hint="return a pl.LazyFrame")
 
 
 def _arguments(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace.checks import RAW, Bound, Check, bind
+from headrace.drawing import drawn
 from headrace.errors import ContractError
 from headrace.repeats import Repeats
 from headrace.stream import scan_batches
@@ -78,7 +79,7 @@ class Verdict:
     def judged(self) -> Generator[Judge]:
         """One pass over the frame. Reads the columns that must not repeat beforehand, once for all passes."""
         with self.opened() as judge:
-            for rows in self._frame.collect_batches():
+            for rows in drawn(self._frame):
                 yield judge(rows)
 
     @contextmanager

@@ -114,6 +114,17 @@ def test_an_error_in_seal_comes_out_as_it_was_and_leaves_nothing(target):
     assert target.inspect("p").schema is None
 
 
+def test_a_users_exception_is_not_taken_for_its_cause(target):
+    def seal() -> Seal:
+        try:
+            raise UnavailableError("earlier")
+        except UnavailableError as error:
+            raise BrokenError("itself") from error
+
+    with pytest.raises(BrokenError, match="itself"):
+        load(target, {"a": [1]}, seal=seal)
+
+
 def test_a_headrace_error_in_the_stream_keeps_its_class(target):
     def batches():
         raise UnavailableError("the file is still changing")

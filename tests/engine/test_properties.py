@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -44,7 +45,7 @@ def test_any_split_of_rows_into_increments_merges_to_the_table_of_one_load(rows,
     mixed = list(rows)
     order.shuffle(mixed)
     bounds = sorted({0, *(c for c in cuts if c < len(mixed)), len(mixed)})
-    parts = [mixed[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [mixed[a:b] for a, b in pairwise(bounds)]
     write = hr.Merge(keys=("id",), latest_by=("moved",))
     with tempfile.TemporaryDirectory() as folder:
         once = loaded(Path(folder), [rows], write, "once")

@@ -24,6 +24,7 @@ __all__ = ["DESTINATIONS", "SOURCES", "Key", "Opaque", "Role", "keys_of", "membe
 SOURCES = {
     "files": "headrace.systems.files:FileSource",
     "duckdb": "headrace.systems.duckdb:DuckDBSource",
+    "sqlite": "headrace.systems.sqlite:SQLiteSource",
     "table": "headrace.systems.table:TableSource",
 }
 _VOCABULARY = ("headrace.contract", "headrace.cursor", "headrace.schema", "headrace.writes")

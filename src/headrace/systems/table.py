@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from headrace.drawing import drawn
 from headrace.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class _Counter:
             rows = 0
             frame = lazy if predicate is None else lazy.filter(predicate)
             frame = frame if columns is None else frame.select(columns)
-            for batch in (frame if n_rows is None else frame.head(n_rows)).collect_batches():
+            for batch in drawn(frame if n_rows is None else frame.head(n_rows)):
                 rows += batch.height
                 yield batch
             self.rows = max(self.rows, rows)

@@ -109,7 +109,10 @@ def _join(real: str, *, writable: bool) -> _Instance:
 def _open(real: str, *, writable: bool) -> duckdb.DuckDBPyConnection:
     if writable:
         _clear_unborn(real)
+        born = not os.path.exists(real)
         connection = duckdb.connect(real)
+        if born:
+            disk.sync_folder(Path(real).parent)
         # whoever has the file open alone has its spill folder alone: what is there, a killed run left
         shutil.rmtree(f"{real}.tmp", ignore_errors=True)
     else:

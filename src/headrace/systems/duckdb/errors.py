@@ -113,7 +113,7 @@ def translated(where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (root := _root(error)) is not None:
+        if _foreign(error) and (root := _root(error)) is not None:
             if root is error:
                 raise
             raise root from None
@@ -122,6 +122,11 @@ def translated(where: str) -> Iterator[None]:
         if isinstance(error, duckdb.Error):
             raise _verdict(error, where) from error
         raise
+
+
+def _foreign(error: Exception) -> bool:
+    """Whether an engine made it, so that it may stand for another; an exception of the user's is itself."""
+    return type(error).__module__.partition(".")[0] in ("_duckdb", "duckdb", "polars", "pyarrow", "headrace")
 
 
 def _interrupted(error: Exception) -> bool:

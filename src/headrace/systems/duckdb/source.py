@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.cursor import Cursor, track
+from headrace.drawing import drawn
 from headrace.errors import ConfigError
 from headrace.exact import from_text, to_text
 from headrace.flow import Batch, Counts, Frame, News, Position, Range, Snapshot
@@ -215,7 +216,7 @@ class _Counter:
         needed = (
             None if columns is None else {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
         )
-        for batch in (frame if needed is None else frame.select(sorted(needed))).collect_batches():
+        for batch in drawn(frame if needed is None else frame.select(sorted(needed))):
             count += batch.height
             rows = batch if predicate is None else batch.filter(predicate)
             rows = rows if columns is None else rows.select(columns)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import polars as pl
 
+from headrace.drawing import drawn
 from headrace.errors import ConfigError
 from headrace.stream import FrameStream, reraise, scan_generator
 from headrace.tracking import FILE, LINE
@@ -56,7 +57,7 @@ def newest(placed: pl.LazyFrame, latest: Latest, files: Sequence[str]) -> pl.Laz
         chosen = schema.names() if columns is None else columns
         rows = placed.join(old.lazy(), on=[FILE, LINE], how="anti", maintain_order="left")
         rows = (rows if predicate is None else rows.filter(predicate)).select(chosen)
-        yield from (rows if n_rows is None else rows.head(n_rows)).collect_batches()
+        yield from drawn(rows if n_rows is None else rows.head(n_rows))
 
     return scan_generator(read, schema)
 

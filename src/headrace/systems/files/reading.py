@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.cursor import Cursor, track
+from headrace.drawing import drawn
 from headrace.errors import ConfigError, DataError, HeadraceError
 from headrace.flow import Batch, Counts, FileStamp, Frame, News, Range, Snapshot
 from headrace.stream import scan_generator
@@ -247,7 +248,7 @@ def _late(make: Callable[[], pl.LazyFrame], like: pl.LazyFrame) -> pl.LazyFrame:
     ) -> Iterator[pl.DataFrame]:
         rows = frame() if predicate is None else frame().filter(predicate)
         rows = rows if columns is None else rows.select(columns)
-        yield from (rows if n_rows is None else rows.head(n_rows)).collect_batches()
+        yield from drawn(rows if n_rows is None else rows.head(n_rows))
 
     def schema() -> pl.Schema:
         try:
@@ -264,7 +265,7 @@ def _tracked_frame(found: Tracked, drained: Callable[[], None], reading: Reading
     ) -> Iterator[pl.DataFrame]:
         rows = found.lazy if predicate is None else found.lazy.filter(predicate)
         rows = rows if columns is None else rows.select(columns)
-        yield from (rows if n_rows is None else rows.head(n_rows)).collect_batches()
+        yield from drawn(rows if n_rows is None else rows.head(n_rows))
         drained()
 
     placed = scan_generator(read, found.lazy.collect_schema())

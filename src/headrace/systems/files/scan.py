@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace import exact
+from headrace.drawing import drawn
 from headrace.errors import SchemaError
 from headrace.flow import Counts
 from headrace.schema import REJECTS, widens
@@ -142,7 +143,7 @@ class Reading:
             frame = frame if one.left is None else frame.head(one.left)
             frame = frame.select(one.columns) if not roots or one.predicate is not None else frame
         rows = 0
-        for batch in frame.collect_batches():
+        for batch in drawn(frame):
             rows += batch.height
             if pushed:
                 one.left = None if one.left is None else one.left - batch.height

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import polars as pl
 
 from headrace.cursor import Cursor, track
+from headrace.drawing import drawn
 from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, SchemaError, UnavailableError
 from headrace.exact import from_text
 from headrace.flow import Batch, Counts, Frame, News, Position, Range, Snapshot
@@ -141,7 +142,7 @@ def _whole(table: _Table) -> Batch:
 
     def read() -> Iterator[pl.DataFrame]:
         rows = 0
-        for batch in table.scan().collect_batches():
+        for batch in drawn(table.scan()):
             rows += batch.height
             yield batch
         counted["rows"] = max(counted["rows"], rows)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace import exact
+from headrace.decisions import reading
 from headrace.engine import running
 from headrace.errors import ConfigError, DataError
 from headrace.flow import Batch, Commit, Counts, Frame, News, Range, Rejects, Seal, Snapshot
 from headrace.increment import Replayed, increment, increments
-from headrace.plan import reading
 from headrace.schema import REJECTS, Type
 from headrace.stream import FrameStream
 from headrace.writes import Partitions, Recompute, Replace
@@ -156,7 +156,7 @@ def _edited(reject: Mapping[str, Any], edited: Mapping[str, str]) -> dict[str, A
 
 
 def _typed(rejects: pl.DataFrame, schema: pl.Schema) -> pl.LazyFrame:
-    """Contract rejects as rows of `schema` again. Raises DataError that names a column whose text is not of its type."""
+    """Contract rejects as rows of `schema` again. Raises DataError that names a column with a text not of its type."""
     texts = rejects["row"].str.json_decode(pl.Struct(dict.fromkeys(schema, pl.String))).struct.unnest()
     types = {name: Type.of_polars(dtype) for name, dtype in schema.items()}
     rows = texts.select(exact.from_text(pl.col(n), t).alias(n) for n, t in types.items())
@@ -173,7 +173,7 @@ def _typed(rejects: pl.DataFrame, schema: pl.Schema) -> pl.LazyFrame:
 def _batch(pipeline: Pipeline, snapshot: Snapshot, name: str, rejects: pl.DataFrame, drivers: tuple[str, ...]) -> Batch:
     """A batch of a source's quarantined rows; a look-up is read as always."""
     source: Any = pipeline.named_sources[name]
-    usual = next(iter(source.batches(Range(after=snapshot.positions.get(name)), snapshot, name)))
+    usual: Batch = next(iter(source.batches(Range(after=snapshot.positions.get(name)), snapshot, name)))
     if name not in drivers:
         return usual
     schema = usual.frame.lazy.collect_schema()

@@ -128,7 +128,7 @@ def refuse_mixing(pipeline: Pipeline, batches: Mapping[str, Batch], transformed:
         return ()
     if len(partial) > 1 and not pipeline.independent:
         raise ConfigError(
-            f"several sources are read incrementally ({', '.join(partial)}): new rows of one would miss old ones of another",
+            f"several sources are read incrementally ({', '.join(partial)}): new rows of one miss old ones of others",
             hint='say "read": "all" on the look-ups, or use recompute, or "independent": true if they never meet',
         )
     warnings = []
@@ -155,7 +155,7 @@ def _refuse_dropped_groups(transformed: Transformed) -> tuple[str, ...]:
     for step in transformed.steps:
         if step.increment and step.drops_groups:
             raise ConfigError(
-                f"step {step.name!r} uses {', '.join(step.drops_groups)}, and recompute could not see which groups change",
+                f"step {step.name!r} uses {', '.join(step.drops_groups)}: recompute would not see all groups change",
                 hint="move the condition into the contract's rules with on_violation drop, or use replace",
             )
     return ()
