@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,12 @@ def history_text(entries: Sequence[Mapping[str, Any]]) -> str:
     rows = [_entry(entry) for entry in entries]
     always = ("at", "what")
     columns = [name for name in rows[0] if name in always or any(row[name] is not None for row in rows)]
-    return table(rows, columns, width=shutil.get_terminal_size((200, 24)).columns)
+    return table(rows, columns, width=_width())
+
+
+def _width() -> int | None:
+    """Of the terminal; what goes into a file or a pipe is not cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,5 +54,5 @@ def rejects_text(frame: pl.DataFrame) -> str:
         return "no rejected rows"
     columns = ["stage", "source", "file", "line", "rules", "row"]
     shown = [name for name in columns if frame[name].null_count() < frame.height]
-    text = table(frame.to_dicts(), shown, width=shutil.get_terminal_size((200, 24)).columns)
+    text = table(frame.to_dicts(), shown, width=_width())
     return f"{text}\n{frame.height:,} rejected rows"

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from headrace.drawing import drawn
 from headrace.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -77,6 +76,7 @@ class _Counter:
         self.rows = 0
 
     def count(self, lazy: pl.LazyFrame) -> pl.LazyFrame:
+        from headrace.drawing import drawn
         from headrace.stream import scan_generator
 
         def pushed(
