@@ -117,7 +117,7 @@ def test_an_error_in_seal_comes_out_as_it_was_and_leaves_nothing(target):
 def test_a_users_exception_is_not_taken_for_its_cause(target):
     def seal() -> Seal:
         try:
-            raise UnavailableError("earlier")
+            raise UnavailableError("earlier")  # noqa: TRY301  # as a user would
         except UnavailableError as error:
             raise BrokenError("itself") from error
 

@@ -140,3 +140,13 @@ def test_any_split_into_increments_gives_the_table_of_one_load(tmp_path_factory,
     for start, end in zip(at, [*at[1:], frame.height], strict=True):
         load(split, frame[start:end], write)
     assert rows(split) == rows(whole)
+
+
+def test_deletes_in_pieces_delete_all_and_nothing_else(target, monkeypatch):
+    monkeypatch.setattr("headrace.systems.duckdb.loading._PIECE_ROWS", 3)
+    first = pl.DataFrame({"id": [n * 7 % 20 for n in range(20)] * 2, "at": [1] * 20 + [2] * 20, "v": range(40)})
+    load(target, first, BY_ID)
+    assert [r["v"] for r in rows(target)] == first[20:].sort("id")["v"].to_list()
+    receipt = load(target, {"id": list(range(19, 4, -1)), "at": [3] * 10 + [0] * 5, "v": [-1] * 15}, BY_ID)
+    assert receipt.counts["updated"] == 10
+    assert [r["v"] == -1 for r in rows(target)] == [9 < n for n in range(20)]

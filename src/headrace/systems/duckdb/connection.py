@@ -109,7 +109,7 @@ def _join(real: str, *, writable: bool) -> _Instance:
 def _open(real: str, *, writable: bool) -> duckdb.DuckDBPyConnection:
     if writable:
         _clear_unborn(real)
-        born = not os.path.exists(real)
+        born = not Path(real).exists()
         connection = duckdb.connect(real)
         if born:
             disk.sync_folder(Path(real).parent)

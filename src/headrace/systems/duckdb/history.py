@@ -110,8 +110,8 @@ def _tell(load: Load, write: History) -> None:
         " FROM e"
     )
     turns = f"SELECT *, lead({began}) OVER {story} AS {quoted(write.valid_to)} FROM {_TOLD} WHERE NOT _headrace_same"
-    load.run(f"DELETE FROM {table} AS t USING {_TOUCHED} AS k WHERE {same('t', 'k', write.keys)}")
-    load.run(f"DELETE FROM {past(load.table)} AS t USING {_TOUCHED} AS k WHERE {same('t', 'k', write.keys)}")
+    for name in (table, past(load.table)):
+        load.delete(name, f"SELECT t.rowid FROM {name} AS t SEMI JOIN {_TOUCHED} AS k ON {same('t', 'k', write.keys)}")
     load.run(
         f"INSERT INTO {table} BY NAME SELECT * EXCLUDE ({_CLOSED}, _headrace_same) FROM ({turns}) WHERE NOT {_CLOSED}"
     )

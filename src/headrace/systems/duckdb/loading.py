@@ -123,6 +123,25 @@ class Load:
             self.run(f"CREATE TEMP TABLE {self.good} AS SELECT DISTINCT {keys} FROM {self.staged}")
         return self.counts["rows"]
 
+    def delete(self, table: str, rowids: str) -> int:
+        """Delete the rows of `table` whose rowid the query gives; how many.
+
+        In the table's order and piece by piece: a delete in random order holds memory for each single row.
+        """
+        doomed = f"temp.main._headrace_doomed_{self.index}"
+        self.run(f"CREATE TEMP TABLE {doomed} AS SELECT r FROM ({rowids}) AS d(r) ORDER BY r")
+        firsts = f"SELECT r FROM {doomed} QUALIFY row_number() OVER (ORDER BY r) % {_PIECE_ROWS} = 1 ORDER BY r"
+        bounds = [r for (r,) in self.connection.execute(firsts).fetchall()]
+        deleted = 0
+        for low, high in zip(bounds, [*bounds, None][1:], strict=True):
+            piece = f"{{0}} >= {low}" + ("" if high is None else f" AND {{0}} < {high}")
+            deleted += self.run(
+                f"DELETE FROM {table} WHERE {piece.format('rowid')}"
+                f" AND rowid IN (SELECT r FROM {doomed} WHERE {piece.format('r')})"
+            )
+        self.run(f"DROP TABLE {doomed}")
+        return deleted
+
     def clear(self) -> None:
         """Drop what is left in temporary tables."""
         for name in {self.good, self.groups}:
@@ -166,6 +185,7 @@ def _frame(stream: ArrowStream) -> pl.LazyFrame:
     return stream.lazy() if isinstance(stream, FrameStream) else pl.scan_arrow_c_stream(stream)
 
 
+_PIECE_ROWS = 500_000
 _SORTED_ROWS = 1_000_000
 """Up to here rows keep their order in the table; beyond it a sort would cost more than it helps."""
 
@@ -216,9 +236,10 @@ def partitions(load: Load, write: Partitions) -> None:
     load.stage()
     load.require(write.by, "partition column")
     by = ", ".join(map(quoted, write.by))
-    load.counts["deleted"] += load.run(
-        f"DELETE FROM {load.table.sql} AS t USING (SELECT DISTINCT {by} FROM {load.staged}) AS s"
-        f" WHERE {same('t', 's', write.by)}"
+    load.counts["deleted"] += load.delete(
+        load.table.sql,
+        f"SELECT t.rowid FROM {load.table.sql} AS t SEMI JOIN (SELECT DISTINCT {by} FROM {load.staged}) AS s"
+        f" ON {same('t', 's', write.by)}",
     )
     load.counts["inserted"] += load.insert_stage()
 
@@ -238,8 +259,8 @@ def recompute(load: Load, write: Recompute) -> None:
                 f"table {table}: the groups are not the columns {', '.join(write.by)}", hint="report this"
             )
         load.run(f"CREATE TEMP TABLE {load.groups} AS SELECT DISTINCT * FROM ({groups})")
-    load.counts["deleted"] += load.run(
-        f"DELETE FROM {table.sql} AS t USING {load.groups} AS g WHERE {same('t', 'g', write.by)}"
+    load.counts["deleted"] += load.delete(
+        table.sql, f"SELECT t.rowid FROM {table.sql} AS t SEMI JOIN {load.groups} AS g ON {same('t', 'g', write.by)}"
     )
     inside = f"SEMI JOIN {load.groups} AS g ON {same('r', 'g', write.by)}"
     load.counts["inserted"] += load.insert(where=inside)

@@ -88,31 +88,19 @@ def _settle_repeats(load: Load, write: Merge) -> None:
     keys = ", ".join(map(quoted, write.keys))
     if load.count(f"SELECT count(*) FROM (SELECT 1 FROM {load.staged} GROUP BY {keys})") == load.counts["rows"]:
         return
-    if write.latest_by:
-        ranked = f"row_number() OVER (PARTITION BY {keys} ORDER BY {newest_first(write.latest_by)})"
-        load.run(
-            f"DELETE FROM {load.staged} WHERE {ORDINAL} IN (SELECT {ORDINAL} FROM {load.staged} QUALIFY {ranked} > 1)"
-        )
-    else:
-        load.run(
-            f"DELETE FROM {load.staged} WHERE {ORDINAL} NOT IN"
-            f" (SELECT max({ORDINAL}) FROM {load.staged} GROUP BY {keys})"
-        )
+    ranked = f"row_number() OVER (PARTITION BY {keys} ORDER BY {newest_first(write.latest_by)})"
+    load.delete(load.staged, f"SELECT rowid FROM {load.staged} QUALIFY {ranked} > 1")
 
 
 def _drop_late(load: Load, write: Merge) -> None:
     """Take the rows out of the stage that are older than the target's, or than a remembered deletion."""
     if not write.latest_by:
         return
-    late = newer("t", "s", write.latest_by)
-    load.run(
-        f"DELETE FROM {load.staged} WHERE {ORDINAL} IN (SELECT s.{ORDINAL} FROM {load.staged} AS s"
-        f" JOIN {load.table.sql} AS t ON {same('t', 's', write.keys, '=')} WHERE {late})"
-    )
-    if _tombs(load):
-        load.run(
-            f"DELETE FROM {load.staged} WHERE {ORDINAL} IN (SELECT s.{ORDINAL} FROM {load.staged} AS s"
-            f" JOIN ({_tombstones(load, write)}) AS t ON {same('t', 's', write.keys, '=')} WHERE {late})"
+    for known in (load.table.sql, *([f"({_tombstones(load, write)})"] if _tombs(load) else [])):
+        load.delete(
+            load.staged,
+            f"SELECT s.rowid FROM {load.staged} AS s JOIN {known} AS t ON {same('t', 's', write.keys, '=')}"
+            f" WHERE {newer('t', 's', write.latest_by)}",
         )
 
 
@@ -136,7 +124,8 @@ def _into_rows(load: Load, write: Merge, *, deleted: bool) -> None:
     """Bring the staged rows into the target's rows of the same keys."""
     table, keys = load.table.sql, same("t", "s", write.keys, "=")
     load.run(
-        f"CREATE TEMP TABLE _headrace_matched AS SELECT s.{ORDINAL} FROM {load.staged} AS s JOIN {table} AS t ON {keys}"
+        f"CREATE TEMP TABLE {_MATCHED} AS SELECT s.{ORDINAL}, t.rowid AS r FROM {load.staged} AS s JOIN {table} AS t"
+        f" ON {keys}"
     )
     matched = load.count(f"SELECT count(*) FROM {_MATCHED}")
     if twice := matched - load.count(f"SELECT count(DISTINCT {ORDINAL}) FROM {_MATCHED}"):
@@ -148,7 +137,7 @@ def _into_rows(load: Load, write: Merge, *, deleted: bool) -> None:
     if deleted:
         gone = load.count(f"SELECT count(*) FROM {_MATCHED} SEMI JOIN {_DELETED} USING ({ORDINAL})")
     _keep_missing(load, write)
-    load.run(f"DELETE FROM {table} AS t USING {load.staged} AS s WHERE {keys}")
+    load.delete(table, f"SELECT r FROM {_MATCHED}")
     inserted = load.insert_stage(f"WHERE {ORDINAL} NOT IN (FROM {_DELETED})" if deleted else "")
     load.counts["deleted"] += gone
     load.counts["updated"] += matched - gone
@@ -161,10 +150,13 @@ def _keep_missing(load: Load, write: Merge) -> None:
     missing = [c for c in load.columns if c.name not in load.rows]
     if not missing:
         return
-    for column in missing:
-        load.run(f"ALTER TABLE {load.staged} ADD COLUMN {quoted(column.name)} {column.held}")
-    sets = ", ".join(f"{quoted(c.name)} = t.{quoted(c.name)}" for c in missing)
-    load.run(f"UPDATE {load.staged} AS s SET {sets} FROM {load.table.sql} AS t WHERE {same('t', 's', write.keys, '=')}")
+    kept = ", ".join(f"t.{quoted(c.name)}" for c in missing)
+    load.run(
+        f"CREATE TEMP TABLE _headrace_whole AS SELECT s.*, {kept} FROM {load.staged} AS s"
+        f" LEFT JOIN {load.table.sql} AS t ON {same('t', 's', write.keys, '=')}"
+    )
+    load.run(f"DROP TABLE {load.staged}")
+    load.run(f"ALTER TABLE temp.main._headrace_whole RENAME TO {load.staged.rpartition('.')[2]}")
 
 
 def _tombs(load: Load) -> bool:
@@ -186,9 +178,10 @@ def _tombstones(load: Load, write: Merge) -> str:
 def _remember_deletions(load: Load, write: Merge, *, deleted: bool) -> None:
     """Forget the deletions of keys that have come anew, remember the new ones."""
     if _tombs(load):
-        load.run(
-            f"DELETE FROM _headrace.tombstones WHERE rowid IN (SELECT t._headrace_tomb"
-            f" FROM ({_tombstones(load, write)}) AS t JOIN {load.staged} AS s ON {same('t', 's', write.keys, '=')})"
+        load.delete(
+            "_headrace.tombstones",
+            f"SELECT t._headrace_tomb FROM ({_tombstones(load, write)}) AS t"
+            f" JOIN {load.staged} AS s ON {same('t', 's', write.keys, '=')}",
         )
     if deleted:
         values, latest = (
