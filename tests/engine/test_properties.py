@@ -18,7 +18,7 @@ ROWS = st.lists(
     max_size=12,
     unique_by=lambda r: r[:2],
 )
-calm = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+calm = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def frame(rows):
