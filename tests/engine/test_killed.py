@@ -16,16 +16,12 @@ HERE = str(Path(__file__))
 def _pipeline(folder: Path, write: str) -> hr.Pipeline:
     writes = {
         "merge": hr.Merge(keys=("id",), latest_by=("moved",)),
-        "recompute": hr.Recompute(by=("g",)),
         "parquet": hr.Append(),
     }
     lake = hr.ParquetDestination(path=str(folder / "lake"))
     return hr.Pipeline(
         name="orders",
-        source=hr.FileSource(
-            path="in/*.csv", base=folder, latest=hr.Latest(keys=("id",)) if write == "recompute" else None
-        ),
-        transforms=(hr.sql("SELECT g, count(*) AS n FROM previous GROUP BY g"),) if write == "recompute" else (),
+        source=hr.FileSource(path="in/*.csv", base=folder),
         contract=hr.Contract(on_violation="quarantine"),
         destination=lake if write == "parquet" else hr.DuckDBDestination(path=str(folder / "w.duckdb"), table="orders"),
         write=writes[write],
@@ -58,7 +54,7 @@ def look(folder: Path, write: str) -> object:
     return json.loads(json.dumps([rows, rejects, commits, seen], default=str))
 
 
-@pytest.mark.parametrize("write", ["merge", "recompute", "parquet"])
+@pytest.mark.parametrize("write", ["merge", "parquet"])
 def test_a_pipeline_killed_at_any_effect_carries_on(tmp_path, write):
     effects = killed_at_every_effect(
         f"{HERE}:load", look=f"{HERE}:look", folder=tmp_path, arguments={"write": write}, moments=("before",)
