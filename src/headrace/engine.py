@@ -19,9 +19,10 @@ from headrace.decisions import guarantee, reading, refuse_start
 from headrace.errors import ConfigError, ConflictError, HeadraceError, UnavailableError
 from headrace.events import CommitApplied, Event, Observer, Progress, RunFinished, RunStarted, Warned
 from headrace.flow import Commit, Receipt, Snapshot
-from headrace.increment import Increment, increments, rows_of
+from headrace.increment import Increment, increments
 from headrace.report import CheckReport, CommitReport, Plan, RunReport, Status
 from headrace.retry import Retry
+from headrace.schema import in_words
 from headrace.stream import original
 from headrace.transform import transform
 
@@ -144,7 +145,7 @@ class Running:
             self.pending = increment.commit
             receipt = _drained(lambda: self.pipeline.destination.apply(increment.commit))
             self.pending = None
-            self.applied(receipt, changes=rows_of(increment.change.changes))
+            self.applied(receipt, changes=in_words(increment.change.changes))
             for name, position in ((n, increment.batches[n].position()) for n in increment.drivers):
                 self.pipeline.named_sources[name].confirm(position)
         finally:
@@ -369,4 +370,4 @@ def _ddl(pipeline: Pipeline, increment: Increment) -> tuple[str, ...]:
     ddl = getattr(pipeline.destination, "ddl", None)
     if increment.empty or not increment.change.changes:
         return ()
-    return tuple(ddl(increment.change)) if ddl is not None else tuple(rows_of(increment.change.changes))
+    return tuple(ddl(increment.change)) if ddl is not None else tuple(in_words(increment.change.changes))

@@ -7,22 +7,20 @@ that cannot lie. Making one reads no rows but the samples that schemas need.
 from __future__ import annotations
 
 import secrets
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.contract import Contract
-from headrace.decisions import Reading, fingerprint, key_columns, refuse_mixing
+from headrace.decisions import Reading, key_columns, refuse_mixing
 from headrace.drawing import drawn
-from headrace.errors import ConfigError, ContractError
-from headrace.flow import Batch, Commit, FileStamp, Frame, Range, Rejects, Seal, Snapshot, TableChange
+from headrace.errors import ConfigError
+from headrace.flow import Batch, Commit, Frame, Range, Snapshot, TableChange
 from headrace.query import Query
-from headrace.schema import REJECTS, Schema, SchemaChange, evolve
+from headrace.schema import Schema, evolve
 from headrace.screen import Screen
+from headrace.sealing import Sealing
 from headrace.stream import FrameStream, scan_batches
 from headrace.transform import Transformed, transform
 from headrace.writes import Merge, Recompute
@@ -30,7 +28,7 @@ from headrace.writes import Merge, Recompute
 if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
 
-__all__ = ["Increment", "Replayed", "increment", "increments", "rows_of"]
+__all__ = ["Increment", "Replayed", "increment", "increments"]
 
 _PLACE = ("_headrace_file", "_headrace_line")
 Watch = Callable[[int], None]
@@ -156,7 +154,16 @@ def increment(
         complete=all(batches[n].complete for n in how.drivers) or how.fresh or how.whole,
         fresh=fresh,
     )
-    sealed = _Sealing(pipeline, how, batches, screens, screen, change, keys, replayed)
+    sealed = Sealing(
+        pipeline=pipeline,
+        how=how,
+        batches=batches,
+        screens=screens,
+        screen=screen,
+        change=change,
+        keys=keys,
+        replayed=None if replayed is None else replayed.ids,
+    )
     commit = Commit(
         id=secrets.token_hex(12),
         pipeline=pipeline.name,
@@ -296,124 +303,3 @@ class _Groups:
             yield from drawn(matched)
 
         return scan_batches(batches, schema)
-
-
-@dataclass(kw_only=False)
-class _Sealing:
-    """The end of a commit: judges the contracts, then says what the ledger must remember."""
-
-    pipeline: Pipeline
-    how: Reading
-    batches: Mapping[str, Batch]
-    screens: Mapping[str, Screen]
-    screen: Screen
-    change: TableChange
-    keys: tuple[str, ...]
-    replayed: Replayed | None
-
-    def __call__(self) -> Seal:
-        parsed = {n: list(b.rejects()) for n, b in self.batches.items()}
-        dropped = self._judge_parsed(parsed)
-        for screen in self.screens.values():
-            screen.judge()
-        self.screen.judge()
-        files = {n: tuple(self.batches[n].files()) for n in self.how.drivers}
-        kept = [f for n, frames in parsed.items() if n not in dropped for f in frames]
-        rejects = self._rejects(kept, files)
-        moved = () if self.replayed else self.how.drivers
-        return Seal(
-            positions={n: self.batches[n].position() for n in moved},
-            files=files,
-            identities={n: self.pipeline.named_sources[n].identity() for n in self.how.drivers},
-            record=self._record(parsed, rejects.count),
-            rejects=rejects,
-            forget_files=self.change.fresh,
-        )
-
-    def _judge_parsed(self, parsed: Mapping[str, list[pl.DataFrame]]) -> set[str]:
-        """Raise for lines that could not be read where the contract says fail; the names of those that drop them."""
-        dropped = set()
-        for name, frames in parsed.items():
-            count = sum(f.height for f in frames)
-            contract = self._governing(name)
-            if not count:
-                continue
-            if contract.on_violation in ("fail", "warn"):
-                raise _malformed(name, frames, count)
-            if contract.on_violation == "drop":
-                dropped.add(name)
-            self.screens[name].count_parsed(count, contract, rows=self.batches[name].counts().rows)
-        return dropped
-
-    def _governing(self, name: str) -> Contract:
-        """Whose word counts for lines that cannot be read: the source's contract, else the result's."""
-        own = getattr(self.pipeline.named_sources[name], "contract", None)
-        return own or self.pipeline.contract or Contract()
-
-    def _rejects(self, parsed: list[pl.DataFrame], files: Mapping[str, Sequence[FileStamp]]) -> Rejects:
-        screens = [*self.screens.values(), self.screen]
-
-        def frames() -> Iterator[pl.DataFrame]:
-            yield from parsed
-            for screen in screens:
-                yield from screen.rejects()
-
-        count = sum(f.height for f in parsed) + sum(s.counts().rejected for s in screens)
-        reread = tuple(f.name for stamps in files.values() for f in stamps)
-        return Rejects(
-            rows=lambda: FrameStream(scan_batches(frames, REJECTS.polars())),
-            count=count,
-            keys=self.keys,
-            files=reread,
-            resolved=self.replayed.ids if self.replayed else (),
-            replace_sources=self.how.whole,
-            replace_all=self.change.fresh or self.pipeline.write.type == "replace",
-        )
-
-    def _record(self, parsed: Mapping[str, list[pl.DataFrame]], rejected: int) -> dict[str, Any]:
-        read = {}
-        for name, batch in self.batches.items():
-            counts = batch.counts()
-            bad = sum(f.height for f in parsed[name])
-            read[name] = {"rows": counts.rows, "bytes": counts.bytes, "files": counts.files, "malformed": bad}
-        judged = [s.counts() for s in (*self.screens.values(), self.screen)]
-        return {
-            "read": read,
-            "rejected": rejected,
-            "dropped": sum(c.dropped for c in judged),
-            "rules": dict(sum((c.by_rule for c in judged), Counter())),
-            "warned": dict(sum((c.warned for c in judged), Counter())),
-            "write": self.pipeline.write.type,
-            "schema_changes": [c.kind for c in self.change.changes],
-            "bounds": {n: dict(b.news.facts).get("bounds") for n, b in self.batches.items()},
-            **{f"{k}_fingerprint": v for k, v in fingerprint(self.pipeline).items()},
-            "versions": {p: version(p) for p in ("headrace", "polars", "duckdb", "pyarrow")},
-        }
-
-
-def _malformed(name: str, frames: Iterable[pl.DataFrame], count: int) -> ContractError:
-    """Lines that could not be read, where that fails the run: how many, the first places, the reasons."""
-    first = [{"file": r["file"], "line": r["line"], "rules": r["rules"]} for f in frames for r in f.head(5).to_dicts()][
-        :5
-    ]
-    places = "; ".join(f"{p['file']}:{p['line']} ({', '.join(p['rules'])})" for p in first)
-    more = f" and {count - len(first):,} more" if count > len(first) else ""
-    return ContractError(
-        f"source {name!r} has {count:,} malformed line{'s' if count > 1 else ''}: {places}{more}",
-        hint='mend the file, declare the column\'s type, or say "on_violation": "quarantine" in the contract',
-        details={"count": count, "first": first},
-    )
-
-
-def rows_of(changes: Sequence[SchemaChange]) -> list[str]:
-    """Schema changes in words that every destination shares."""
-    words = []
-    for change in changes:
-        match change.kind:
-            case "create":
-                words.append("create the table")
-            case "add":
-                words.append(f"add column {change.field.name} {change.field.type}")  # type: ignore[union-attr]
-            case "widen":
-                words.append(f"widen column {change.name} from {change.old} to {change.new}")  # type: ignore[union-attr]
-    return words

@@ -6,7 +6,7 @@ The types are those of `headrace.logical`. This module imports nothing heavy unt
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -27,6 +27,7 @@ __all__ = [
     "Type",
     "WidenColumn",
     "evolve",
+    "in_words",
     "parse_type",
     "widens",
 ]
@@ -200,3 +201,17 @@ def evolve(target: Schema | None, rows: Schema, policy: SchemaPolicy) -> tuple[S
 def _allow(policy: str, what: str, *, key: str) -> None:
     if policy == "refuse":
         raise SchemaError(what, hint=f'say "on_schema_change": {{"{key}": "evolve"}} to allow it')
+
+
+def in_words(changes: Sequence[SchemaChange]) -> list[str]:
+    """Schema changes for people, one line each."""
+    words = []
+    for change in changes:
+        match change:
+            case CreateTable():
+                words.append("create the table")
+            case AddColumn(field=field):
+                words.append(f"add column {field.name} {field.type}")
+            case WidenColumn(name=name, old=old, new=new):
+                words.append(f"widen column {name} from {old} to {new}")
+    return words
