@@ -101,6 +101,7 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
     if pipeline.commit_every and isinstance(pipeline.write, Replace | Recompute):
         raise ConfigError(f"commit_every cannot cut a {pipeline.write.type}", hint="it is one commit by nature")
     for name, source in pipeline.named_sources.items():
+        _refuse_reread(pipeline.write, name, source)
         before, now = snapshot.identities.get(name), source.identity()
         if before is not None and before != now and pipeline.was != name and not full_refresh:
             raise ConfigError(
@@ -108,6 +109,19 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
                 hint=f'if it is meant to go on from there, say "was": "{name}"; to begin anew, --full-refresh',
                 details={"before": before, "now": now},
             )
+
+
+def _refuse_reread(write: Write, name: str, source: Any) -> None:
+    """A changed file that is read again must find its old rows, to replace them."""
+    if getattr(source, "changed", "refuse") != "reread" or isinstance(write, Merge | Replace | Recompute):
+        return
+    named = {column for column, what in getattr(source, "add_columns", {}).items() if what == "file"}
+    if isinstance(write, Partitions) and set(write.by) <= named:
+        return
+    raise ConfigError(
+        f'source {name!r}: "changed": "reread" would double a file\'s rows with {write.type}',
+        hint='use merge, or partitions by the file: "add_columns": {"_file": "file"} and "by": ["_file"]',
+    )
 
 
 def refuse_mixing(pipeline: Pipeline, batches: Mapping[str, Batch], transformed: Transformed) -> tuple[str, ...]:

@@ -67,7 +67,8 @@ class RunReport:
     def __str__(self) -> str:
         lines = [f"{self.pipeline}: {self.status.replace('_', ' ')}" + (f" into {self.target}" if self.target else "")]
         if self.commits:
-            lines.append("  " + ", ".join(f"{count:,} {name}" for name, count in self.counts.items() if count))
+            told = ", ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
+            lines.append(f"  {told or 'no rows'}")
             lines.append(f"  commit {self.commits[-1].number}, {self.seconds:.1f} s, {self.peak_mb:,} MB at most")
         lines += [f"  {change}" for commit in self.commits for change in commit.changes]
         lines += [f"  warning: {warning}" for warning in self.warnings]

@@ -18,7 +18,7 @@ from headrace.errors import ConfigError
 if TYPE_CHECKING:
     import polars as pl
 
-    from headrace.flow import Batch, Commit, Position, Range, Receipt, Snapshot
+    from headrace.flow import Batch, Commit, Position, Range, Receipt, Snapshot, TableChange
     from headrace.protocols import Holder
     from headrace.systems.duckdb.ledger import Key
     from headrace.systems.duckdb.tables import Table
@@ -59,6 +59,12 @@ class DuckDBDestination:
         from headrace.guard import hold
 
         return hold(self._file.with_name(f"{self._file.name}.{pipeline}.lock"), pipeline, holder)
+
+    def ddl(self, change: TableChange) -> Sequence[str]:
+        """What `apply` would do to the table's columns, as SQL."""
+        from headrace.systems.duckdb.tables import ddl
+
+        return ddl(change)
 
     def supports(self, write: str) -> str | None:
         """All writes are possible."""

@@ -171,7 +171,28 @@ def _check_same(table: Table, have: Sequence[Column], wanted: Schema) -> None:
 
 def _create(connection: DuckDBPyConnection, table: Table, schema: Schema) -> None:
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.schema)}")
-    connection.execute(f"CREATE TABLE {table.sql} ({definitions(schema)})")
+    connection.execute(_creating(table, schema))
+
+
+def ddl(change: TableChange) -> list[str]:
+    """The change's DDL, for `plan`: the very statements that `prepare` runs."""
+    table = Table.of(change.table)
+    added = tuple(f for f in _own_fields(change) if f.name not in change.schema)
+    return [_statement(table, step, added) for step in change.changes]
+
+
+def _statement(table: Table, step: SchemaChange, added: Sequence[Field] = ()) -> str:
+    match step:
+        case CreateTable(schema):
+            return _creating(table, Schema((*schema, *added)))
+        case AddColumn(field):
+            return f"ALTER TABLE {table.sql} ADD COLUMN {quoted(field.name)} {physical(field.type)}"
+        case WidenColumn(name, _, new):
+            return f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(name)} SET DATA TYPE {physical(new)}"
+
+
+def _creating(table: Table, schema: Schema) -> str:
+    return f"CREATE TABLE {table.sql} ({definitions(schema)})"
 
 
 def _remembers(connection: DuckDBPyConnection, table: Table, column: str) -> bool:
@@ -206,11 +227,11 @@ def _alter(connection: DuckDBPyConnection, table: Table, step: SchemaChange) -> 
             have = described(connection, f"FROM {table.sql}")
             definitions(Schema((*(Field(c.name, c.type) for c in have), field)))
             add = f"ADD COLUMN {quoted(field.name)} {physical(field.type)}"
-            connection.execute(f"ALTER TABLE {table.sql} {add}")
+            connection.execute(_statement(table, step))
             connection.execute(f"ALTER TABLE IF EXISTS {past(table)} {add}")
         case WidenColumn(name, old, new):
             if physical(old) != physical(new):
                 widen = f"ALTER COLUMN {quoted(name)} SET DATA TYPE {physical(new)}"
-                connection.execute(f"ALTER TABLE {table.sql} {widen}")
+                connection.execute(_statement(table, step))
                 if _remembers(connection, table, name):
                     connection.execute(f"ALTER TABLE {past(table)} {widen}")

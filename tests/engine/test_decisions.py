@@ -1,0 +1,185 @@
+"""What is refused before a row is read, and what `plan`, `check` and `preview` say without writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import headrace as hr
+
+
+@pytest.fixture
+def orders(place):
+    place.write("1.csv", "id,g,v\n1,a,1\n2,b,2\n")
+    return place
+
+
+def both(place, **changes):
+    """Two sources of the same files, both read incrementally unless told."""
+    one = hr.FileSource(path="in/*.csv", base=place.folder)
+    return place.pipeline(sources={"one": one, "two": one}, **changes)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT g, count(*) AS n FROM source GROUP BY g",
+        "SELECT DISTINCT g FROM source",
+        "SELECT *, row_number() OVER (ORDER BY id) AS n FROM source",
+        "SELECT * FROM source LIMIT 1",
+        "SELECT g FROM source EXCEPT SELECT 'a'",
+        "WITH x AS (SELECT max(id) AS id FROM source) SELECT * FROM x",
+    ],
+)
+def test_sql_that_mixes_rows_over_an_increment_is_refused(orders, query):
+    with pytest.raises(hr.ConfigError, match="only what is new"):
+        hr.plan(orders.pipeline(transforms=(hr.sql(query),), write=hr.Append()))
+    assert hr.plan(orders.pipeline(transforms=(hr.sql(query),), write=hr.Replace())).status == "load"
+
+
+def test_mixing_in_python_is_warned_of(orders):
+    def grouped(source: pl.LazyFrame) -> pl.LazyFrame:
+        return source.group_by("g").len()
+
+    plan = hr.plan(orders.pipeline(transforms=(grouped,), write=hr.Append()))
+    assert any("grouped" in warning for warning in plan.warnings)
+
+
+def test_a_step_over_a_look_up_alone_may_mix_rows(orders):
+    (orders.folder / "names.csv").write_text("g,name\na,A\na,B\n")
+    names = hr.FileSource(path="names.csv", base=orders.folder, read="all")
+    pipeline = orders.pipeline(
+        sources={"orders": hr.FileSource(path="in/*.csv", base=orders.folder), "names": names},
+        transforms=(
+            hr.sql("SELECT g, min(name) AS name FROM names GROUP BY g", as_="first"),
+            hr.sql('SELECT orders.*, name FROM orders LEFT JOIN "first" USING (g)'),
+        ),
+    )
+    hr.run(pipeline)
+    assert orders.rows(pipeline) == [(1, "a", 1, "A"), (2, "b", 2, None)]
+
+
+def test_several_incremental_sources_are_refused_unless_they_never_meet(orders):
+    union = (hr.sql("SELECT * FROM one UNION ALL SELECT * FROM two"),)
+    with pytest.raises(hr.ConfigError, match="one, two"):
+        hr.plan(both(orders, transforms=union, write=hr.Append()))
+    pipeline = both(orders, transforms=union, write=hr.Append(), independent=True)
+    hr.run(pipeline)
+    assert len(orders.rows(pipeline)) == 4
+
+
+def test_appending_what_is_read_whole_is_refused(orders):
+    with pytest.raises(hr.ConfigError, match="again at each run"):
+        hr.plan(orders.pipeline(files={"read": "all"}, write=hr.Append()))
+
+
+def test_a_condition_after_the_groups_is_refused_in_a_recompute(orders):
+    query = "SELECT g, count(*) AS n FROM source GROUP BY g HAVING count(*) > 1"
+    with pytest.raises(hr.ConfigError, match="HAVING"):
+        hr.plan(orders.pipeline(transforms=(hr.sql(query),), write=hr.Recompute(by=("g",))))
+
+
+def test_commit_every_wants_steps_that_look_at_each_row_alone(orders):
+    def doubled(source: pl.LazyFrame) -> pl.LazyFrame:
+        return source.with_columns(pl.col("v") * 2)
+
+    with pytest.raises(hr.ConfigError, match="rows"):
+        hr.plan(orders.pipeline(transforms=(doubled,), commit_every="1GB"))
+    assert hr.plan(orders.pipeline(transforms=(hr.python(doubled, rows=True),), commit_every="1GB")).status == "load"
+
+
+def test_a_file_that_is_read_again_needs_a_write_that_replaces_its_rows(orders):
+    with pytest.raises(hr.ConfigError, match="reread"):
+        hr.plan(orders.pipeline(files={"changed": "reread"}, write=hr.Append()))
+    hr.plan(orders.pipeline(files={"changed": "reread"}))
+
+
+def test_another_source_under_the_same_name_is_refused(orders):
+    hr.run(orders.pipeline())
+    (orders.folder / "other").mkdir()
+    (orders.folder / "other" / "1.csv").write_text("id,g,v\n9,z,9\n")
+    other = hr.FileSource(path="other/*.csv", base=orders.folder)
+    with pytest.raises(hr.ConfigError, match="not the one that was read before"):
+        hr.run(orders.pipeline(source=other))
+
+
+def test_a_key_that_the_rows_do_not_have_is_named(orders):
+    with pytest.raises(hr.ConfigError, match="'nr'"):
+        hr.plan(orders.pipeline(write=hr.Merge(keys=("nr",))))
+
+
+def test_a_plan_says_the_schema_change_and_writes_nothing(orders):
+    pipeline = orders.pipeline()
+    plan = hr.plan(pipeline)
+    assert plan.status == "load"
+    assert "CREATE TABLE" in plan.changes[0]
+    assert not (orders.folder / "w.duckdb").exists()
+    hr.run(pipeline)
+    orders.write("2.csv", "id,g,v,w\n3,c,3,x\n")
+    (change,) = hr.plan(pipeline).changes
+    assert '"w"' in change
+    assert hr.plan(pipeline).sources["source"]["files"] == ["2.csv"]
+
+
+def test_a_check_reads_no_data_and_finds_a_wrong_contract(orders):
+    contract = hr.Contract(columns={"price": hr.Column(type="float64")})
+    with pytest.raises(hr.HeadraceError, match="'price'"):
+        hr.check(orders.pipeline(contract=contract))
+    assert hr.check(orders.pipeline()).schema[0] == {"name": "id", "type": "int64"}
+
+
+def test_a_preview_shows_any_step_and_writes_nothing(orders):
+    wide = hr.sql("SELECT *, v * 2 AS w FROM source", as_="wide")
+    pipeline = orders.pipeline(transforms=(wide, hr.sql("SELECT w FROM wide")), write=hr.Append())
+    assert hr.preview(pipeline, step="source")["v"].to_list() == [1, 2]
+    assert hr.preview(pipeline, step="wide").columns == ["id", "g", "v", "w"]
+    with pytest.raises(hr.ConfigError, match="wide"):
+        hr.preview(pipeline, step="wied")
+    assert not (orders.folder / "w.duckdb").exists()
+
+
+def test_a_full_refresh_begins_the_table_anew(orders):
+    pipeline = orders.pipeline(write=hr.Append())
+    hr.run(pipeline)
+    orders.write("1.csv", "id,g,v\n7,q,7\n")
+    report = hr.run(pipeline, full_refresh=True)
+    assert report.status == "loaded"
+    assert orders.rows(pipeline) == [(7, "q", 7)]
+    assert hr.run(pipeline).status == "nothing_new"
+
+
+def test_a_full_refresh_of_a_history_wants_to_be_meant(orders):
+    pipeline = orders.pipeline(write=hr.History(keys=("id",)))
+    hr.run(pipeline)
+    with pytest.raises(hr.ConfigError, match="history"):
+        hr.run(pipeline, full_refresh=True)
+    hr.run(pipeline, full_refresh=True, discard_history=True)
+
+
+def test_a_transform_that_fails_names_its_place_and_keeps_its_cause(orders):
+    def wrong(source: pl.LazyFrame) -> pl.LazyFrame:
+        raise KeyError("a secret value")
+
+    with pytest.raises(hr.TransformError, match=rf"wrong.*{Path(__file__).name}:\d+") as caught:
+        hr.run(orders.pipeline(transforms=(wrong,)))
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert "secret" not in str(caught.value)
+
+
+def test_parameters_choose_frames_and_params(orders):
+    def chosen(source: pl.LazyFrame, *, least: int, most: int = 9) -> pl.LazyFrame:
+        return source.filter(pl.col("v").is_between(least, most))
+
+    pipeline = orders.pipeline(transforms=(chosen,), params={"least": 2, "unused": 0})
+    hr.run(pipeline)
+    assert orders.rows(pipeline) == [(2, "b", 2)]
+    with pytest.raises(hr.ConfigError, match="least"):
+        hr.plan(orders.pipeline(transforms=(chosen,)))
+
+
+def test_a_timeout_stops_between_batches_and_keeps_nothing(orders):
+    with pytest.raises(hr.UnavailableError, match="timeout"):
+        hr.run(orders.pipeline(), timeout=1e-6)
+    assert orders.pipeline().destination.inspect("orders").number == 0
