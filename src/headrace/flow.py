@@ -146,7 +146,8 @@ class Snapshot:
     the logical schema of the target table (None: there is no table), `owned` whether headrace made it or took
     it over. `seen(source, names)` gives the stamps under which files were read (`names` None: all of them).
     `scan` reads the target as of this commit (None: no table). `newest(column)` is the greatest value in the
-    target, as text.
+    target, as text. `discarded` are the ids of the rejects that were given up: they do not come back when their
+    rows are read again.
     """
 
     number: int = 0
@@ -159,6 +160,7 @@ class Snapshot:
     seen: Callable[[str, Iterable[str] | None], Mapping[str, FileStamp]] = lambda _source, _names: {}
     scan: Callable[[], pl.LazyFrame] | None = None
     newest: Callable[[str], str | None] = lambda _column: None
+    discarded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +188,8 @@ class Rejects:
     """The rejected rows of a commit, and what becomes of earlier ones.
 
     `rows` has the columns of `schema.REJECTS`. Earlier rejects of this pipeline leave the quarantine when their
-    id is in `resolved` (a replay or a discard; the reason is in the record), when a good row of the same `keys` is
+    id is in `resolved` (a replay), or in `discarded` (given up: the destination remembers these ids and tells them in
+    `Snapshot.discarded`; the reason is in the record), when a good row of the same `keys` is
     in the commit (recompute: when their key is among the change's groups), when their file is among `files` (it was
     read again), when they have a source and `replace_sources` (everything was read again), or all of them when
     `replace_all` (a full refresh).
@@ -197,6 +200,7 @@ class Rejects:
     keys: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     resolved: tuple[str, ...] = ()
+    discarded: tuple[str, ...] = ()
     replace_sources: bool = False
     replace_all: bool = False
 

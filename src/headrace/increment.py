@@ -163,6 +163,7 @@ def increment(
         change=change,
         keys=keys,
         replayed=None if replayed is None else replayed.ids,
+        discarded=snapshot.discarded,
     )
     commit = Commit(
         id=secrets.token_hex(12),

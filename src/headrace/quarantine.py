@@ -77,12 +77,14 @@ def replay(
 
 
 def discard(pipeline: Pipeline, *, reason: str, observers: Sequence[Observer] = (), wait: float = 0.0) -> RunReport:
-    """Give the quarantined rows up, in one commit that keeps the reason."""
+    """Give the quarantined rows up for good, in one commit that keeps the reason. The same row of the same place in
+    the source does not come back when it is read again.
+    """
     with running(pipeline, observers=observers, wait=wait) as this:
         snapshot = this.inspect()
         ids = tuple(pipeline.destination.rejects(pipeline.name)["id"])
         if ids:
-            nothing = Rejects(rows=lambda: FrameStream(pl.LazyFrame(schema=REJECTS.polars())), resolved=ids)
+            nothing = Rejects(rows=lambda: FrameStream(pl.LazyFrame(schema=REJECTS.polars())), discarded=ids)
             record = {"discarded": len(ids), "reason": reason, "write": "discard"}
             this.applied(
                 pipeline.destination.apply(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -27,13 +28,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Sealing"]
 
+_SHOWN = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sealing:
     """The end of one commit, called by the destination once its rows are drained.
 
     Judges what could not be read, then the contracts of the sources, then that of the result, and says what the
-    ledger must remember. `replayed` are the rejects that a replay takes out of the quarantine (None: no replay).
+    ledger must remember. `replayed` are the rejects that a replay takes out of the quarantine (None: no replay),
+    `discarded` those that were given up earlier: when they are read again they are not kept again.
     """
 
     pipeline: Pipeline
@@ -44,60 +48,58 @@ class Sealing:
     change: TableChange
     keys: tuple[str, ...]
     replayed: tuple[str, ...] | None
+    discarded: frozenset[str]
 
     def __call__(self) -> Seal:
         """Judge, then tell. Raises ContractError."""
-        parsed = {n: list(b.rejects()) for n, b in self.batches.items()}
-        dropped = self._judge_parsed(parsed)
+        malformed = {n: _Malformed.of(b.rejects()) for n, b in self.batches.items()}
+        kept = self._judge_malformed(malformed)
         for screen in self.screens.values():
             screen.judge()
         self.screen.judge()
         files = {n: tuple(self.batches[n].files()) for n in self.how.drivers}
-        kept = [f for n, frames in parsed.items() if n not in dropped for f in frames]
         rejects = self._rejects(kept, files)
         moved = () if self.replayed is not None else self.how.drivers
         return Seal(
             positions={n: self.batches[n].position() for n in moved},
             files=files,
             identities={n: self.pipeline.named_sources[n].identity() for n in self.how.drivers},
-            record=self._record(parsed, rejects.count),
+            record=self._record(malformed, rejects.count),
             rejects=rejects,
             forget_files=self.change.fresh,
         )
 
-    def _judge_parsed(self, parsed: Mapping[str, list[pl.DataFrame]]) -> set[str]:
-        """Raise for lines that could not be read where the contract says fail; the names of those that drop them."""
-        dropped = set()
-        for name, frames in parsed.items():
-            count = sum(f.height for f in frames)
-            contract = self._governing(name)
-            if not count:
+    def _judge_malformed(self, malformed: Mapping[str, _Malformed]) -> list[str]:
+        """Raise for lines that could not be read where the contract says fail; the sources whose lines are kept."""
+        kept = []
+        for name, lines in malformed.items():
+            if not lines.count:
                 continue
+            contract = self._governing(name)
             if contract.on_violation in ("fail", "warn"):
-                raise _malformed(name, frames, count)
-            if contract.on_violation == "drop":
-                dropped.add(name)
-            self.screens[name].count_parsed(count, contract, rows=self.batches[name].counts().rows)
-        return dropped
+                raise lines.error(name)
+            if contract.on_violation == "quarantine":
+                kept.append(name)
+            self.screens[name].count_parsed(lines.count, contract, rows=self.batches[name].counts().rows)
+        return kept
 
     def _governing(self, name: str) -> Contract:
         """Whose word counts for lines that cannot be read: the source's contract, else the result's."""
         own = getattr(self.pipeline.named_sources[name], "contract", None)
         return own or self.pipeline.contract or Contract()
 
-    def _rejects(self, parsed: list[pl.DataFrame], files: Mapping[str, Sequence[FileStamp]]) -> Rejects:
-        screens = [*self.screens.values(), self.screen]
+    def _rejects(self, malformed: Sequence[str], files: Mapping[str, Sequence[FileStamp]]) -> Rejects:
+        """What the quarantine gets: `malformed` are the sources whose unreadable lines are kept."""
 
         def frames() -> Iterator[pl.DataFrame]:
-            yield from parsed
-            for screen in screens:
-                yield from screen.rejects()
+            kept = [*(self.batches[n].rejects() for n in malformed), *(s.rejects() for s in self._screens)]
+            for frame in chain.from_iterable(kept):
+                yield frame if not self.discarded else frame.filter(~pl.col("id").is_in(self.discarded))
 
-        count = sum(f.height for f in parsed) + sum(s.counts().rejected for s in screens)
         reread = tuple(f.name for stamps in files.values() for f in stamps)
         return Rejects(
             rows=lambda: FrameStream(scan_batches(frames, REJECTS.polars())),
-            count=count,
+            count=sum(f.height for f in frames()),
             keys=self.keys,
             files=reread,
             resolved=self.replayed or (),
@@ -105,13 +107,16 @@ class Sealing:
             replace_all=self.change.fresh or self.pipeline.write.type == "replace",
         )
 
-    def _record(self, parsed: Mapping[str, list[pl.DataFrame]], rejected: int) -> dict[str, Any]:
+    @property
+    def _screens(self) -> Sequence[Screen]:
+        return *self.screens.values(), self.screen
+
+    def _record(self, malformed: Mapping[str, _Malformed], rejected: int) -> dict[str, Any]:
         read = {}
         for name, batch in self.batches.items():
-            counts = batch.counts()
-            bad = sum(f.height for f in parsed[name])
+            counts, bad = batch.counts(), malformed[name].count
             read[name] = {"rows": counts.rows, "bytes": counts.bytes, "files": counts.files, "malformed": bad}
-        judged = [s.counts() for s in (*self.screens.values(), self.screen)]
+        judged = [s.counts() for s in self._screens]
         return {
             "read": read,
             "rejected": rejected,
@@ -126,15 +131,28 @@ class Sealing:
         }
 
 
-def _malformed(name: str, frames: Iterable[pl.DataFrame], count: int) -> ContractError:
-    """Lines that could not be read, where that fails the run: how many, the first places, the reasons."""
-    first = [{"file": r["file"], "line": r["line"], "rules": r["rules"]} for f in frames for r in f.head(5).to_dicts()][
-        :5
-    ]
-    places = "; ".join(f"{p['file']}:{p['line']} ({', '.join(p['rules'])})" for p in first)
-    more = f" and {count - len(first):,} more" if count > len(first) else ""
-    return ContractError(
-        f"source {name!r} has {count:,} malformed line{'s' if count > 1 else ''}: {places}{more}",
-        hint='mend the file, declare the column\'s type, or say "on_violation": "quarantine" in the contract',
-        details={"count": count, "first": first},
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Malformed:
+    """Lines that could not be read: how many, and where the first of them stand."""
+
+    count: int = 0
+    first: tuple[Mapping[str, Any], ...] = ()
+
+    @staticmethod
+    def of(frames: Iterable[pl.DataFrame]) -> _Malformed:
+        """Counted, a frame at a time: they may be millions."""
+        count, first = 0, list[Mapping[str, Any]]()
+        for frame in frames:
+            count += frame.height
+            first += frame.select("file", "line", "rules").head(_SHOWN - len(first)).to_dicts()
+        return _Malformed(count=count, first=tuple(first))
+
+    def error(self, source: str) -> ContractError:
+        """For a contract that fails the run."""
+        places = "; ".join(f"{p['file']}:{p['line']} ({', '.join(p['rules'])})" for p in self.first)
+        more = f" and {self.count - len(self.first):,} more" if self.count > len(self.first) else ""
+        return ContractError(
+            f"source {source!r} has {self.count:,} malformed line{'s' if self.count > 1 else ''}: {places}{more}",
+            hint='mend the file, declare the column\'s type, or say "on_violation": "quarantine" in the contract',
+            details={"count": self.count, "first": list(self.first)},
+        )

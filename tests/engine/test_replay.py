@@ -85,6 +85,21 @@ def test_discarded_rows_leave_the_quarantine_with_a_reason(place, held):
     assert newest["record"]["discarded"] == 3
 
 
+@pytest.mark.parametrize(
+    ("write", "refresh"), [(hr.Recompute(by=("id",)), False), (hr.Replace(), False), (hr.Merge(keys=("id",)), True)]
+)
+def test_discarded_rows_stay_away_when_everything_is_read_again(place, write, refresh):
+    place.write("1.csv", "id,v\n1,5\n2,-5\n3,five\n")
+    held = place.pipeline(write=write, contract=QUARANTINE, files={"types": {"id": "int64", "v": "int64"}})
+    hr.run(held)
+    assert hr.rejects(held).height == 2
+    hr.discard(held, reason="the sensor was off")
+    place.write("2.csv", "id,v\n2,-6\n")
+    hr.run(held, full_refresh=refresh)
+    assert [r["row"] for r in hr.rejects(held).to_dicts()] == ['{"id": "2", "v": "-6"}']
+    assert next(h for h in hr.history(held) if h["kind"] == "commit")["record"]["rejected"] == 1
+
+
 def test_a_newer_good_row_of_the_same_key_settles_a_reject(place, held):
     place.write("2.csv", "id,v\n2,6\n")
     hr.run(held)

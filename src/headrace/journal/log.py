@@ -120,8 +120,18 @@ class Journal:
             chosen = known if names is None else [name for name in names if name in known]
             return {n: FileStamp(name=n, size=known[n][0], version=known[n][1]) for n in chosen}
 
-        known = {"last_id": account.last_id, "positions": account.positions, "identities": account.identities}
-        return Snapshot(**{"number": state.number, **known, "write": account.write, "seen": seen, **facts})
+        return Snapshot(
+            **{
+                "number": state.number,
+                "last_id": account.last_id,
+                "positions": account.positions,
+                "identities": account.identities,
+                "write": account.write,
+                "seen": seen,
+                "discarded": frozenset(account.discarded),
+                **facts,
+            }
+        )
 
     # committing
 
@@ -203,14 +213,15 @@ class Journal:
     def _stage_rejects(self, attempt: Attempt, account: Account, seal: Seal, written: Written) -> dict[str, Any]:
         """Stage the quarantine's change. Where earlier rejects leave it, the others are written anew."""
         if seal.rejects is None:
-            return {"added": [], "removed": []}
+            return {"added": [], "removed": [], "discarded": []}
         from headrace.journal import rejects
 
         name = f"{attempt.stem}.arrow"
         old = [self.reject_path(known) for known in account.rejects]
         rows, rewritten = rejects.write(attempt.staged(name), old, seal.rejects, written.fresh, self.where)
         removed = list(account.rejects) if rewritten else []
-        return {"added": [{"name": name, "rows": rows}] if rows else [], "removed": removed}
+        added = [{"name": name, "rows": rows}] if rows else []
+        return {"added": added, "removed": removed, "discarded": list(seal.rejects.discarded)}
 
     def rejects(self, pipeline: str) -> pl.DataFrame:
         """The rows now in quarantine."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
 
 from headrace import disk
+from headrace.drawing import drawn
 from headrace.exact import to_text
 from headrace.flow import Rejects
 from headrace.schema import REJECTS, Schema
@@ -31,27 +33,52 @@ def write(
     `fresh` are the commit's good rows. Returns the rows written (0: no file), and whether the file takes the place of
     the old ones.
     """
-    with reraise():
-        new = pl.DataFrame(rejects.rows()).select(REJECTS.names).cast(REJECTS.polars())
-    rows, rewritten = new, False
+    staying: pl.LazyFrame | None = None
     if old:
         before = pl.concat([pl.scan_ipc(file) for file in old])
-        going = _going(rejects, new) | pl.col("key").is_in(_good_keys(before, rejects.keys, fresh))
+        going = _going(rejects) | pl.col("key").is_in(_good_keys(before, rejects.keys, fresh))
         staying = before.filter(~going.fill_null(value=False))
-        if _count(staying) < _count(before):
-            rows, rewritten = pl.concat([staying.collect(), new]), True
-    if rows.height:
-        with disk.translated(where):
-            rows.write_ipc(path)
+        if _count(staying) == _count(before):
+            staying = None
+    parts = [] if staying is None else [drawn(staying)]
+    with disk.translated(where):
+        rows = _write(path, chain(*parts, _new(rejects)))
+        if rows:
             disk.sync_file(path)
-    return rows.height, rewritten
+    return rows, staying is not None
 
 
-def _going(rejects: Rejects, new: pl.DataFrame) -> pl.Expr:
+def _new(rejects: Rejects) -> Iterator[pl.DataFrame]:
+    """The commit's own rejects. Drained here, in the caller's thread: see `headrace.sink`."""
+    import pyarrow as pa
+
+    with reraise():
+        for batch in pa.RecordBatchReader.from_stream(rejects.rows()):
+            yield pl.DataFrame(pl.from_arrow(batch)).select(REJECTS.names).cast(REJECTS.polars())
+
+
+def _write(path: Path, frames: Iterable[pl.DataFrame]) -> int:
+    """As Arrow IPC, a frame at a time; how many rows. No rows: no file."""
+    import pyarrow as pa
+
+    rows, writer = 0, None
+    for frame in frames:
+        if frame.height:
+            table = frame.to_arrow(compat_level=pl.CompatLevel.newest())
+            writer = writer or pa.ipc.new_file(path, table.schema)
+            writer.write_table(table)
+            rows += frame.height
+    if writer is not None:
+        writer.close()
+    return rows
+
+
+def _going(rejects: Rejects) -> pl.Expr:
     """Which earlier rejects leave, by what the commit says of them."""
     if rejects.replace_all:
         return pl.lit(value=True)
-    going = pl.col("id").is_in([*rejects.resolved, *new["id"]])
+    again = [id for frame in _new(rejects) for id in frame["id"]]
+    going = pl.col("id").is_in([*rejects.resolved, *rejects.discarded, *again])
     going |= (pl.col("file").is_in(list(rejects.files))).fill_null(value=False)
     return going | pl.col("source").is_not_null() if rejects.replace_sources else going
 

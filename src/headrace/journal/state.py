@@ -22,7 +22,9 @@ VERSION = 1
 
 @dataclass(kw_only=True)
 class Account:
-    """What is remembered of one pipeline. `rejects` maps the live reject files to their rows."""
+    """What is remembered of one pipeline. `rejects` maps the live reject files to their rows;
+    `discarded` are the ids of those that were given up.
+    """
 
     last_id: str | None = None
     write: str | None = None
@@ -30,6 +32,7 @@ class Account:
     identities: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     rejects: dict[str, int] = field(default_factory=dict)
+    discarded: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -76,6 +79,7 @@ class State:
             account.seen.setdefault(source, {}).update({name: [size, version] for name, size, version in stamps})
         for name in entry["rejects"]["removed"]:
             del account.rejects[name]
+        account.discarded += entry["rejects"]["discarded"]
         account.rejects.update({file["name"]: file["rows"] for file in entry["rejects"]["added"]})
 
     def to_json(self) -> dict[str, Any]:

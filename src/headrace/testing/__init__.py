@@ -10,9 +10,9 @@ is the reference: a destination must hold what memory holds after the same commi
 
 import pytest
 
-pytest.register_assert_rewrite("headrace.testing.destinations", "headrace.testing.sources", "headrace.testing.kill")
+pytest.register_assert_rewrite("headrace.testing.destination", "headrace.testing.sources", "headrace.testing.kill")
 
-from headrace.testing.destinations import DestinationSuite  # noqa: E402  # after the asserts are rewritten
+from headrace.testing.destination import DestinationSuite  # noqa: E402  # after the asserts are rewritten
 from headrace.testing.faults import BreakStream, FailAfterApply, Reject  # noqa: E402
 from headrace.testing.kill import killed_at_every_effect  # noqa: E402
 from headrace.testing.scripts import Step  # noqa: E402

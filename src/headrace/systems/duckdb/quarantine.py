@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from headrace.systems.duckdb.ledger import Key
     from headrace.systems.duckdb.loading import Load
 
-__all__ = ["frame", "has_keys", "update"]
+__all__ = ["discarded", "frame", "has_keys", "update"]
 
 _MINE = "pipeline = ? AND target = ?"
 
@@ -43,6 +43,12 @@ def frame(connection: DuckDBPyConnection, key: Key) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=REJECTS.polars(), orient="row")
 
 
+def discarded(connection: DuckDBPyConnection, key: Key) -> frozenset[str]:
+    """The ids of the rejects that were given up."""
+    rows = connection.execute(f"SELECT id FROM _headrace.discarded WHERE {_MINE}", key.values).fetchall()
+    return frozenset(id for (id,) in rows)
+
+
 def update(  # a commit's number and instant go with it
     connection: DuckDBPyConnection,
     key: Key,
@@ -60,8 +66,13 @@ def update(  # a commit's number and instant go with it
         connection.execute(mine, key.values)
     if rejects.replace_sources:
         connection.execute(f"{mine} AND source IS NOT NULL", key.values)
-    if rejects.resolved:
-        connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, list(rejects.resolved)])
+    if settled := [*rejects.resolved, *rejects.discarded]:
+        connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, settled])
+    if rejects.discarded:
+        connection.execute(
+            "INSERT INTO _headrace.discarded SELECT ?, ?, ?, unnest(?::VARCHAR[])",
+            [*key.values, number, list(rejects.discarded)],
+        )
     if rejects.files:
         connection.execute(f"{mine} AND file IN (SELECT unnest(?::VARCHAR[]))", [*key.values, list(rejects.files)])
     if rejects.keys and (superseded := _superseded(connection, key, rejects.keys, loads)):

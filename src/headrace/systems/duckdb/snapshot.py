@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from headrace.errors import ConfigError
 from headrace.exact import to_text
 from headrace.flow import FileStamp, Snapshot
 from headrace.schema import Schema
-from headrace.systems.duckdb import ledger
+from headrace.systems.duckdb import ledger, quarantine
 from headrace.systems.duckdb.columns import Column, logical, quoted
 from headrace.systems.duckdb.connection import reading
 from headrace.systems.duckdb.frames import batches, scan
@@ -29,12 +30,13 @@ def inspect(path: Path, key: ledger.Key, table: Table) -> Snapshot:
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
         return Snapshot()
     with reading(path) as connection:
-        head, known, columns = ledger.Head(), None, None
+        head, known, columns, discarded = ledger.Head(), None, None, frozenset[str]()
         if ledger.exists(connection):
             head, known = key.head(connection), ledger.owned(connection, table.key)
+            discarded = quarantine.discarded(connection, key)
         if existing(connection, table):
             columns = columns_of(connection, table, known.schema if known else None)
-    return _snapshot(path, key, table, head, known, columns)
+    return replace(_snapshot(path, key, table, head, known, columns), discarded=discarded)
 
 
 def _snapshot(  # what was read in one transaction

@@ -40,6 +40,7 @@ class _Ledger:
     identities: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, FileStamp]] = field(default_factory=dict)
     rejects: pl.DataFrame | None = None
+    discarded: frozenset[str] = frozenset()
 
 
 class _Store:
@@ -95,6 +96,7 @@ class MemoryDestination:
             seen=seen,
             scan=None if table is None else table.rows.lazy,
             newest=newest,
+            discarded=ledger.discarded,
         )
 
     def apply(self, commit: Commit) -> Receipt:
@@ -214,6 +216,7 @@ def _with_seal(ledger: _Ledger, seal: Seal) -> _Ledger:
         positions={**ledger.positions, **seal.positions},
         identities={**ledger.identities, **seal.identities},
         files=remembered,
+        discarded=ledger.discarded.union(() if seal.rejects is None else seal.rejects.discarded),
     )
 
 

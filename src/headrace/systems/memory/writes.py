@@ -204,7 +204,7 @@ def unsettled(old: pl.DataFrame, new: pl.DataFrame, rejects: Rejects, changes: S
     stays = [
         not (
             rejects.replace_all
-            or row["id"] in rejects.resolved
+            or row["id"] in {*rejects.resolved, *rejects.discarded}
             or (rejects.replace_sources and row["source"] is not None)
             or row["file"] in rejects.files
             or (row["key"] is not None and tuple(json.loads(row["key"])) in good)

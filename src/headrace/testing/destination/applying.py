@@ -1,0 +1,159 @@
+"""`inspect` and `apply`: a commit is applied wholly or not at all."""
+
+# ruff: noqa: S101, D102  # these are tests, and their names say the promise
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+
+from headrace.errors import ConflictError, ContractError
+from headrace.flow import FileStamp
+from headrace.stream import FrameStream, scan_batches
+from headrace.testing.destination.subject import FIRST, SECOND, STEPS, Subject, files_of, memory
+from headrace.testing.scripts import PIPELINE, SOURCE, WRITES, commit_of, holds, play
+
+if TYPE_CHECKING:
+    from headrace.flow import ArrowStream
+    from headrace.writes import Write
+
+__all__ = ["Applying"]
+
+
+class Applying(Subject):
+    """`inspect` and `apply`."""
+
+    def test_inspect_creates_nothing(self, tmp_path: Path) -> None:
+        snapshot = self.destination(tmp_path).inspect(PIPELINE)
+        assert (snapshot.number, snapshot.schema, snapshot.scan, dict(snapshot.positions)) == (0, None, None, {})
+        assert snapshot.last_id is None
+        assert dict(snapshot.seen(SOURCE, None)) == {}
+        assert list(tmp_path.iterdir()) == []
+
+    def test_what_was_never_written_has_no_history_and_no_rejects(self, tmp_path: Path) -> None:
+        destination = self.destination(tmp_path)
+        assert list(destination.history(PIPELINE)) == []
+        assert destination.rejects(PIPELINE).height == 0
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_commit_is_durable_when_apply_returns(self, tmp_path: Path, usual: Write) -> None:
+        file = FileStamp(name="1.csv", size=1, version="1")
+        commit = commit_of(destination := self.destination(tmp_path), FIRST, usual, position=1, files=[file])
+        receipt = destination.apply(commit)
+        assert (receipt.id, receipt.number, receipt.repeated) == (commit.id, 1, False)
+        assert receipt.record == {"rows": 3}
+        again = self.destination(tmp_path)
+        assert again.inspect(PIPELINE).last_id == commit.id
+        assert dict(again.inspect(PIPELINE).positions) == {SOURCE: {"step": 1}}
+        assert dict(again.inspect(PIPELINE).identities) == {SOURCE: {"name": "script"}}
+        assert again.inspect(PIPELINE).write == usual.type
+        assert again.inspect(PIPELINE).owned
+        assert holds(again) == memory([FIRST], usual)
+
+    def test_a_snapshot_stays_as_it_was_inspected(self, tmp_path: Path, usual: Write) -> None:
+        destination = self.destination(tmp_path)
+        destination.apply(commit_of(destination, FIRST, usual, position=1))
+        before = destination.inspect(PIPELINE)
+        destination.apply(commit_of(destination, SECOND, usual, position=2))
+        assert (before.number, dict(before.positions)) == (1, {SOURCE: {"step": 1}})
+
+    def test_the_same_id_twice_gives_the_receipt_and_doubles_nothing(self, tmp_path: Path, usual: Write) -> None:
+        commit = commit_of(destination := self.destination(tmp_path), FIRST, usual, position=1)
+        first = destination.apply(commit)
+        destination.apply(commit_of(destination, SECOND, usual, position=2))
+        before = holds(destination)
+        again = self.destination(tmp_path).apply(commit)
+        assert again.repeated
+        assert (again.id, again.number, dict(again.counts), again.record) == (
+            first.id,
+            first.number,
+            dict(first.counts),
+            first.record,
+        )
+        assert holds(destination) == before
+
+    def test_a_stale_expected_is_a_conflict_and_changes_nothing(self, tmp_path: Path, usual: Write) -> None:
+        destination = self.destination(tmp_path)
+        stale = commit_of(destination, SECOND, usual, position=9)
+        destination.apply(commit_of(destination, FIRST, usual, position=1))
+        before, files = holds(destination), files_of(tmp_path)
+        for commit in (stale, commit_of(destination, SECOND, usual, expected=7)):
+            with pytest.raises(ConflictError) as caught:
+                destination.apply(commit)
+            assert caught.value.hint
+        assert (holds(destination), files_of(tmp_path)) == (before, files)
+
+    def test_a_position_that_goes_back_is_no_conflict(self, tmp_path: Path, usual: Write) -> None:
+        destination = self.destination(tmp_path)
+        destination.apply(commit_of(destination, FIRST, usual, position=5))
+        destination.apply(commit_of(destination, SECOND, usual, position=2))
+        assert dict(destination.inspect(PIPELINE).positions) == {SOURCE: {"step": 2}}
+
+    @pytest.mark.parametrize("earlier", [0, 1])
+    def test_an_error_in_the_stream_comes_out_as_it_was_and_leaves_nothing(
+        self, tmp_path: Path, write: str, earlier: int
+    ) -> None:
+        destination = self.destination(tmp_path)
+        play(destination, STEPS[:earlier], WRITES[write])
+        before, files = holds(destination), files_of(tmp_path)
+        with self.warm(tmp_path):
+            for error in (ContractError("broken"), KeyboardInterrupt(), ZeroDivisionError("mine")):
+                commit = commit_of(destination, SECOND, WRITES[write], rows=breaking(SECOND.frame, error))
+                with pytest.raises(type(error)) as caught:
+                    destination.apply(commit)
+                assert caught.value is error
+        assert (holds(self.destination(tmp_path)), visible(tmp_path, files)) == (before, files)
+
+    @pytest.mark.parametrize("earlier", [0, 1])
+    def test_an_error_in_the_seal_comes_out_as_it_was_and_leaves_nothing(
+        self, tmp_path: Path, write: str, earlier: int
+    ) -> None:
+        destination = self.destination(tmp_path)
+        play(destination, STEPS[:earlier], WRITES[write])
+        before, files = holds(destination), files_of(tmp_path)
+        for error in (ContractError("the verdict"), KeyboardInterrupt()):
+            commit = commit_of(destination, SECOND, WRITES[write], seal=raising(error))
+            with pytest.raises(type(error)) as caught:
+                destination.apply(commit)
+            assert caught.value is error
+        assert (holds(self.destination(tmp_path)), visible(tmp_path, files)) == (before, files)
+
+    def test_the_seal_is_asked_once_and_after_the_rows(self, tmp_path: Path, write: str) -> None:
+        destination, heard = self.destination(tmp_path), list[str]()
+
+        def rows() -> Iterator[pl.DataFrame]:
+            yield FIRST.frame
+            heard.append("drained")
+
+        stream = lambda: FrameStream(scan_batches(rows, FIRST.frame.schema))  # noqa: E731
+        destination.apply(commit_of(destination, FIRST, WRITES[write], rows=stream, seal=lambda: heard.append("seal")))
+        assert heard[-1] == "seal"
+        assert heard.count("seal") == 1
+        assert "drained" in heard
+
+
+def breaking(frame: pl.DataFrame, error: BaseException) -> Callable[[], ArrowStream]:
+    """A stream of one row and one more, and then the error."""
+
+    def broken() -> Iterator[pl.DataFrame]:
+        yield frame[:1]
+        yield frame[1:2]
+        raise error
+
+    return lambda: FrameStream(scan_batches(broken, frame.schema))
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def verdict() -> None:
+        raise error
+
+    return verdict
+
+
+def visible(folder: Path, before: set[str]) -> set[str]:
+    """The files, but for the target's own empty frame where there was nothing before."""
+    return files_of(folder) if before else set()

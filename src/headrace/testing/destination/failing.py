@@ -1,0 +1,82 @@
+"""Faults and deaths: whatever happens on the way, a run ends as a calm run does."""
+
+# ruff: noqa: S101, D102  # these are tests, and their names say the promise
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from headrace.errors import UnavailableError
+from headrace.testing.destination.subject import KILLED, REJECTED, Run, Subject, made
+from headrace.testing.faults import BreakStream, FailAfterApply, Reject
+from headrace.testing.kill import killed_at_every_effect, resolve, shape
+from headrace.testing.scripts import PIPELINE, WRITES, holds, play
+
+if TYPE_CHECKING:
+    from headrace.flow import Commit, Receipt
+    from headrace.protocols import Destination
+
+__all__ = ["Failing"]
+
+
+class Failing(Subject):
+    """Scripted faults, and SIGKILL at every effect."""
+
+    @pytest.mark.parametrize("fault", ["reject", "answer_lost", "stream_broken"])
+    def test_a_run_with_faults_ends_as_a_calm_run(self, tmp_path: Path, write: str, fault: str) -> None:
+        calm = self.destination(made(tmp_path / "calm"))
+        play(calm, REJECTED, WRITES[write])
+        for n in range(1, len(REJECTED) + 1):
+            folder = made(tmp_path / f"{fault}{n}")
+            with self.warm(folder):
+                faulty = _with_fault(fault, self.destination(folder), n)
+                play(faulty, REJECTED, WRITES[write], apply=again)
+            assert holds(self.destination(folder)) == holds(calm)
+            assert shape(folder) == shape(tmp_path / "calm")
+
+    def test_a_run_killed_at_every_effect_ends_as_a_calm_run(self, tmp_path: Path, write: str) -> None:
+        if not self.durable:
+            pytest.skip("it does not outlive its process")
+        suite = f"{inspect.getfile(type(self))}:{type(self).__qualname__}"
+        effects = killed_at_every_effect(
+            "headrace.testing.destination.failing:load",
+            look="headrace.testing.destination.failing:look",
+            folder=tmp_path,
+            arguments={"suite": suite, "write": write},
+            prepare=suite,
+        )
+        assert effects > 0
+
+
+def load(folder: Path, suite: str, write: str) -> None:
+    """The script that is killed: what a run does, and does again when it is started again."""
+    destination = resolve(suite)().destination(folder)
+    with destination.hold(PIPELINE, Run("run")):  # where a target may clear what a killed run left
+        play(destination, KILLED, WRITES[write])
+        destination.record({"pipeline": PIPELINE, "run": "run", "status": "loaded"})
+
+
+def look(folder: Path, suite: str, write: str) -> str:  # noqa: ARG001  # the script's arguments
+    """What is there after it."""
+    return repr(holds(resolve(suite)().destination(folder)))
+
+
+def again(destination: Destination, commit: Commit) -> Receipt:
+    """What the engine does with an attempt that failed: the same commit again."""
+    try:
+        return destination.apply(commit)
+    except UnavailableError:
+        return destination.apply(commit)
+
+
+def _with_fault(fault: str, destination: Destination, n: int) -> Destination:
+    match fault:
+        case "reject":
+            return Reject(destination, at=n)
+        case "answer_lost":
+            return FailAfterApply(destination, at=n)
+    return BreakStream(destination, after_rows=2, at=n)

@@ -1,0 +1,113 @@
+"""The ledger: what a destination remembers, and who holds it."""
+
+# ruff: noqa: S101, D102, PLR2004  # these are tests, and their names say the promise
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headrace.errors import ConflictError
+from headrace.flow import FileStamp
+from headrace.testing.destination.subject import FIRST, SECOND, STEPS, Run, Subject
+from headrace.testing.scripts import PIPELINE, SOURCE, Step, commit_of, holds, play, reject
+
+if TYPE_CHECKING:
+    from headrace.writes import Write
+
+__all__ = ["Remembering"]
+
+
+class Remembering(Subject):
+    """Files seen, rejects, history, holders."""
+
+    def test_files_are_seen_under_their_stamps(self, tmp_path: Path, usual: Write) -> None:
+        destination = self.destination(tmp_path)
+        stamps = [FileStamp(name=f"a/{n}.csv", size=n, version=f"v{n}") for n in range(3)]
+        destination.apply(commit_of(destination, FIRST, usual, files=stamps[:2]))
+        changed = FileStamp(name="a/1.csv", size=11, version="w")
+        destination.apply(commit_of(destination, SECOND, usual, files=[changed, stamps[2]]))
+        seen = self.destination(tmp_path).inspect(PIPELINE).seen
+        assert dict(seen(SOURCE, None)) == {"a/0.csv": stamps[0], "a/1.csv": changed, "a/2.csv": stamps[2]}
+        assert dict(seen(SOURCE, ["a/1.csv", "b.csv"])) == {"a/1.csv": changed}
+        assert dict(seen("another", None)) == {}
+
+    def test_rejects_are_kept_with_the_commit(self, tmp_path: Path, usual: Write) -> None:
+        destination = self.destination(tmp_path)
+        rows = [reject("r1", key='["1"]'), reject("r2", file="a.csv")]
+        receipt = destination.apply(commit_of(destination, Step(rows=FIRST.rows, rejects=rows), usual))
+        assert receipt.counts["rejected"] == 2
+        kept = self.destination(tmp_path).rejects(PIPELINE).sort("id").to_dicts()
+        assert kept == rows
+
+    @pytest.mark.parametrize(
+        ("settled", "left"),
+        [
+            ({}, ["k2", "k9", "new", "plain", "read", "read-too"]),
+            ({"resolved": ("k9", "unknown")}, ["k2", "new", "plain", "read", "read-too"]),
+            ({"files": ("a.csv",)}, ["k2", "k9", "new", "plain", "read-too"]),
+            ({"keys": ("id",)}, ["k9", "new", "plain", "read", "read-too"]),
+            ({"replace_sources": True}, ["new", "plain"]),
+            ({"replace_all": True}, ["new"]),
+        ],
+    )
+    def test_rejects_leave_when_they_are_settled(
+        self, tmp_path: Path, usual: Write, settled: dict[str, Any], left: Sequence[str]
+    ) -> None:
+        destination = self.destination(tmp_path)
+        earlier = [
+            reject("k2", key='["2"]'),
+            reject("k9", key='["9"]'),
+            reject("read", file="a.csv"),
+            reject("read-too", file="b.csv"),
+            {**reject("plain"), "source": None},
+        ]
+        new = [reject("new", key='["2"]', file="a.csv")]
+        destination.apply(commit_of(destination, Step(rows=FIRST.rows, rejects=earlier), usual))
+        step = Step(rows=SECOND.rows, rejects=new)
+        destination.apply(commit_of(destination, step, usual, settled=settled))
+        assert holds(destination).rejects == left
+
+    def test_discarded_rejects_leave_and_are_remembered(self, tmp_path: Path, usual: Write) -> None:
+        destination = self.destination(tmp_path)
+        rows = [reject("r1"), reject("r2"), reject("r3")]
+        destination.apply(commit_of(destination, Step(rows=FIRST.rows, rejects=rows), usual))
+        assert destination.inspect(PIPELINE).discarded == frozenset()
+        for n, gone in enumerate([("r1",), ("r2", "unknown")]):
+            step = Step(rows=FIRST.rows, fresh=n == 1)
+            destination.apply(commit_of(destination, step, usual, settled={"discarded": gone}))
+        assert holds(destination).rejects == ["r3"]
+        assert self.destination(tmp_path).inspect(PIPELINE).discarded == {"r1", "r2", "unknown"}
+        assert destination.inspect("another").discarded == frozenset()
+
+    def test_a_row_rejected_again_is_one_reject(self, tmp_path: Path, usual: Write) -> None:
+        destination = self.destination(tmp_path)
+        for _ in range(2):
+            destination.apply(commit_of(destination, Step(rows=FIRST.rows, rejects=[reject("r1")]), usual))
+        assert holds(destination).rejects == ["r1"]
+
+    def test_history_is_newest_first_with_commits_and_runs(self, tmp_path: Path, usual: Write) -> None:
+        destination = self.destination(tmp_path)
+        play(destination, STEPS[:2], usual)
+        destination.record({"pipeline": PIPELINE, "run": "failed", "status": "failed"})
+        entries = self.destination(tmp_path).history(PIPELINE)
+        assert [e["kind"] for e in entries] == ["run", "commit", "commit"]
+        assert [e["number"] for e in entries[1:]] == [2, 1]
+        assert entries[0]["status"] == "failed"
+        assert entries[1]["record"] == {"rows": 3}
+        assert entries[1]["positions"] == {SOURCE: {"step": 2}}
+        assert list(destination.history("another")) == []
+
+    def test_a_held_target_names_its_holder(self, tmp_path: Path) -> None:
+        destination = self.destination(tmp_path)
+        with destination.hold(PIPELINE, Run("first")):
+            with pytest.raises(ConflictError) as caught, self.destination(tmp_path).hold(PIPELINE, Run("second")):
+                pytest.fail("held twice")
+            assert {"host", "pid", "run", "since"} <= caught.value.details.keys()
+            assert caught.value.details["run"] == "first"
+            assert "first" in caught.value.message
+        with destination.hold(PIPELINE, Run("third")):
+            pass

@@ -1,0 +1,146 @@
+"""The writes: after the same commits a destination holds what memory holds."""
+
+# ruff: noqa: S101, D102, PLR2004  # these are tests, and their names say the promise
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from headrace.errors import DataError
+from headrace.systems.memory import MemoryDestination
+from headrace.testing.destination.subject import FIRST, STEPS, Subject, memory, only
+from headrace.testing.scripts import WRITES, Step, commit_of, holds, play, reject
+from headrace.writes import History, Merge, Replace
+
+__all__ = ["Writing"]
+
+
+class Writing(Subject):
+    """Each write."""
+
+    def test_each_write_gives_what_memory_gives(self, tmp_path: Path, write: str) -> None:
+        @settings(
+            max_examples=self.examples,
+            deadline=None,
+            database=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        )
+        @given(steps=st.lists(_steps(write), min_size=1, max_size=4))
+        def agree(steps: Sequence[Step]) -> None:
+            with tempfile.TemporaryDirectory(dir=tmp_path) as folder, self.warm(Path(folder)):
+                destination, memory = self.destination(Path(folder)), MemoryDestination()
+                for n, step in enumerate(steps, 1):
+                    for each in (destination, memory):
+                        each.apply(commit_of(each, _whole(steps[:n]) if write == "recompute" else step, WRITES[write]))
+                assert holds(destination) == holds(memory)
+
+        agree()
+
+    @only("merge")
+    def test_a_merge_without_an_order_keeps_the_last_read(self, tmp_path: Path) -> None:
+        write = Merge(keys=("id",))
+        play(destination := self.destination(tmp_path), STEPS, write)
+        assert holds(destination) == memory(STEPS, write)
+
+    @only("merge")
+    def test_a_merge_keeps_columns_that_the_rows_do_not_have(self, tmp_path: Path) -> None:
+        steps = [Step(rows=[(1, "a", 1, "x", False)], wide=True), Step(rows=[(1, "a", 2, "y", False)])]
+        play(destination := self.destination(tmp_path), steps, WRITES["merge"])
+        assert holds(destination).rows == [("2", "10", "false", "1", "a", "y")]
+
+    @only("history")
+    def test_a_history_without_an_order_goes_by_the_time_of_commits(self, tmp_path: Path) -> None:
+        write = History(keys=("id",), track=("text",))
+        play(destination := self.destination(tmp_path), STEPS, write)
+        play(memory := MemoryDestination(), STEPS, write)
+        times = ("valid_from", "valid_to")
+        assert holds(destination, ignoring=times) == holds(memory, ignoring=times)
+
+    @only("history")
+    def test_a_history_closes_the_keys_that_a_complete_read_does_not_have(self, tmp_path: Path) -> None:
+        write = History(keys=("id",), track=("text",), close_absent=True)
+        destination, memory = self.destination(tmp_path), MemoryDestination()
+        gone = Step(rows=[(1, "a", 1, "one", False)], rejects=[reject("r1", key='["3"]')])
+        for step in (FIRST, gone, FIRST):
+            for each in (destination, memory):
+                each.apply(commit_of(each, step, write, complete=True))
+            times = ("valid_from", "valid_to")
+            assert holds(destination, ignoring=times) == holds(memory, ignoring=times)
+        assert len(holds(destination).rows) == len(FIRST.rows) + 1, "key 2 has gone and come back, key 3 was rejected"
+
+    @only("merge")
+    def test_a_merge_with_several_keys(self, tmp_path: Path) -> None:
+        write = Merge(keys=("id", "part"), latest_by=("at",))
+        steps = [Step(rows=[r for r in s.rows if r[1] is not None]) for s in STEPS]
+        play(destination := self.destination(tmp_path), steps, write)
+        assert holds(destination) == memory(steps, write)
+
+    @only("merge", "history")
+    def test_a_null_key_is_refused(self, tmp_path: Path, write: str) -> None:
+        destination = self.destination(tmp_path)
+        play(destination, STEPS[:1], WRITES[write])
+        before = holds(destination)
+        with pytest.raises(DataError):
+            destination.apply(commit_of(destination, Step(rows=[(None, "a", 1, "x", False)]), WRITES[write]))
+        assert holds(destination) == before
+
+    @pytest.mark.parametrize("earlier", [0, 1])
+    @only("replace")
+    def test_an_empty_replace_is_refused_unless_allowed(self, tmp_path: Path, earlier: int) -> None:
+        destination = self.destination(tmp_path)
+        play(destination, STEPS[:earlier], Replace())
+        before = holds(destination)
+        with pytest.raises(DataError):
+            destination.apply(commit_of(destination, Step(rows=[]), Replace()))
+        assert holds(destination) == before
+        destination.apply(commit_of(destination, Step(rows=[]), Replace(allow_empty=True)))
+        assert holds(destination).rows == []
+
+    @only("append", "partitions", "merge", "history")
+    def test_no_new_rows_leave_the_table_as_it_is(self, tmp_path: Path, write: str) -> None:
+        destination = self.destination(tmp_path)
+        play(destination, STEPS[:1], WRITES[write])
+        before = holds(destination).rows
+        destination.apply(commit_of(destination, Step(rows=[]), WRITES[write]))
+        assert holds(destination).rows == before
+        assert holds(destination).number == 2
+
+    def test_a_full_refresh_begins_with_an_empty_table(self, tmp_path: Path, write: str) -> None:
+        destination = self.destination(tmp_path)
+        steps = [*STEPS, Step(rows=[(1, "a", 0, "anew", False)], fresh=True)]
+        play(destination, steps, WRITES[write])
+        assert holds(destination) == memory(steps, WRITES[write])
+        assert len(holds(destination).rows) == 1
+
+
+_row = st.tuples(
+    st.integers(1, 4),
+    st.sampled_from(["a", "b", None]),
+    st.sampled_from([None, 0, 1, 2, 3]),
+    st.sampled_from(["x", "y", "", None]),
+    st.sampled_from([False, False, False, None, True]),
+)
+
+
+def _steps(write: str) -> st.SearchStrategy[Step]:
+    groups = st.lists(st.sampled_from(["a", "b", "c", None]), max_size=1).map(tuple)
+    return st.builds(
+        Step,
+        rows=st.lists(_row, max_size=6),
+        wide=st.booleans(),
+        groups=groups if write == "recompute" else st.just(()),
+    )
+
+
+def _whole(steps: Sequence[Step]) -> Step:
+    """The last step as a recompute sees it: all rows read so far, of the groups that the last ones touch."""
+    last = steps[-1]
+    groups = {row[1] for row in last.rows} | set(last.groups)
+    rows = [row for step in steps for row in step.rows if row[1] in groups]
+    return Step(rows=rows, wide=last.wide, groups=tuple(sorted(groups, key=str)))
