@@ -107,6 +107,16 @@ def test_a_malformed_line_costs_itself_and_is_named(tmp_path, kind, at, block):
 
 
 @pytest.mark.parametrize("block", BLOCKS)
+def test_a_line_inside_the_text_of_a_malformed_record_is_no_record(tmp_path, block):
+    (tmp_path / "x.csv").write_text('id,b\n1,x\n2,"a note\n77,never a row\nend",too many\n3,y\n')
+    rows, rejects = read(tmp_path, types={"id": "int64"}, block=block)
+    assert rows["id"].to_list() == [1, 3]
+    assert rows["_headrace_line"].to_list() == [2, 6]
+    (reject,) = rejects
+    assert reject[1:] == (3, "too many fields: 3 instead of 2", '2,"a note\n77,never a row\nend",too many')
+
+
+@pytest.mark.parametrize("block", BLOCKS)
 def test_many_unclosed_quotes_cost_a_line_each(tmp_path, block):
     lines = [f"{i},ok" if i % 3 else f'{i},"open' for i in range(30)]
     (tmp_path / "x.csv").write_text("a,b\n" + "\n".join(lines))

@@ -155,9 +155,10 @@ class Grammar:
             stop = data.find(b"\n", at) + 1
             if not whole and (not stop or self._may_go_on(data, at, record_max)):
                 break
-            stop = stop or len(data)
-            bad.append(Bad(at, stop, line, self._reason(data, at, stop)))
-            at, line = stop, line + 1
+            stop, reason = self._malformed(data, at, stop or len(data))
+            bad.append(Bad(at, stop, line, reason))
+            line += max(1, data.count(b"\n", at, stop))
+            at = stop
         good, wrong = _split_encoding(data, runs, self)
         return Survey(tuple(good), tuple(sorted((*bad, *wrong), key=lambda b: b.start)), at, line)
 
@@ -173,21 +174,19 @@ class Grammar:
             return False
         return self._open.match(data, at) is not None
 
-    def _reason(self, data: bytes, at: int, stop: int) -> str:
+    def _malformed(self, data: bytes, at: int, stop: int) -> tuple[int, str]:
+        """Where the malformed record that begins at `at` ends, and what is wrong with it. `stop` is its line's end.
+
+        A record whose quotes are well-formed ends where they say, some lines on perhaps: a line inside its text is no
+        record, even if it looks like one. Where the quotes are bad nobody can tell, and only the line is given up.
+        """
         match = self.any_record.match(data, at, min(len(data), at + RECORD_MAX))
         if match is not None:
-            count = self.count(match[0])
-            if match.end() > stop:
-                return f"unclosed quote, or a record with {_fields(count, self.width)}"
-            return _fields(count, self.width)
-        if self.quote is None:
-            return "bad line end: a carriage return that no newline follows"
+            return max(match.end(), stop), _fields(self.count(match[0]), self.width)
         line = data[at:stop]
-        if self._open.match(line) is not None:
-            return "unclosed quote"
-        if self.quote.encode() not in line:
-            return "bad line end: a carriage return that no newline follows"
-        return "bad quote"
+        if self.quote is None or self.quote.encode() not in line:
+            return stop, "bad line end: a carriage return that no newline follows"
+        return stop, "unclosed quote" if self._open.match(line) is not None else "bad quote"
 
 
 def _fields(count: int, width: int) -> str:
