@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -98,8 +98,8 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
             "a full refresh of a history would lose the versions that the source no longer has",
             hint="say --discard-history if that is meant",
         )
-    if pipeline.commit_every and isinstance(pipeline.write, Replace | Recompute):
-        raise ConfigError(f"commit_every cannot cut a {pipeline.write.type}", hint="it is one commit by nature")
+    if pipeline.commit_every and (reason := _uncut(pipeline)):
+        raise ConfigError(f"commit_every cannot cut this load: {reason}", hint="leave commit_every out")
     for name, source in pipeline.named_sources.items():
         _refuse_reread(pipeline.write, name, source)
         before, now = snapshot.identities.get(name), source.identity()
@@ -109,6 +109,16 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
                 hint=f'if it is meant to go on from there, say "was": "{name}"; to begin anew, --full-refresh',
                 details={"before": before, "now": now},
             )
+
+
+def _uncut(pipeline: Pipeline) -> str | None:
+    """Why a load must be one commit; None where it may be several."""
+    if isinstance(pipeline.write, Replace | Recompute | Partitions):
+        return f"{pipeline.write.type} must see all new rows at once"
+    if isinstance(pipeline.write, History) and pipeline.write.close_absent:
+        return "close_absent must see all rows to know which keys are gone"
+    news = [n for n, s in pipeline.named_sources.items() if getattr(s, "read", "new") == "new"]
+    return f"{', '.join(news)} are read in step" if len(news) > 1 else None
 
 
 def _refuse_reread(write: Write, name: str, source: Any) -> None:
@@ -175,8 +185,15 @@ def _refuse_dropped_groups(transformed: Transformed) -> tuple[str, ...]:
     return ()
 
 
-def guarantee(pipeline: Pipeline, *, at_once: str) -> tuple[str, str]:
-    """The guarantee that follows for this pipeline, and why. `at_once` is how the destination commits."""
+def guarantee(pipeline: Pipeline, *, at_once: str, misses: Sequence[str] = ()) -> tuple[str, str]:
+    """The guarantee that follows for this pipeline, and why. `at_once` is how the destination commits, `misses` what
+    its sources say that a later run will not see.
+    """
+    promise, because = _promise(pipeline, at_once)
+    return "; but not seen: ".join([promise, *([", ".join(misses)] if misses else [])]), because
+
+
+def _promise(pipeline: Pipeline, at_once: str) -> tuple[str, str]:
     state = f"the position is committed together with the rows ({at_once})"
     match pipeline.write:
         case Append():
@@ -196,12 +213,16 @@ def guarantee(pipeline: Pipeline, *, at_once: str) -> tuple[str, str]:
 
 
 def fingerprint(pipeline: Pipeline) -> dict[str, str]:
-    """Short hashes of the config and of the transforms' own text: they tell one run's meaning from another's."""
+    """Short hashes: `config` of all that the pipeline says, `transforms` of what it makes of a row (the transforms' own
+    text, params, contracts).
+    """
     code = [_code(s, pipeline.base) for s in pipeline.steps]
     config = {
         f.name: _plain(getattr(pipeline, f.name)) for f in fields(pipeline) if f.name not in ("transforms", "base")
     }
-    return {"config": _hash(config), "transforms": _hash(code)}
+    contracts = [pipeline.contract, *(getattr(s, "contract", None) for s in pipeline.named_sources.values())]
+    meaning = [code, _plain(pipeline.params), [_plain(c) for c in contracts]]
+    return {"config": _hash(config), "transforms": _hash(meaning)}
 
 
 def _hash(value: Any) -> str:

@@ -10,7 +10,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from headrace.decisions import guarantee, reading, refuse_start
 from headrace.errors import ConfigError, ConflictError, HeadraceError, UnavailableError
 from headrace.events import CommitApplied, Event, Observer, Progress, RunFinished, RunStarted, Warned
-from headrace.flow import Commit, Receipt, Snapshot
+from headrace.flow import Batch, Commit, Position, Receipt, Snapshot
 from headrace.increment import Increment, increments
 from headrace.report import CheckReport, CommitReport, Plan, RunReport, Status
 from headrace.retry import Retry
 from headrace.schema import in_words
 from headrace.stream import original
 from headrace.transform import transform
+from headrace.writes import Recompute, Replace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -51,7 +52,8 @@ def run(
 ) -> RunReport:
     """Load what is new, in commits that are applied wholly or not at all.
 
-    `full_refresh` reads everything again into an emptied table, in one step. `wait`: seconds to wait for
+    `full_refresh` reads everything again into an emptied table, in one step (with `commit_every` in several: the
+    first one empties the table, and a warning says so). `wait`: seconds to wait for
     another run of the same target. `timeout`: seconds after which the run stops between two batches, with
     nothing of the commit kept. `retry` says how often an UnavailableError is tried again.
 
@@ -63,8 +65,11 @@ def run(
             snapshot = this.inspect()
             refuse_start(pipeline, snapshot, full_refresh=full_refresh, discard_history=discard_history)
             how = reading(pipeline, full_refresh=full_refresh and not this.commits)
-            for increment in increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch):
-                this.apply(increment)
+            with closing(
+                increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch)
+            ) as all:
+                for increment in all:
+                    this.apply(increment)
 
         patience = retry or Retry()
         (patience if timeout is None else replace(patience, timeout=timeout)).call(attempt)
@@ -106,10 +111,17 @@ class Running:
         if self.pending is not None and snapshot.last_id == self.pending.id:
             self.applied(self.pipeline.destination.apply(self.pending))
         self.pending = None
-        for name, source in self.pipeline.named_sources.items():
+        for name in self.pipeline.named_sources:
             if (position := snapshot.positions.get(name)) is not None:
-                source.confirm(position)  # a run that died after its commit may not have come to it
+                self.confirm(name, position)  # a run that died after its commit may not have come to it
         return snapshot
+
+    def confirm(self, name: str, position: Position) -> None:
+        """Tell a source that its position is durable. It is committed already: what fails here can only be said."""
+        try:
+            self.pipeline.named_sources[name].confirm(position)
+        except HeadraceError as error:
+            self.warn(f"{name!r} could not be told that the commit is durable, the next run will: {error.message}")
 
     def watch(self, rows: int) -> None:
         """Rows pass to the destination: the place where a run can be stopped, and progress is told."""
@@ -147,7 +159,7 @@ class Running:
             self.pending = None
             self.applied(receipt, changes=in_words(increment.change.changes))
             for name, position in ((n, increment.batches[n].position()) for n in increment.drivers):
-                self.pipeline.named_sources[name].confirm(position)
+                self.confirm(name, position)
         finally:
             self.current = None
             increment.close()
@@ -270,9 +282,10 @@ def target(pipeline: Pipeline) -> str:
 
 def plan(pipeline: Pipeline, *, full_refresh: bool = False, explain: bool = False) -> Plan:
     """All that `run` would do now, without writing. Raises what `run` would raise before it reads rows."""
-    increment, snapshot = _first(pipeline, full_refresh=full_refresh)
-    try:
-        promise, because = guarantee(pipeline, at_once=getattr(pipeline.destination, "at_once", "one transaction"))
+    with _first(pipeline, full_refresh=full_refresh) as (increment, snapshot):
+        misses = [f"{n}: {b.news.misses}" for n, b in increment.batches.items() if b.news.misses]
+        at_once = getattr(pipeline.destination, "at_once", "one transaction")
+        promise, because = guarantee(pipeline, at_once=at_once, misses=misses)
         return Plan(
             pipeline=pipeline.name,
             status="nothing_new" if increment.empty else "load",
@@ -287,16 +300,13 @@ def plan(pipeline: Pipeline, *, full_refresh: bool = False, explain: bool = Fals
             warnings=increment.warnings,
             query=increment.screen.lazy.explain() if explain else None,
         )
-    finally:
-        increment.close()
 
 
 def check(pipeline: Pipeline) -> CheckReport:
     """Whether the pipeline would run, as far as can be known without reading its data: config, files,
     the transforms' schema against contract and target. Raises what is wrong.
     """
-    increment, _ = _first(pipeline, full_refresh=False)
-    try:
+    with _first(pipeline, full_refresh=False) as (increment, _):
         return CheckReport(
             pipeline=pipeline.name,
             target=target(pipeline),
@@ -304,8 +314,6 @@ def check(pipeline: Pipeline) -> CheckReport:
             changes=_ddl(pipeline, increment),
             warnings=increment.warnings,
         )
-    finally:
-        increment.close()
 
 
 def preview(pipeline: Pipeline, *, step: str | None = None, limit: int = 10) -> pl.DataFrame:
@@ -314,8 +322,7 @@ def preview(pipeline: Pipeline, *, step: str | None = None, limit: int = 10) -> 
     Reads as if nothing had been loaded yet, so that there is something to see.
     """
     how = replace(reading(pipeline, full_refresh=False), batch_bytes=None)
-    increment = next(iter(increments(pipeline, Snapshot(), how, run="preview")))
-    try:
+    with closing(increments(pipeline, Snapshot(), how, run="preview")) as every, closing(next(every)) as increment:
         if step is None:
             lazy = increment.screen.lazy
         else:
@@ -325,8 +332,6 @@ def preview(pipeline: Pipeline, *, step: str | None = None, limit: int = 10) -> 
                 pipeline.steps, frames, previous=previous, params=pipeline.params, base=pipeline.base, until=step
             ).lazy
         return _drained(lambda: lazy.head(limit).collect())
-    finally:
-        increment.close()
 
 
 def history(pipeline: Pipeline) -> list[dict[str, Any]]:
@@ -339,18 +344,23 @@ def rejects(pipeline: Pipeline) -> pl.DataFrame:
     return pipeline.destination.rejects(pipeline.name)
 
 
-def _first(pipeline: Pipeline, *, full_refresh: bool) -> tuple[Increment, Snapshot]:
+@contextmanager
+def _first(pipeline: Pipeline, *, full_refresh: bool) -> Iterator[tuple[Increment, Snapshot]]:
+    """The first increment that a run would make now, and what it starts from."""
     if (hint := pipeline.destination.supports(pipeline.write.type)) is not None:
         raise ConfigError(f"{target(pipeline)} cannot take the write {pipeline.write.type!r}", hint=hint)
     snapshot = pipeline.destination.inspect(pipeline.name)
     refuse_start(pipeline, snapshot, full_refresh=full_refresh, discard_history=True)
     how = reading(pipeline, full_refresh=full_refresh)
-    return next(iter(increments(pipeline, snapshot, how, run="plan"))), snapshot
+    with closing(increments(pipeline, snapshot, how, run="plan")) as every, closing(next(every)) as increment:
+        yield increment, snapshot
 
 
 def _write_words(increment: Increment) -> dict[str, Any]:
     write = increment.change.write
     words = {k: v for k, v in vars(write).items() if v not in ((), None, False)}
+    if write.type == "recompute":
+        words["groups"] = f"all, because {increment.rebuilt}" if increment.rebuilt else "those that the new rows touch"
     return {"type": write.type, **words}
 
 
@@ -358,12 +368,21 @@ def _news_words(increment: Increment, name: str) -> dict[str, Any]:
     batch = increment.batches[name]
     news = batch.news
     return {
-        "reads": "all of it" if batch.complete or increment.change.fresh else "what is new",
+        "reads": _reads(increment, batch),
         "files": [f.name for f in news.files],
         "rows": news.rows,
         "bytes": news.bytes,
         **news.facts,
     }
+
+
+def _reads(increment: Increment, batch: Batch) -> str:
+    if batch.complete or increment.change.fresh:
+        return "all of it"
+    if not isinstance(increment.change.write, Replace | Recompute):
+        return "what is new"
+    again = "the groups that it touches" if increment.change.groups else "all that was read before"
+    return f"what is new, and with it {again}"
 
 
 def _ddl(pipeline: Pipeline, increment: Increment) -> tuple[str, ...]:

@@ -101,15 +101,20 @@ class Counts:
 class News:
     """What a batch is about to read, known before any row is: for `plan` and for progress.
 
-    `rows` is None where only reading would tell. `facts` are plain JSON: bounds, the sample's size, a guessed
-    dialect.
+    `rows` is None where only reading would tell. `empty`: nothing is new since the position; of a source that gives
+    all it has (`Batch.complete`) True: it has not changed, False: it has, None: it cannot tell. `facts` are plain JSON:
+    bounds, the sample's size, a guessed dialect. `warnings` are what a person should hear: what holds a read back,
+    what it had to do without. `misses` is what a later run will not see, in words, for the guarantee that `plan`
+    prints (None: nothing is missed).
     """
 
     files: tuple[FileStamp, ...] = ()
     rows: int | None = None
     bytes: int | None = None
-    empty: bool = False
+    empty: bool | None = False
     facts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    misses: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +146,8 @@ class Batch:
 class Snapshot:
     """What the destination holds for one pipeline, at one instant.
 
-    `number` and `last_id` are those of the last commit (0, None: there is none). `positions` and `identities` are by
-    source name. `schema` is
+    `number` and `last_id` are those of the last commit (0, None: there is none), `record` is what its seal said.
+    `positions` and `identities` are by source name. `schema` is
     the logical schema of the target table (None: there is no table), `owned` whether headrace made it or took
     it over. `seen(source, names)` gives the stamps under which files were read (`names` None: all of them).
     `scan` reads the target as of this commit (None: no table). `newest(column)` is the greatest value in the
@@ -152,6 +157,7 @@ class Snapshot:
 
     number: int = 0
     last_id: str | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
     positions: Mapping[str, Position] = field(default_factory=dict)
     identities: Mapping[str, Any] = field(default_factory=dict)
     schema: Schema | None = None
@@ -168,7 +174,7 @@ class TableChange:
     """How one table changes.
 
     `rows()` opens the stream again at each call. `schema` is the table's logical schema after `changes`.
-    `groups` (recompute only) are the distinct `by` values whose rows are replaced. `complete` says that the
+    `groups` (recompute only) are the distinct `by` values whose rows are replaced; None: all. `complete` says that the
     rows are ALL the source has: only then may absence mean anything. `fresh` (a full refresh) says that the table
     begins empty: what it held goes in the same transaction, deletions that a merge remembers too.
     """

@@ -7,17 +7,18 @@ that cannot lie. Making one reads no rows but the samples that schemas need.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.decisions import Reading, key_columns, refuse_mixing
+from headrace.decisions import Reading, fingerprint, key_columns, refuse_mixing
 from headrace.drawing import drawn
 from headrace.errors import ConfigError
 from headrace.flow import Batch, Commit, Frame, Range, Snapshot, TableChange
-from headrace.query import Query
+from headrace.regroup import Groups, why_all, why_anew
 from headrace.schema import Schema, evolve
 from headrace.screen import Screen
 from headrace.sealing import Sealing
@@ -27,8 +28,9 @@ from headrace.writes import Merge, Recompute
 
 if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
+    from headrace.protocols import Source
 
-__all__ = ["Increment", "Replayed", "increment", "increments"]
+__all__ = ["Increment", "Replayed", "increment", "increments", "opened"]
 
 _PLACE = ("_headrace_file", "_headrace_line")
 Watch = Callable[[int], None]
@@ -47,12 +49,18 @@ class Replayed:
 
 @dataclass(kw_only=True)
 class Increment:
-    """What one commit is made of. `close` frees the spools; before that `commit` may be applied again and again."""
+    """What one commit is made of. `close` frees the spools; before that `commit` may be applied again and again.
+
+    `rebuilt` says why a recompute replaces all groups (None: only those that the new rows touch), `anew` why there is
+    something to do though nothing is new in the sources that drive the pipeline.
+    """
 
     pipeline: Pipeline
     batches: Mapping[str, Batch]
     drivers: tuple[str, ...]
     transformed: Transformed
+    rebuilt: str | None
+    anew: str | None
     screen: Screen
     screens: Mapping[str, Screen]
     commit: Commit
@@ -62,13 +70,20 @@ class Increment:
 
     @property
     def empty(self) -> bool:
-        """Nothing is new in any source that drives the pipeline."""
-        return all(self.batches[name].news.empty for name in self.drivers)
+        """There is nothing to do."""
+        return self.anew is None and all(self.batches[name].news.empty for name in self.drivers)
 
     def close(self) -> None:
         """Free what the screens hold on disk."""
         for screen in self._closers:
             screen.close()
+
+
+def opened(source: Source, range: Range, snapshot: Snapshot, name: str, until: ExitStack) -> Iterator[Batch]:
+    """The source's batches, whose frames can be read for as long as `until` is open."""
+    stream = source.batches(range, snapshot, name)
+    until.callback(getattr(stream, "close", lambda: None))
+    return iter(stream)
 
 
 def increments(
@@ -79,30 +94,33 @@ def increments(
     run: str,
     inspect: Callable[[], Snapshot] | None = None,
     watch: Watch = lambda _rows: None,
-) -> Iterator[Increment]:
+) -> Generator[Increment]:
     """What is new since the snapshot, one increment for each commit to come; at least one, maybe empty.
 
-    `inspect` is asked again before each further increment, once the one before it has been dealt with.
+    `inspect` is asked again before each further increment, once the one before it has been dealt with. The generator
+    is the sources' lifetime: close it, and what they hold open is closed.
     """
     named = pipeline.named_sources
 
-    def opened(name: str) -> Iterator[Batch]:
+    def read(name: str, until: ExitStack) -> Iterator[Batch]:
         after = None if how.fresh else snapshot.positions.get(name)
-        cut = how.batch_bytes if len(how.drivers) == 1 and name in how.drivers else None
+        cut = how.batch_bytes if name in how.drivers else None
         since = Snapshot(newest=snapshot.newest) if how.fresh else snapshot
-        return iter(named[name].batches(Range(after=after, ties=how.ties, batch_bytes=cut), since, name))
+        return opened(named[name], Range(after=after, ties=how.ties, batch_bytes=cut), since, name, until)
 
-    driving = {name: opened(name) for name in how.drivers}
-    first = True
-    while batches := {name: batch for name, stream in driving.items() if (batch := next(stream, None)) is not None}:
-        if inspect is not None and not first:
-            snapshot = inspect()
-        batches |= {name: next(opened(name)) for name in named if name not in batches}
-        batches = {name: batches[name] for name in named}
-        yield increment(pipeline, snapshot, how, batches, run=run, watch=watch, fresh=how.fresh and first)
-        if len(driving) > 1:
-            return  # several sources are read in step, and give one batch each
-        first = False
+    with ExitStack() as reads:
+        driving = {name: read(name, reads) for name in how.drivers}
+        first = True
+        while batches := {name: batch for name, stream in driving.items() if (batch := next(stream, None)) is not None}:
+            if inspect is not None and not first:
+                snapshot = inspect()
+            with ExitStack() as looks:
+                batches |= {name: next(read(name, looks)) for name in named if name not in batches}
+                batches = {name: batches[name] for name in named}
+                yield increment(pipeline, snapshot, how, batches, run=run, watch=watch, fresh=how.fresh and first)
+            if len(driving) > 1:
+                return  # several sources are read in step, and give one batch each
+            first = False
 
 
 def increment(
@@ -120,25 +138,31 @@ def increment(
 
     `fresh`: this is the commit of a full refresh that empties the table.
     """
-    recompute = isinstance(pipeline.write, Recompute)
+    write = pipeline.write
+    recompute = write if isinstance(write, Recompute) else None
     chosen = {n: _chosen(b, n, pipeline, how) for n, b in batches.items()}
     screens = {n: _source_screen(pipeline, n, f) for n, f in chosen.items()}
     frames = {n: s.lazy for n, s in screens.items()}
-    partial = frozenset(n for n, b in batches.items() if not b.complete and (recompute or not how.whole))
+    partial = frozenset(n for n, b in batches.items() if not b.complete and (recompute is not None or not how.whole))
     transformed = _transform(pipeline, frames, how.drivers, partial)
-    warnings = refuse_mixing(pipeline, batches, transformed)
+    warnings = _warnings(pipeline, snapshot, batches, transformed)
     result = transformed.lazy
     if replayed is not None and (more := replayed.result(result.collect_schema())) is not None:
         result = pl.concat([result, more])
-    keys = key_columns(pipeline.write)
-    _require(keys, transformed.lazy, pipeline.write.type)
-    groups = _Groups(pipeline, batches, how) if recompute and not how.fresh else None
+    keys = key_columns(write)
+    _require(keys, transformed.lazy, write.type)
+    anew = why_anew(batches, how.drivers, snapshot, fingerprint(pipeline)["transforms"]) if how.whole else None
+    rebuilt, groups = None, None
+    if recompute is not None:
+        rebuilt = "of --full-refresh" if how.fresh else anew
+        rebuilt = rebuilt or why_all(batches, how.drivers, snapshot, transformed, recompute.by)
+        groups = None if rebuilt else _groups(pipeline, recompute, batches, how)
     screen = Screen(
         pipeline.contract,
         result if groups is None else groups.only(result),
         source=None,
         keys=keys,
-        required=() if recompute else keys,
+        required=() if recompute is not None else keys,
         existing=_existing(pipeline, snapshot),
     )
     rows = screen.schema
@@ -151,7 +175,7 @@ def increment(
         rows=lambda: FrameStream(_watched(screen.lazy, watch)),
         changes=changes,
         groups=None if groups is None else (lambda: FrameStream(groups.frame().lazy())),
-        complete=all(batches[n].complete for n in how.drivers) or how.fresh or how.whole,
+        complete=how.whole or all(batches[n].complete for n in how.drivers) or (how.fresh and how.batch_bytes is None),
         fresh=fresh,
     )
     sealed = Sealing(
@@ -163,7 +187,7 @@ def increment(
         change=change,
         keys=keys,
         replayed=None if replayed is None else replayed.ids,
-        discarded=snapshot.discarded,
+        snapshot=snapshot,
     )
     commit = Commit(
         id=secrets.token_hex(12),
@@ -178,12 +202,14 @@ def increment(
         batches=batches,
         drivers=how.drivers,
         transformed=transformed,
+        rebuilt=rebuilt,
+        anew=anew,
         screen=screen,
         screens=screens,
         commit=commit,
         change=change,
         warnings=warnings,
-        _closers=[screen, *screens.values(), *(groups.screens.values() if groups else ())],
+        _closers=[screen, *screens.values(), *(groups.screens if groups else ())],
     )
 
 
@@ -221,6 +247,33 @@ def _transform(
     )
 
 
+def _groups(pipeline: Pipeline, write: Recompute, batches: Mapping[str, Batch], how: Reading) -> Groups:
+    return Groups(
+        write.by,
+        batches,
+        how.drivers,
+        screened=lambda name, frame: _source_screen(pipeline, name, frame),
+        transformed=lambda frames: _transform(pipeline, frames, how.drivers, frozenset()).lazy,
+    )
+
+
+def _warnings(
+    pipeline: Pipeline, snapshot: Snapshot, batches: Mapping[str, Batch], transformed: Transformed
+) -> tuple[str, ...]:
+    """What the transforms, the sources and the ledger give cause to say."""
+    said = [*refuse_mixing(pipeline, batches, transformed), *(w for b in batches.values() for w in b.news.warnings)]
+    before = snapshot.record.get("transforms_fingerprint")
+    if before not in (None, fingerprint(pipeline)["transforms"]) and pipeline.write.type not in (
+        "replace",
+        "recompute",
+    ):
+        said.append(
+            "the transforms, params or contract have changed since the last commit: rows loaded before stay as they "
+            "are (--full-refresh loads them anew)"
+        )
+    return tuple(said)
+
+
 def _require(keys: Sequence[str], lazy: pl.LazyFrame, write: str) -> None:
     columns = lazy.collect_schema().names()
     for key in keys:
@@ -254,53 +307,3 @@ def _watched(lazy: pl.LazyFrame, watch: Watch) -> pl.LazyFrame:
             yield batch
 
     return scan_batches(batches, lazy.collect_schema())
-
-
-class _Groups:
-    """The groups that a recompute must rebuild: those of the new rows, and of the rows that they supersede."""
-
-    def __init__(self, pipeline: Pipeline, batches: Mapping[str, Batch], how: Reading) -> None:
-        self.by = key_columns(pipeline.write)
-        self.screens: dict[str, Screen] = {}
-        parts = []
-        for former in (False, True):
-            frames = {}
-            for name, batch in batches.items():
-                frame = batch.former if former and name in how.drivers and not batch.complete else batch.frame
-                if frame is None:
-                    break
-                screen = _source_screen(pipeline, name, frame)
-                self.screens[f"{name}/{former}"] = screen
-                frames[name] = screen.lazy
-            else:
-                if not former or any(batches[n].former is not None for n in how.drivers):
-                    parts.append(_transform(pipeline, frames, how.drivers, frozenset()).lazy.select(self.by))
-        self.found: pl.DataFrame | None = None
-        names = {f"part{i}": part for i, part in enumerate(parts)}
-        columns = ", ".join('"' + b.replace('"', '""') + '"' for b in self.by)
-        union = " UNION ".join(f"SELECT {columns} FROM {name}" for name in names)
-        # DuckDB, since its hash table spills to disk: the groups of a first load may be many.
-        self.query = Query(union if len(names) > 1 else f"SELECT DISTINCT {columns} FROM part0", names, {})
-
-    def frame(self) -> pl.DataFrame:
-        """The distinct `by` values; read once."""
-        if self.found is None:
-            self.found = self.query.lazy().collect()
-        return self.found
-
-    def only(self, lazy: pl.LazyFrame) -> pl.LazyFrame:
-        """The rows of `lazy` that belong to the groups. Ranges are pushed down as far as Polars can push them."""
-        schema = lazy.collect_schema()
-
-        def batches() -> Iterator[pl.DataFrame]:
-            groups = self.frame().cast({b: schema[b] for b in self.by})
-            ranges = [
-                pl.col(b).is_between(groups[b].min(), groups[b].max())
-                for b in self.by
-                if schema[b].is_temporal() and groups.height and groups[b].null_count() == 0
-            ]
-            rows = lazy.filter(*ranges) if ranges else lazy
-            matched = rows.join(groups.lazy(), on=list(self.by), how="semi", nulls_equal=True)
-            yield from drawn(matched)
-
-        return scan_batches(batches, schema)

@@ -30,6 +30,9 @@ class Source(Protocol):
         ``news.empty``), so that an aggregate sees the whole increment. Nothing is read before a frame is
         collected, but for what `news` and the schema need.
 
+        The iterator is the read's lifetime: a batch's frames can be read, in any thread, until the next batch is asked
+        for or the iterator is closed. So a generator may hold a snapshot open around its ``yield``.
+
         Raises ConfigError (a missing file, a bad option), DataError, UnavailableError (a file that changes
         while it is read).
         """

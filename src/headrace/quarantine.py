@@ -11,6 +11,7 @@ import csv
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from headrace.decisions import reading
 from headrace.engine import running
 from headrace.errors import ConfigError, DataError
 from headrace.flow import Batch, Commit, Counts, Frame, News, Range, Rejects, Seal, Snapshot
-from headrace.increment import Replayed, increment, increments
+from headrace.increment import Replayed, increment, increments, opened
 from headrace.schema import REJECTS, Type
 from headrace.stream import FrameStream
 from headrace.writes import Partitions, Recompute, Replace
@@ -52,8 +53,11 @@ def replay(
                     hint="put the mended rows into a file that the source reads, then run",
                 )
             how = reading(pipeline, full_refresh=True)
-            for again in increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch):
-                this.apply(again)
+            with closing(
+                increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch)
+            ) as all:
+                for again in all:
+                    this.apply(again)
             return this.report()
         if isinstance(pipeline.write, Partitions):
             raise ConfigError(
@@ -63,16 +67,17 @@ def replay(
         rows = rows if fixed is None else _mended(rows, fixed)
         if not rows.is_empty():
             how = reading(pipeline, full_refresh=False)
-            batches = {
-                n: _batch(pipeline, snapshot, n, rows.filter(pl.col("source") == n), how.drivers)
-                for n in pipeline.named_sources
-            }
             result = rows.filter(pl.col("source").is_null())
             replayed = Replayed(
                 ids=tuple(rows["id"]), result=lambda schema: _typed(result, schema) if result.height else None
             )
-            again = increment(pipeline, snapshot, how, batches, run=this.run, watch=this.watch, replayed=replayed)
-            this.apply(again)
+            with ExitStack() as reads:
+                batches = {
+                    n: _batch(pipeline, snapshot, n, rows.filter(pl.col("source") == n), how.drivers, reads)
+                    for n in pipeline.named_sources
+                }
+                again = increment(pipeline, snapshot, how, batches, run=this.run, watch=this.watch, replayed=replayed)
+                this.apply(again)
     return this.report()
 
 
@@ -85,7 +90,7 @@ def discard(pipeline: Pipeline, *, reason: str, observers: Sequence[Observer] = 
         ids = tuple(pipeline.destination.rejects(pipeline.name)["id"])
         if ids:
             nothing = Rejects(rows=lambda: FrameStream(pl.LazyFrame(schema=REJECTS.polars())), discarded=ids)
-            record = {"discarded": len(ids), "reason": reason, "write": "discard"}
+            record = {**_fingerprints(snapshot), "discarded": len(ids), "reason": reason, "write": "discard"}
             this.applied(
                 pipeline.destination.apply(
                     Commit(
@@ -99,6 +104,11 @@ def discard(pipeline: Pipeline, *, reason: str, observers: Sequence[Observer] = 
                 )
             )
     return this.report()
+
+
+def _fingerprints(snapshot: Snapshot) -> dict[str, Any]:
+    """Of the last commit: nothing is made anew here."""
+    return {key: value for key, value in snapshot.record.items() if key.endswith("_fingerprint")}
 
 
 def export(rejects: pl.DataFrame) -> pl.DataFrame:
@@ -172,10 +182,17 @@ def _typed(rejects: pl.DataFrame, schema: pl.Schema) -> pl.LazyFrame:
     return rows.lazy()
 
 
-def _batch(pipeline: Pipeline, snapshot: Snapshot, name: str, rejects: pl.DataFrame, drivers: tuple[str, ...]) -> Batch:
-    """A batch of a source's quarantined rows; a look-up is read as always."""
+def _batch(  # what a batch is made of, and how long it must last
+    pipeline: Pipeline,
+    snapshot: Snapshot,
+    name: str,
+    rejects: pl.DataFrame,
+    drivers: tuple[str, ...],
+    reads: ExitStack,
+) -> Batch:
+    """A batch of a source's quarantined rows; a look-up is read as always. `reads` closes the source."""
     source: Any = pipeline.named_sources[name]
-    usual: Batch = next(iter(source.batches(Range(after=snapshot.positions.get(name)), snapshot, name)))
+    usual: Batch = next(opened(source, Range(after=snapshot.positions.get(name)), snapshot, name, reads))
     if name not in drivers:
         return usual
     schema = usual.frame.lazy.collect_schema()

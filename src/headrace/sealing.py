@@ -17,8 +17,8 @@ import polars as pl
 
 from headrace.contract import Contract
 from headrace.decisions import Reading, fingerprint
-from headrace.errors import ContractError
-from headrace.flow import Batch, FileStamp, Rejects, Seal, TableChange
+from headrace.errors import ContractError, DataError
+from headrace.flow import Batch, FileStamp, Rejects, Seal, Snapshot, TableChange
 from headrace.schema import REJECTS
 from headrace.screen import Screen
 from headrace.stream import FrameStream, scan_batches
@@ -36,8 +36,7 @@ class Sealing:
     """The end of one commit, called by the destination once its rows are drained.
 
     Judges what could not be read, then the contracts of the sources, then that of the result, and says what the
-    ledger must remember. `replayed` are the rejects that a replay takes out of the quarantine (None: no replay),
-    `discarded` those that were given up earlier: when they are read again they are not kept again.
+    ledger must remember. `replayed` are the rejects that a replay takes out of the quarantine (None: no replay).
     """
 
     pipeline: Pipeline
@@ -48,7 +47,7 @@ class Sealing:
     change: TableChange
     keys: tuple[str, ...]
     replayed: tuple[str, ...] | None
-    discarded: frozenset[str]
+    snapshot: Snapshot
 
     def __call__(self) -> Seal:
         """Judge, then tell. Raises ContractError."""
@@ -57,11 +56,12 @@ class Sealing:
         for screen in self.screens.values():
             screen.judge()
         self.screen.judge()
+        self._refuse_emptying()
         files = {n: tuple(self.batches[n].files()) for n in self.how.drivers}
         rejects = self._rejects(kept, files)
-        moved = () if self.replayed is not None else self.how.drivers
+        moved = () if self.replayed is not None else self.batches  # of look-ups too: it tells whether they change
         return Seal(
-            positions={n: self.batches[n].position() for n in moved},
+            positions={n: self.batches[n].position() for n in moved if self.batches[n].position()},
             files=files,
             identities={n: self.pipeline.named_sources[n].identity() for n in self.how.drivers},
             record=self._record(malformed, rejects.count),
@@ -94,7 +94,7 @@ class Sealing:
         def frames() -> Iterator[pl.DataFrame]:
             kept = [*(self.batches[n].rejects() for n in malformed), *(s.rejects() for s in self._screens)]
             for frame in chain.from_iterable(kept):
-                yield frame if not self.discarded else frame.filter(~pl.col("id").is_in(self.discarded))
+                yield frame.filter(~pl.col("id").is_in(self.snapshot.discarded)) if self.snapshot.discarded else frame
 
         reread = tuple(f.name for stamps in files.values() for f in stamps)
         return Rejects(
@@ -104,7 +104,7 @@ class Sealing:
             files=reread,
             resolved=self.replayed or (),
             replace_sources=self.how.whole,
-            replace_all=self.change.fresh or self.pipeline.write.type == "replace",
+            replace_all=self.change.fresh or (self.how.whole and self.change.groups is None),
         )
 
     @property
@@ -126,9 +126,23 @@ class Sealing:
             "write": self.pipeline.write.type,
             "schema_changes": [c.kind for c in self.change.changes],
             "bounds": {n: dict(b.news.facts).get("bounds") for n, b in self.batches.items()},
-            **{f"{k}_fingerprint": v for k, v in fingerprint(self.pipeline).items()},
+            **self._fingerprints(),
             "versions": {p: version(p) for p in ("headrace", "polars", "duckdb", "pyarrow")},
         }
+
+    def _fingerprints(self) -> dict[str, str]:
+        """Of the pipeline; of a replay those of the last commit, since most rows are still of that making."""
+        now = {f"{k}_fingerprint": v for k, v in fingerprint(self.pipeline).items()}
+        return now if self.replayed is None else {k: v for k, v in self.snapshot.record.items() if k in now}
+
+    def _refuse_emptying(self) -> None:
+        """A recompute of all groups from sources that are empty would empty the table."""
+        rebuilt = self.change.write.type == "recompute" and self.change.groups is None and not self.change.fresh
+        if rebuilt and self.snapshot.schema is not None and not any(b.counts().rows for b in self.batches.values()):
+            raise DataError(
+                f"all sources of {self.pipeline.name!r} are empty, and the table would be so too",
+                hint="look at the sources; --full-refresh empties the table if that is meant",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,6 +124,7 @@ class Journal:
             **{
                 "number": state.number,
                 "last_id": account.last_id,
+                "record": account.record,
                 "positions": account.positions,
                 "identities": account.identities,
                 "write": account.write,

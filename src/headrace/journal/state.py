@@ -27,6 +27,7 @@ class Account:
     """
 
     last_id: str | None = None
+    record: dict[str, Any] = field(default_factory=dict)
     write: str | None = None
     positions: dict[str, Any] = field(default_factory=dict)
     identities: dict[str, Any] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class State:
             self.data[file["name"]] = {**about, "schema": len(self.schemas) - 1}
         account = self.accounts.setdefault(entry["pipeline"], Account())
         account.last_id, account.write = entry["id"], entry["write"] or account.write
+        account.record = entry["record"]
         account.positions.update(entry["positions"])
         account.identities.update(entry["identities"])
         if entry["forget_files"]:

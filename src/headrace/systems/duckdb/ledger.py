@@ -71,6 +71,7 @@ class Head:
     positions: Mapping[str, Any] = field(default_factory=dict)
     identities: Mapping[str, Any] = field(default_factory=dict)
     write: str | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,14 @@ class Key:
     def head(self, connection: DuckDBPyConnection) -> Head:
         """The last commit; number 0 where there is none."""
         row = connection.execute(
-            "SELECT number, id, epoch_us(committed_at), positions, identities, write FROM _headrace.commits"
+            "SELECT number, id, epoch_us(committed_at), positions, identities, write, record FROM _headrace.commits"
             " WHERE pipeline = ? AND target = ? ORDER BY number DESC LIMIT 1",
             self.values,
         ).fetchall()
         if not row:
             return Head()
-        number, id, at, positions, identities, write = row[0]
-        return Head(number, id, _instant(at), json.loads(positions), json.loads(identities), write)
+        number, id, at, positions, identities, write, record = row[0]
+        return Head(number, id, _instant(at), json.loads(positions), json.loads(identities), write, json.loads(record))
 
     def seen(self, connection: DuckDBPyConnection, source: str, names: Iterable[str] | None) -> Mapping[str, FileStamp]:
         """The stamps under which the named files (None: all) were read."""

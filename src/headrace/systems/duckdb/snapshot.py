@@ -70,6 +70,7 @@ def _snapshot(  # what was read in one transaction
     return Snapshot(
         number=head.number,
         last_id=head.id,
+        record=head.record,
         positions=head.positions,
         identities=head.identities,
         schema=None if columns is None else Schema(tuple(f for f in logical(columns) if f.name not in added)),

@@ -99,7 +99,7 @@ def _whole(found: _Reading) -> Batch:
     counter = _Counter(found.frame())
     return Batch(
         frame=Frame(lazy=counter.lazy, scan={"type": "duckdb", "file": found.path.name}),
-        news=News(facts={"reads": "everything, at every run"}),
+        news=News(empty=None),
         position=dict,
         counts=lambda: Counts(rows=counter.rows),
         rejects=lambda: iter(()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +40,7 @@ def batches(source: FileSource, range: Range, snapshot: Snapshot, name: str) -> 
         yield _by_cursor(source, files, range, snapshot, name)
         return
     if source.read == "all":
-        yield _all(source, files, name)
+        yield _all(source, files, range, name)
         return
     settled = _settled(source, files)
     seen = snapshot.seen(name, None) if range.after is not None else {}
@@ -124,19 +126,26 @@ def _news(reading: Reading, facts: Mapping[str, Any]) -> News:
     )
 
 
-def _all(source: FileSource, files: Sequence[File], name: str) -> Batch:
+def _all(source: FileSource, files: Sequence[File], range: Range, name: str) -> Batch:
     reading = Reading(source, survey(source, files, {}), files, name)
     frame = _frame(reading)
+    version = _version(files)
     return Batch(
         frame=frame,
-        news=replace(_news(reading, {}), empty=False),
-        position=dict,
+        news=replace(_news(reading, {}), empty=(range.after or {}).get("version") == version),
+        position=lambda: {"version": version},
         counts=reading.counts,
         rejects=reading.rejects,
         files=lambda: [f.stamp for f in files],
         whole=frame,
         complete=True,
     )
+
+
+def _version(files: Sequence[File]) -> str:
+    """A hash of the files' stamps: another one, and something has changed."""
+    stamps = sorted((f.name, f.size, f.stamp.version) for f in files)
+    return hashlib.blake2b(json.dumps(stamps).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def _new(  # what one batch is made of

@@ -35,6 +35,7 @@ class _Ledger:
 
     number: int = 0
     last_id: str | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
     write: str | None = None
     positions: Mapping[str, Position] = field(default_factory=dict)
     identities: Mapping[str, Any] = field(default_factory=dict)
@@ -89,6 +90,7 @@ class MemoryDestination:
         return Snapshot(
             number=ledger.number,
             last_id=ledger.last_id,
+            record=ledger.record,
             positions=ledger.positions,
             identities=ledger.identities,
             schema=None if table is None else table.schema,
@@ -127,6 +129,7 @@ class MemoryDestination:
             _with_seal(ledger, seal),
             number=receipt.number,
             last_id=commit.id,
+            record=seal.record,
             write=commit.changes[0].write.type if commit.changes else ledger.write,
             rejects=rejects,
         )

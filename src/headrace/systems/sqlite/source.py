@@ -149,7 +149,7 @@ def _whole(table: _Table) -> Batch:
 
     return Batch(
         frame=Frame(lazy=scan_batches(read, table.schema.polars()), scan={"type": "sqlite", "file": table.path.name}),
-        news=News(facts={"reads": "everything, at every run"}),
+        news=News(empty=None),
         position=dict,
         counts=lambda: Counts(rows=counted["rows"]),
         rejects=lambda: iter(()),

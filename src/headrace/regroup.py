@@ -1,0 +1,115 @@
+"""Which groups a recompute replaces: those that the new rows touch, where that is proven to be enough; else all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from headrace.drawing import drawn
+from headrace.flow import Batch, Frame, Snapshot
+from headrace.query import Query
+from headrace.stream import scan_batches
+
+if TYPE_CHECKING:
+    from headrace.screen import Screen
+    from headrace.transform import Transformed
+
+__all__ = ["Groups", "Screened", "why_all", "why_anew"]
+
+Screened = Callable[[str, Frame], "Screen"]
+"""A source's frame behind its contract: (name, frame) → screen."""
+
+
+def why_anew(batches: Mapping[str, Batch], drivers: Sequence[str], snapshot: Snapshot, meaning: str) -> str | None:
+    """Why all must be written anew by a write that sees everything, though no driving source has news; None: it
+    need not. `meaning` is the fingerprint of what the pipeline makes of its rows.
+    """
+    before = snapshot.record.get("transforms_fingerprint")
+    if before is not None and before != meaning:
+        return "the transforms, params or contract have changed since the last commit"
+    changed = [n for n, b in batches.items() if n not in drivers and b.complete and b.news.empty is False]
+    return f"{changed[0]!r} has changed since the last commit" if changed and snapshot.number else None
+
+
+def why_all(  # one reason each
+    batches: Mapping[str, Batch],
+    drivers: Sequence[str],
+    snapshot: Snapshot,
+    transformed: Transformed,
+    by: Sequence[str],
+) -> str | None:
+    """Why a recompute must replace all groups, in words; None where those that the new rows touch are enough."""
+    if snapshot.schema is None:
+        return "it is the first load"
+    whole = [n for n in drivers if batches[n].complete]
+    if whole:
+        return f"{whole[0]!r} is read whole at every run"
+    unknown = [n for n, b in batches.items() if n not in drivers and not b.news.empty]
+    if unknown:
+        return f"{unknown[0]!r} may have changed since the last commit"
+    for name in drivers:
+        again = snapshot.seen(name, [f.name for f in batches[name].news.files])
+        if again and batches[name].former is None:
+            return f"files of {name!r} are read again, and nobody knows which groups they were in"
+    return transformed.why_all_groups(by)
+
+
+class Groups:
+    """The groups of the new rows, and of the rows that they supersede. `transformed` binds the transforms to frames."""
+
+    def __init__(
+        self,
+        by: Sequence[str],
+        batches: Mapping[str, Batch],
+        drivers: Sequence[str],
+        *,
+        screened: Screened,
+        transformed: Callable[[Mapping[str, pl.LazyFrame]], pl.LazyFrame],
+    ) -> None:
+        self.by = tuple(by)
+        self.screens: list[Screen] = []
+        self._found: pl.DataFrame | None = None
+        parts = []
+        for former in (False, True):
+            frames = {}
+            for name, batch in batches.items():
+                frame = batch.former if former and name in drivers and not batch.complete else batch.frame
+                if frame is None:
+                    break
+                self.screens.append(screened(name, frame))
+                frames[name] = self.screens[-1].lazy
+            else:
+                if not former or any(batches[n].former is not None for n in drivers):
+                    parts.append(transformed(frames).select(self.by))
+        self._schema = parts[0].collect_schema()
+        names = {f"part{i}": part for i, part in enumerate(parts)}
+        columns = ", ".join('"' + b.replace('"', '""') + '"' for b in self.by)
+        union = " UNION ".join(f"SELECT {columns} FROM {name}" for name in names)
+        # DuckDB, since its hash table spills to disk: the groups of a first load may be many.
+        self._query = Query(union if len(names) > 1 else f"SELECT DISTINCT {columns} FROM part0", names, {})
+
+    def frame(self) -> pl.DataFrame:
+        """The distinct `by` values, in the types of the rows; read once."""
+        if self._found is None:
+            self._found = self._query.lazy().collect().cast(self._schema)
+        return self._found
+
+    def only(self, lazy: pl.LazyFrame) -> pl.LazyFrame:
+        """The rows of `lazy` that belong to the groups. Ranges are pushed down as far as Polars can push them."""
+        schema = lazy.collect_schema()
+
+        def batches() -> Iterator[pl.DataFrame]:
+            groups = self.frame().cast({b: schema[b] for b in self.by})
+            ranges = [
+                # As literals of the column's own type: Python's have neither nanoseconds nor the year 10000.
+                pl.col(b).is_between(pl.lit(groups[b].sort().head(1)).first(), pl.lit(groups[b].sort().tail(1)).first())
+                for b in self.by
+                if schema[b].is_temporal() and groups.height and groups[b].null_count() == 0
+            ]
+            rows = lazy.filter(*ranges) if ranges else lazy
+            matched = rows.join(groups.lazy(), on=list(self.by), how="semi", nulls_equal=True)
+            yield from drawn(matched)
+
+        return scan_batches(batches, schema)
