@@ -6,23 +6,31 @@ silence. ``sink_batches`` raises it; so that runs in a thread of its own here, a
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 
 import polars as pl
 
 from headrace.errors import HeadraceError
 
-__all__ = ["drawn"]
+__all__ = ["drawn", "tracked"]
 
 _WAITING = 2
+_MOMENT = 1.0
+_LAST_MOMENT = 5.0
+_left_early: list[threading.Thread] = []
+_generators = 0
+_count = threading.Lock()
 
 
-def drawn(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+def drawn(frame: pl.LazyFrame) -> Generator[pl.DataFrame]:
     """The rows of `frame`, in order, at most two batches ahead of who asks. Nothing starts before that.
 
-    What breaks the query comes out as it was; a panic of Polars as HeadraceError.
+    What breaks the query comes out as it was; a panic of Polars as HeadraceError. Close it when it is left early:
+    the query then ends at its next batch.
     """
     waiting: queue.Queue[pl.DataFrame | None] = queue.Queue(_WAITING)
     stopped = threading.Event()
@@ -51,9 +59,44 @@ def drawn(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
             yield rows
     finally:
         stopped.set()
-        thread.join()
+        _see_off(thread)
     if failed:
         raise _said(failed[0])
+
+
+def _see_off(thread: threading.Thread) -> None:
+    """Give the thread a moment to end. Never more, and in a thread of Polars none at all.
+
+    A generator that nobody closed is finalised wherever the garbage collector happens to run: in one of the threads
+    that the query itself needs to come to its end, maybe, or in `thread` itself.
+    """
+    here = threading.current_thread()
+    if not isinstance(here, threading._DummyThread) and here is not thread:  # noqa: SLF001  # the only name for a thread that Python did not start
+        thread.join(_MOMENT)
+    if thread.is_alive():
+        _left_early.append(thread)
+
+
+def tracked(generator: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The generator, which Polars runs in a thread of its own, counted for as long as it lives."""
+    global _generators  # noqa: PLW0603  # one process, one count
+    with _count:
+        _generators += 1
+    try:
+        yield from generator
+    finally:
+        with _count:
+            _generators -= 1
+
+
+@atexit.register
+def _wait_for_the_last() -> None:
+    """At exit, wait for queries that were left early: a thread of Polars that comes back to Python once the
+    interpreter has gone takes the whole process down (``FATAL: exception not rethrown``).
+    """
+    until = time.monotonic() + _LAST_MOMENT
+    while time.monotonic() < until and (_generators or any(t.is_alive() for t in _left_early)):
+        time.sleep(0.01)
 
 
 def _said(error: BaseException) -> BaseException:

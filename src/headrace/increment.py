@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -302,8 +302,9 @@ def _settled(pipeline: Pipeline, rows: Schema) -> Any:
 
 def _watched(lazy: pl.LazyFrame, watch: Watch) -> pl.LazyFrame:
     def batches() -> Iterator[pl.DataFrame]:
-        for batch in drawn(lazy):
-            watch(batch.height)
-            yield batch
+        with closing(drawn(lazy)) as drawing:
+            for batch in drawing:
+                watch(batch.height)
+                yield batch
 
     return scan_batches(batches, lazy.collect_schema())

@@ -13,14 +13,14 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from threading import Lock
 
 import polars as pl
 import pyarrow as pa
 from polars.io.plugins import register_io_source
 
-from headrace.drawing import drawn
+from headrace.drawing import drawn, tracked
 from headrace.errors import HeadraceError
 
 __all__ = ["FrameStream", "original", "reraise", "scan_batches", "scan_generator"]
@@ -30,6 +30,7 @@ Generator = Callable[[list[str] | None, pl.Expr | None, int | None, int | None],
 frames that come out have passed the predicate and have just `columns`."""
 
 _KEPT = 16
+_FEWEST = 2048
 _TOKEN = re.compile(r"headrace-stream-([0-9a-f]{16})")
 _held: OrderedDict[str, BaseException] = OrderedDict()
 _lock = Lock()
@@ -113,13 +114,26 @@ class FrameStream:
 
     def _batches(self, frame: pl.LazyFrame) -> Iterator[pa.RecordBatch]:
         try:
-            for rows in drawn(frame):
-                yield from rows.to_arrow(compat_level=pl.CompatLevel.newest()).to_batches()
+            with closing(drawn(frame)) as drawing:
+                for rows in _gathered(drawing):
+                    yield from rows.to_arrow(compat_level=pl.CompatLevel.newest()).to_batches()
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001  # whatever it is, it must come out as it was
             self.error = error
             raise _hold(error) from None
+
+
+def _gathered(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same rows in frames of `_FEWEST` rows or more: one row alone costs DuckDB as much memory as all these."""
+    waiting: list[pl.DataFrame] = []
+    for rows in frames:
+        waiting.append(rows)
+        if sum(f.height for f in waiting) >= _FEWEST:
+            yield pl.concat(waiting) if len(waiting) > 1 else rows
+            waiting = []
+    if waiting:
+        yield pl.concat(waiting)
 
 
 def scan_generator(generator: Generator, schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema]) -> pl.LazyFrame:
@@ -128,7 +142,7 @@ def scan_generator(generator: Generator, schema: Mapping[str, pl.DataType] | Cal
     What the generator raises reaches whoever collects the frame as it was, and whoever drains a `FrameStream`
     over it through `reraise`.
     """
-    return register_io_source(generator, schema=schema)
+    return register_io_source(lambda *pushed: tracked(generator(*pushed)), schema=schema)
 
 
 def scan_batches(

@@ -7,7 +7,7 @@ one, and only for those rows.
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -78,8 +78,8 @@ class Verdict:
 
     def judged(self) -> Generator[Judge]:
         """One pass over the frame. Reads the columns that must not repeat beforehand, once for all passes."""
-        with self.opened() as judge:
-            for rows in drawn(self._frame):
+        with self.opened() as judge, closing(drawn(self._frame)) as drawing:
+            for rows in drawing:
                 yield judge(rows)
 
     @contextmanager

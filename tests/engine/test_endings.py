@@ -1,0 +1,66 @@
+"""However a run ends, its process ends too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+import headrace as hr
+from headrace.engine import Running
+
+def same(orders):
+    return orders
+
+folder, batches = sys.argv[1], int(sys.argv[2])
+passed = []
+
+def watch(self, rows):
+    passed.append(rows)
+    if len(passed) == batches:
+        raise hr.UnavailableError("as --timeout raises it")
+
+Running.watch = watch
+pipeline = hr.Pipeline(
+    name="orders",
+    source=hr.FileSource(path=folder + "/in/*.csv"),
+    transforms=(same,),
+    destination=hr.DuckDBDestination(path=folder + "/w.duckdb", table="orders"),
+    write=hr.Merge(keys=("id",)),
+)
+try:
+    hr.run(pipeline, retry=hr.Retry(attempts=1))
+except hr.UnavailableError:
+    print("broken off")
+"""
+
+
+@pytest.fixture(scope="module")
+def orders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("endings")
+    (folder / "in").mkdir()
+    line = (
+        "{n},2024-01-02,2024-01-01T00:00:59,0.25,2024-01-02,2024-01-03,some text that makes lines longer than need be\n"
+    )
+    rows = "".join(line.format(n=n) for n in range(40_000))
+    with (folder / "in" / "1.csv").open("w") as file:
+        file.write("id,day,at,value,a,b,c\n")
+        for _ in range(30):
+            file.write(rows)
+    return folder
+
+
+@pytest.mark.parametrize("batches", [1, 8, 12])
+def test_a_run_that_breaks_off_in_mid_stream_leaves_no_thread_behind(orders, batches):
+    said = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(orders), str(batches)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert said.stdout == "broken off\n"
+    assert "Traceback" not in said.stderr
