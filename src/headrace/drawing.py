@@ -14,7 +14,7 @@ import polars as pl
 
 from headrace.errors import HeadraceError
 
-__all__ = ["drawn"]
+__all__ = ["drawn", "said"]
 
 _WAITING = 2
 
@@ -53,10 +53,11 @@ def drawn(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
         stopped.set()
         thread.join()
     if failed:
-        raise _said(failed[0])
+        raise said(failed[0])
 
 
-def _said(error: BaseException) -> BaseException:
+def said(error: BaseException) -> BaseException:
+    """The error as it is told: a panic of Polars, whose words may hold a cell's value, as HeadraceError."""
     if isinstance(error, pl.exceptions.PanicException):
         return HeadraceError(
             "Polars broke off in the middle of a query (a panic): a bug in Polars, or in a plugin of it",
