@@ -44,6 +44,7 @@ class Step:
 
     `wide`: the rows have one column more, ``extra``. `groups` (recompute): partitions that are rebuilt though no
     row of theirs is left. `rejects` are rejected with it. `fresh`: a full refresh. `renamed`: columns by other names.
+    `more`: columns beside these.
     """
 
     rows: Sequence[tuple[Any, ...]]
@@ -52,12 +53,14 @@ class Step:
     rejects: Sequence[Mapping[str, Any]] = ()
     fresh: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, pl.Series] = field(default_factory=dict)
 
     @property
     def frame(self) -> pl.DataFrame:
         """The rows as a frame."""
         frame = pl.DataFrame(list(self.rows), schema=ROWS, orient="row")
-        return (frame.with_columns(extra=pl.col("at") * 10) if self.wide else frame).rename(self.renamed)
+        frame = frame.with_columns(extra=pl.col("at") * 10) if self.wide else frame
+        return frame.rename(self.renamed).with_columns(**self.more)
 
 
 def reject(id: str, *, key: str | None = None, file: str | None = None) -> dict[str, Any]:
