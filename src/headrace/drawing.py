@@ -16,7 +16,7 @@ import polars as pl
 
 from headrace.errors import HeadraceError
 
-__all__ = ["drawn", "tracked"]
+__all__ = ["drawn", "said", "tracked"]
 
 _WAITING = 2
 _MOMENT = 1.0
@@ -61,7 +61,7 @@ def drawn(frame: pl.LazyFrame) -> Generator[pl.DataFrame]:
         stopped.set()
         _see_off(thread)
     if failed:
-        raise _said(failed[0])
+        raise said(failed[0])
 
 
 def _see_off(thread: threading.Thread) -> None:
@@ -99,7 +99,8 @@ def _wait_for_the_last() -> None:
         time.sleep(0.01)
 
 
-def _said(error: BaseException) -> BaseException:
+def said(error: BaseException) -> BaseException:
+    """The error as it is told: a panic of Polars, whose words may hold a cell's value, as HeadraceError."""
     if isinstance(error, pl.exceptions.PanicException):
         return HeadraceError(
             "Polars broke off in the middle of a query (a panic): a bug in Polars, or in a plugin of it",

@@ -11,12 +11,12 @@ from functools import partial
 
 import polars as pl
 
-from headrace.errors import SchemaError
+from headrace.errors import ConfigError, SchemaError
 from headrace.exact_text import read_text, write_text
 from headrace.exact_time import check_format
-from headrace.schema import Type, widens
+from headrace.schema import Schema, Type, widens
 
-__all__ = ["cast", "from_text", "to_text"]
+__all__ = ["cast", "from_text", "newest", "to_text"]
 
 _INTEGERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64")
 _FLOATS = ("float32", "float64")
@@ -67,6 +67,22 @@ def to_text(expr: pl.Expr, type: Type) -> pl.Expr:
     if type.name in (*_INTEGERS, *_TEXTS, *_FLOATS, "bool", "decimal", "null"):
         return expr.cast(pl.String)
     return expr.map_batches(partial(write_text, type=type), return_dtype=pl.String, is_elementwise=True)
+
+
+def newest(rows: pl.LazyFrame, column: str, schema: Schema) -> str | None:
+    """The greatest value of a column of `rows` (with this logical schema) as `to_text` writes it; None where there is
+    none. NaN is the greatest float, as in every comparison.
+
+    Raises ConfigError for a column that is not there.
+    """
+    if column not in schema:
+        raise ConfigError(
+            f"the table has no column {column!r}", hint=f"check the cursor's column; it has: {', '.join(schema.names)}"
+        )
+    type = schema[column]
+    greatest = pl.col(column).nan_max() if type.name in _FLOATS else pl.col(column).max()
+    text: str | None = rows.select(greatest).select(to_text(pl.col(column), type)).collect().item()
+    return text
 
 
 def cast(expr: pl.Expr, old: Type, new: Type) -> pl.Expr:

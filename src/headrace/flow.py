@@ -151,8 +151,8 @@ class Snapshot:
     the logical schema of the target table (None: there is no table), `owned` whether headrace made it or took
     it over. `seen(source, names)` gives the stamps under which files were read (`names` None: all of them).
     `scan` reads the target as of this commit (None: no table). `newest(column)` is the greatest value in the
-    target, as text. `discarded` are the ids of the rejects that were given up: they do not come back when their
-    rows are read again.
+    target as its EXACT text (`exact.newest`; None: no row has one). `discarded` are the ids of the rejects that were
+    given up: they do not come back when their rows are read again.
     """
 
     number: int = 0

@@ -15,7 +15,8 @@ from pathlib import Path
 import polars as pl
 
 from headrace import disk
-from headrace.errors import SchemaError
+from headrace.drawing import said
+from headrace.errors import HeadraceError, SchemaError
 from headrace.flow import TableChange
 from headrace.schema import Schema, Type, widens
 from headrace.stream import reraise, scan_batches
@@ -83,7 +84,10 @@ class Sink:
         self._where = where
         self._queue: queue.Queue[pl.DataFrame | None] = queue.Queue(2)
         self._dropped = False
-        self._failed: Exception | None = None
+        # until the encoder has RETURNED: whatever else ends its thread, the file is cut
+        self._failed: BaseException | None = HeadraceError(
+            f"{where}: a file was not written to its end", hint="run again; nothing of this commit was kept"
+        )
         frame = scan_batches(self._batches, schema.polars())
         self._thread = threading.Thread(target=self._encode, args=(encode, frame), name=f"headrace-{path.name}")
         self._thread.start()
@@ -126,8 +130,10 @@ class Sink:
     def _encode(self, encode: Encode, frame: pl.LazyFrame) -> None:
         try:
             encode(frame, self.path)
-        except Exception as error:  # noqa: BLE001  # it is raised in the other thread
-            self._failed = error
+        except BaseException as error:  # noqa: BLE001  # it is raised in the other thread
+            self._failed = said(error)
+        else:
+            self._failed = None
 
     def _batches(self) -> Iterator[pl.DataFrame]:
         while (batch := self._queue.get()) is not None:

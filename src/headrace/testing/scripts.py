@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -43,7 +43,8 @@ class Step:
     """One commit of a script: rows (tuples in the order of `ROWS`), and what goes with them.
 
     `wide`: the rows have one column more, ``extra``. `groups` (recompute): partitions that are rebuilt though no
-    row of theirs is left. `rejects` are rejected with it. `fresh`: a full refresh.
+    row of theirs is left. `rejects` are rejected with it. `fresh`: a full refresh. `renamed`: columns by other names.
+    `more`: columns beside these.
     """
 
     rows: Sequence[tuple[Any, ...]]
@@ -51,12 +52,15 @@ class Step:
     groups: tuple[str | None, ...] = ()
     rejects: Sequence[Mapping[str, Any]] = ()
     fresh: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, pl.Series] = field(default_factory=dict)
 
     @property
     def frame(self) -> pl.DataFrame:
         """The rows as a frame."""
         frame = pl.DataFrame(list(self.rows), schema=ROWS, orient="row")
-        return frame.with_columns(extra=pl.col("at") * 10) if self.wide else frame
+        frame = frame.with_columns(extra=pl.col("at") * 10) if self.wide else frame
+        return frame.rename(self.renamed).with_columns(**self.more)
 
 
 def reject(id: str, *, key: str | None = None, file: str | None = None) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.errors import ConfigError
-from headrace.exact import to_text
+from headrace import exact
 from headrace.flow import FileStamp, Snapshot
 from headrace.schema import Schema
 from headrace.systems.duckdb import ledger, quarantine
@@ -58,13 +57,13 @@ def _snapshot(  # what was read in one transaction
     def newest(column: str) -> str | None:
         with reading(path) as connection:
             _, now = current(connection)
-            found = next((c for c in now if c.name == column), None)
-            if found is None:
-                raise ConfigError(f"table {table} has no column {column!r}", hint="check the cursor's column")
-            query = f"SELECT max({quoted(column)}) AS {quoted(column)} FROM {table.sql}"
-            value = pl.concat(batches(connection, query, [found]))
-        text = value.select(to_text(pl.col(column), found.type)).item()
-        return None if text is None else str(text)
+            schema = logical(now)
+            found = [c for c in now if c.name == column]
+            # an enum has an order of its own, which DuckDB, where it is text, does not know
+            pick = f"DISTINCT {quoted(column)}" if found and found[0].type.name == "enum" else f"max({quoted(column)})"
+            query = f"SELECT {pick} AS {quoted(column)} FROM {table.sql}"
+            rows = pl.concat(batches(connection, query, found)) if found else pl.DataFrame()
+        return exact.newest(rows.lazy(), column, schema)
 
     added = known.added if known else ()
     return Snapshot(

@@ -11,7 +11,7 @@ from headrace.errors import ConfigError, ConflictError, SchemaError
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.systems.duckdb import ledger
 from headrace.systems.duckdb.columns import Column, described, physical, quoted
-from headrace.writes import History, Replace
+from headrace.writes import Append, History, Replace
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -91,6 +91,7 @@ def prepare(connection: DuckDBPyConnection, change: TableChange, key: ledger.Key
     _check_owner(table, known, key, there=there, adopt=adopt)
     added = _own_fields(change)
     wanted = Schema((*change.schema, *(f for f in added if f.name not in change.schema)))
+    _refuse_rowid(table, change, wanted.names)
     replaced = isinstance(change.write, Replace)
     if there and change.fresh:
         _empty(connection, table, wanted, known)
@@ -105,10 +106,25 @@ def prepare(connection: DuckDBPyConnection, change: TableChange, key: ledger.Key
         for step in (*change.changes, *_widened(known, added)):
             _alter(connection, table, step)
     have = columns_of(connection, table, wanted)
+    _refuse_rowid(table, change, [c.name for c in have])
     if not (there and replaced):
         _check_same(table, have, wanted)
     ledger.own(connection, table.key, key, wanted, tuple(f.name for f in added))
     return have
+
+
+def _refuse_rowid(table: Table, change: TableChange, names: Sequence[str]) -> None:
+    """Where rows are replaced they are called by DuckDB's ``rowid``, and a column of that name would stand for it:
+    other rows would go.
+    """
+    if isinstance(change.write, Append | Replace):
+        return
+    if found := next((n for n in names if n.casefold() == "rowid"), None):
+        raise SchemaError(
+            f"table {table}: a column cannot be called {found!r} where {change.write.type} replaces rows in DuckDB",
+            hint=f'call it otherwise: "rename": {{"{found}": "row_number"}} in the source, or AS in the transform',
+            details={"column": found},
+        )
 
 
 def _empty(connection: DuckDBPyConnection, table: Table, wanted: Schema, known: ledger.Owned | None) -> None:
@@ -178,6 +194,7 @@ def ddl(change: TableChange) -> list[str]:
     """The change's DDL, for `plan`: the very statements that `prepare` runs."""
     table = Table.of(change.table)
     added = tuple(f for f in _own_fields(change) if f.name not in change.schema)
+    _refuse_rowid(table, change, change.schema.names)
     return [_statement(table, step, added) for step in change.changes]
 
 

@@ -80,12 +80,12 @@ class MemoryDestination:
             return dict(stamps) if names is None else {name: stamps[name] for name in names if name in stamps}
 
         def newest(column: str) -> str | None:
-            import polars as pl
+            from headrace import exact
+            from headrace.schema import Schema
 
-            text: str | None = None
-            if table is not None:
-                text = table.rows.select(pl.col(column).max().cast(pl.String)).item()
-            return text
+            if table is None:
+                return None
+            return exact.newest(table.rows.lazy(), column, Schema.of_polars(table.rows.schema))
 
         return Snapshot(
             number=ledger.number,

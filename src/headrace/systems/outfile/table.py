@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from headrace import exact
 from headrace.drawing import drawn
 from headrace.errors import ConfigError, DataError, UnavailableError
 from headrace.flow import Commit, Receipt, Snapshot, TableChange
@@ -33,9 +34,8 @@ def inspect(journal: Journal, pipeline: str, format: Format) -> Snapshot:
         return Snapshot(number=state.number, owned=owned)
 
     def newest(column: str) -> str | None:
-        rows = _scan(journal, state, format)
-        text: str | None = rows.select(pl.col(column).max().cast(pl.String)).collect().item()
-        return text
+        schema = state.schema
+        return None if schema is None else exact.newest(rows(), column, schema)
 
     rows = partial(_scan, journal, state, format)
     return journal.snapshot(pipeline, state, schema=state.schema, owned=owned, scan=rows, newest=newest)

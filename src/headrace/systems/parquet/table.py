@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from headrace import exact
 from headrace.errors import ConfigError, DataError
 from headrace.flow import Commit, Receipt, Snapshot, TableChange
 from headrace.journal import Attempt, Journal, State, Written
@@ -30,18 +31,18 @@ def inspect(journal: Journal, pipeline: str, *, adopt: bool) -> Snapshot:
     """What the folder holds for `pipeline`."""
     state = journal.load()
 
-    def newest(column: str) -> str | None:
-        text: str | None = scan_state(journal, state).select(pl.col(column).max().cast(pl.String)).collect().item()
-        return text
+    schema = state.schema
 
-    there = bool(state.schemas)
+    def newest(column: str) -> str | None:
+        return None if schema is None else exact.newest(scan_state(journal, state), column, schema)
+
     return journal.snapshot(
         pipeline,
         state,
-        schema=state.schema,
+        schema=schema,
         owned=_foreign(journal, state, pipeline, adopt=adopt) is None,
-        scan=partial(scan_state, journal, state) if there else None,
-        newest=newest if there else lambda _column: None,
+        scan=None if schema is None else partial(scan_state, journal, state),
+        newest=newest,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from headrace import disk
+from headrace.drawing import said
 from headrace.errors import SchemaError
 from headrace.flow import Commit, TableChange
 from headrace.journal import Attempt
@@ -110,14 +111,17 @@ def _bounded(batches: Iterable[pl.DataFrame], layout: Layout) -> Iterator[pl.Dat
 
 def encode_file(frame: pl.LazyFrame, path: Path, *, layout: Layout, group_rows: int) -> None:
     """Encode a frame into one file."""
-    frame.sink_parquet(
-        path,
-        compression=layout.compression,
-        statistics=True,
-        row_group_size=group_rows,
-        maintain_order=True,
-        metadata=layout.metadata,
-    )
+    try:
+        frame.sink_parquet(
+            path,
+            compression=layout.compression,
+            statistics=True,
+            row_group_size=group_rows,
+            maintain_order=True,
+            metadata=layout.metadata,
+        )
+    except pl.exceptions.PanicException as error:
+        raise said(error) from None
 
 
 def write_file(rows: pl.DataFrame, attempt: Attempt, name: str, layout: Layout, where: Path) -> dict[str, Any]:

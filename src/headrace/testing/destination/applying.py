@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
 
-from headrace.errors import ConflictError, ContractError
+from headrace.errors import ConflictError, ContractError, HeadraceError
 from headrace.flow import FileStamp
 from headrace.stream import FrameStream, scan_batches
 from headrace.testing.destination.subject import FIRST, SECOND, STEPS, Subject, files_of, memory
@@ -107,6 +107,29 @@ class Applying(Subject):
                     destination.apply(commit)
                 assert caught.value is error
         assert (holds(self.destination(tmp_path)), visible(tmp_path, files)) == (before, files)
+
+    @pytest.mark.parametrize("how", ["panic", "cut short"])
+    def test_rows_whose_encoder_died_are_not_committed(
+        self, tmp_path: Path, write: str, how: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A panic is no Exception; and a thread may end in other ways. A destination without encoders just commits."""
+
+        def dies(_frame: pl.LazyFrame, path: Path, **_: Any) -> None:
+            Path(path).write_bytes(b"")
+            raise pl.exceptions.PanicException if how == "panic" else SystemExit
+
+        destination = self.destination(tmp_path)
+        play(destination, STEPS[:1], WRITES[write])
+        before = holds(destination)
+        with monkeypatch.context() as patched:
+            for name in ("sink_parquet", "sink_csv", "sink_ndjson", "sink_ipc"):
+                patched.setattr(pl.LazyFrame, name, dies)
+            try:
+                play(destination, STEPS[:2], WRITES[write])
+            except (HeadraceError, SystemExit):
+                assert holds(self.destination(tmp_path)) == before
+        play(destination, STEPS[:2], WRITES[write])
+        assert holds(destination) == memory(STEPS[:2], WRITES[write])
 
     @pytest.mark.parametrize("earlier", [0, 1])
     def test_an_error_in_the_seal_comes_out_as_it_was_and_leaves_nothing(

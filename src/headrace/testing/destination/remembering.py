@@ -5,13 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
 
-from headrace.errors import ConflictError
+from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
+from headrace.exact import from_text
 from headrace.flow import FileStamp
+from headrace.logical import parse_type
 from headrace.testing.destination.subject import FIRST, SECOND, STEPS, Run, Subject
 from headrace.testing.scripts import PIPELINE, SOURCE, Step, commit_of, holds, play, reject
 
@@ -19,6 +23,25 @@ if TYPE_CHECKING:
     from headrace.writes import Write
 
 __all__ = ["Remembering"]
+
+NEWEST = {
+    "int64": ("-9", "10"),
+    "uint64": ("1", "18446744073709551615"),
+    "float64": ("0.1", "NaN"),
+    "decimal(38,10)": ("9.1000000000", "10.0000000001"),
+    "bool": ("false", "true"),
+    "string": ("a", "é"),
+    "binary": ("00ff", "ff"),
+    "date": ("0001-01-01", "9999-12-31"),
+    "time": ("03:04:05", "03:04:05.500"),
+    "datetime(ms)": ("2024-01-02T03:04:05", "2024-01-02T03:04:05.123"),
+    "datetime(us)": ("2024-01-02T03:04:05", "2024-01-02T03:04:05.123456"),
+    "datetime(ns)": ("2024-01-02T03:04:05", "2024-01-02T03:04:05.123456789"),
+    "datetime(us, UTC)": ("2024-01-02T03:04:05Z", "2024-01-02T03:04:05.123456Z"),
+    "enum(b, a)": ("b", "a"),
+    "categorical": ("a", "b"),
+}
+"""For each type two values as exact texts, the lesser first."""
 
 
 class Remembering(Subject):
@@ -34,6 +57,21 @@ class Remembering(Subject):
         assert dict(seen(SOURCE, None)) == {"a/0.csv": stamps[0], "a/1.csv": changed, "a/2.csv": stamps[2]}
         assert dict(seen(SOURCE, ["a/1.csv", "b.csv"])) == {"a/1.csv": changed}
         assert dict(seen("another", None)) == {}
+
+    @pytest.mark.parametrize("type", list(NEWEST))
+    def test_newest_is_the_exact_text_of_the_greatest_value(self, tmp_path: Path, usual: Write, type: str) -> None:
+        lesser, greatest = NEWEST[type]
+        destination = self.destination(tmp_path)
+        values = pl.DataFrame({"v": [lesser, greatest, None]}).select(from_text(pl.col("v"), parse_type(type)))["v"]
+        assert values.null_count() == 1
+        try:
+            destination.apply(commit_of(destination, replace(FIRST, more={"v": values}), usual))
+        except (SchemaError, DataError) as error:
+            pytest.skip(f"it cannot hold them: {error.message}")
+        newest = destination.inspect(PIPELINE).newest
+        assert newest("v") == greatest
+        with pytest.raises(ConfigError, match="'missing'"):
+            newest("missing")
 
     def test_rejects_are_kept_with_the_commit(self, tmp_path: Path, usual: Write) -> None:
         destination = self.destination(tmp_path)

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.errors import DataError
+from headrace.errors import DataError, SchemaError
 from headrace.systems.memory import MemoryDestination
-from headrace.testing.destination.subject import FIRST, STEPS, Subject, memory, only
+from headrace.testing.destination.subject import FIRST, STEPS, Subject, made, memory, only
 from headrace.testing.scripts import WRITES, Step, commit_of, holds, play, reject
 from headrace.writes import History, Merge, Replace
 
@@ -41,6 +42,25 @@ class Writing(Subject):
                 assert holds(destination) == holds(memory)
 
         agree()
+
+    def test_a_column_of_any_name_is_loaded_as_it_is_or_refused_by_name(self, tmp_path: Path, write: str) -> None:
+        """Names that a system has for itself: a row's place, a column of its own."""
+        for name in ("rowid", "ROWID", "_rowid_", "ctid", "xmin", "filename", "index", 'a "b"'):
+            first = Step(rows=[(1, "a", 1, "x", False), (2, "b", 1, "y", False), (3, "b", 1, "z", False)], wide=True)
+            second = Step(rows=[(1, "a", 2, "x!", False), (1, "a", 2, "x?", False)], wide=True)
+            steps = [replace(step, renamed={"extra": name}) for step in (first, second)]
+            destination = self.destination(made(tmp_path / name.replace('"', "")))
+            refused: SchemaError | None = None
+            try:
+                play(destination, steps, WRITES[write])
+            except SchemaError as error:
+                refused = error
+            if refused is None:
+                assert holds(destination) == memory(steps, WRITES[write])
+            else:
+                assert repr(name) in refused.message
+                assert refused.hint
+                assert holds(destination).number == 0
 
     @only("merge")
     def test_a_merge_without_an_order_keeps_the_last_read(self, tmp_path: Path) -> None:
