@@ -10,16 +10,18 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, HeadraceError
 
 if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
-    from headrace.report import RunReport
+    from headrace.report import CheckReport, NotKnown, Plan, Refused, RunReport
+
+    Look = Plan | CheckReport
 
 __all__ = ["Project"]
 
@@ -74,6 +76,36 @@ class Project:
         pool.shutdown()
         return [reports[pipeline.name] for pipeline in self.pipelines]
 
+    def look(self, look: Callable[[Pipeline], Look]) -> list[Look | NotKnown | Refused]:
+        """`look` (a plan, a check) at each, in the order in which they would run; one that is refused does not stop
+        the others.
+
+        What fails because a pipeline before it has written nothing yet is not refused: it is not known yet. A plan
+        that a pipeline before it will overtake says so.
+        """
+        from headrace.report import NotKnown, Plan, Refused
+
+        found: dict[str, Look | NotKnown | Refused] = {}
+        named = {one.name: one for one in self.pipelines}
+        for one in self.pipelines:
+            before = sorted(self.before[one.name] & named.keys() - {one.name})
+            try:
+                report = look(one)
+            except HeadraceError as error:
+                unwritten = [name for name in before if _unwritten(named[name])]
+                found[one.name] = (
+                    NotKnown(pipeline=one.name, before=unwritten, because=error.message)
+                    if unwritten
+                    else Refused(pipeline=one.name, error=error.to_dict())
+                )
+                continue
+            found[one.name] = report
+            moving = [name for name in before if getattr(found[name], "status", None) in ("load", "not_known")]
+            if isinstance(report, Plan) and moving:
+                said = f"as things are now: {', '.join(moving)} would run first, and change what this one reads"
+                found[one.name] = replace(report, warnings=(*report.warnings, said))
+        return [found[one.name] for one in self.pipelines]
+
     def _skip(self, waiting: Sequence[Pipeline], reports: dict[str, RunReport]) -> list[Pipeline]:
         """Report those that cannot run any more; gives the others. `waiting` is in order, so one pass will do."""
         from headrace.report import RunReport
@@ -99,6 +131,14 @@ class Project:
                 ready.append(pipeline)
                 taken |= places
         return ready
+
+
+def _unwritten(pipeline: Pipeline) -> bool:
+    """Whether the pipeline has made no commit yet."""
+    try:
+        return pipeline.destination.inspect(pipeline.name).number == 0
+    except HeadraceError:
+        return False
 
 
 def _fine(report: RunReport) -> bool:
