@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.cursor import Cursor, Latest, TextType
 from headrace.errors import ConfigError
+from headrace.flow import Place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -139,3 +140,7 @@ class FileSource:
     def identity(self) -> Any:
         """The paths as they were written."""
         return {"type": "files", "path": list(self.patterns)}
+
+    def places(self) -> Sequence[Place]:
+        """The patterns; what is no pattern may be a folder, and is then all below it."""
+        return [Place(system="files", where=f"{Place.absolute(self.base, path)}/**") for path in self.patterns]
