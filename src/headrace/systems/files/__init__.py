@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from headrace.cursor import Cursor, Latest, TextType
 from headrace.errors import ConfigError
 from headrace.flow import Place
+from headrace.logical import check_type
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,7 +55,9 @@ class FileSource:
     cursor: str | Cursor | None = None
     latest: Latest | None = None
     contract: Contract | None = None
-    types: Mapping[str, str | TextType] = field(default_factory=dict)
+    types: Mapping[str, str | TextType] = field(
+        default_factory=dict, metadata={"doc": "by column, one of the [types](#types)"}
+    )
     infer: int | Literal["all"] = 10_000
     header: bool | tuple[str, ...] = True
     delimiter: str | None = None
@@ -89,6 +92,9 @@ class FileSource:
         self._check_words()
 
     def _check_words(self) -> None:
+        for column, name in self.types.items():
+            if isinstance(name, str):
+                check_type(name, "types", column)
         for column, word in self.add_columns.items():
             if word not in ("file", "line", "modified"):
                 raise ConfigError(f'"add_columns": {column!r} cannot be {word!r}', hint="use file, line or modified")
