@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from headrace.errors import ConfigError
-from headrace.schema import parse_type
+from headrace.logical import check_type
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,7 +29,7 @@ class Column:
     this column; a value that its type cannot hold fails the run where it says ``warn``.
     """
 
-    type: str | None = None
+    type: str | None = field(default=None, metadata={"doc": "one of the [types](#types)"})
     nullable: bool = True
     unique: bool = False
     min: Any = None
@@ -42,7 +42,7 @@ class Column:
     def __post_init__(self) -> None:
         _check_action(self.on_violation)
         if self.type is not None:
-            parse_type(self.type)
+            check_type(self.type, "type")
         if self.one_of is not None and not self.one_of:
             raise ConfigError("one_of is empty: no value could pass", hint="list the allowed values, or leave it out")
         if self.length is not None:

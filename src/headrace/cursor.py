@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from headrace.logical import check_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,11 +48,14 @@ class TextType:
     `decimal` is the decimal point, ``.`` or ``,`` (None: the source's).
     """
 
-    type: str
+    type: str = field(metadata={"doc": "one of the [types](#types)"})
     format: str | None = None
     true: tuple[str, ...] | None = None
     false: tuple[str, ...] | None = None
     decimal: str | None = None
+
+    def __post_init__(self) -> None:
+        check_type(self.type, "type")
 
 
 def track(  # each is one fact of the read

@@ -285,7 +285,8 @@ def plan(pipeline: Pipeline, *, full_refresh: bool = False, explain: bool = Fals
     with _first(pipeline, full_refresh=full_refresh) as (increment, snapshot):
         misses = [f"{n}: {b.news.misses}" for n, b in increment.batches.items() if b.news.misses]
         at_once = getattr(pipeline.destination, "at_once", "one transaction")
-        promise, because = guarantee(pipeline, at_once=at_once, misses=misses)
+        settled = replace(pipeline, write=increment.change.write)
+        promise, because = guarantee(settled, at_once=at_once, misses=misses)
         return Plan(
             pipeline=pipeline.name,
             status="nothing_new" if increment.empty else "load",

@@ -278,7 +278,8 @@ def _require(keys: Sequence[str], lazy: pl.LazyFrame, write: str) -> None:
     columns = lazy.collect_schema().names()
     for key in keys:
         if key not in columns:
-            raise ConfigError(f"{write} names the column {key!r}, and the rows have none", hint=f"they have: {columns}")
+            have = ", ".join(columns)
+            raise ConfigError(f"{write} names the column {key!r}, and the rows have none", hint=f"they have: {have}")
 
 
 def _existing(pipeline: Pipeline, snapshot: Snapshot) -> Callable[[Sequence[str]], pl.LazyFrame] | None:

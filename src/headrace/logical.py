@@ -20,7 +20,7 @@ from headrace.errors import ConfigError, SchemaError
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Type", "parse_type", "widens"]
+__all__ = ["EXAMPLES", "Type", "check_type", "parse_type", "widens"]
 
 _INTS = ("int8", "int16", "int32", "int64", "int128")
 _UINTS = ("uint8", "uint16", "uint32", "uint64")
@@ -34,6 +34,39 @@ _EXACT_IN = {
     "float64": ("int8", "int16", "uint8", "uint16", "int32", "uint32", "float32"),
 }
 _ALIASES = {"boolean": "bool", "str": "string", "utf8": "string", "float": "float64", "int": "int64"}
+
+_MEANT = {
+    "double": "float64", "real": "float32", "number": "decimal(12,2)", "numeric": "decimal(12,2)",
+    "bigint": "int64", "integer": "int64", "long": "int64", "smallint": "int16", "tinyint": "int8", "hugeint": "int128",
+    "text": "string", "varchar": "string", "char": "string", "uuid": "string", "object": "json", "dict": "json",
+    "timestamp": "datetime(us)", "timestamptz": "datetime(us, UTC)", "interval": "duration(us)",
+    "timedelta": "duration(us)", "blob": "binary", "bytes": "binary", "bytea": "binary", "bit": "bool",
+    "map": "struct(a: int64)", "record": "struct(a: int64)",
+}  # fmt: skip
+"""What other systems call a type, for the hint alone: a type has ONE name here."""
+
+EXAMPLES = {
+    "int8": "also int16, int32, int64, int128",
+    "uint8": "also uint16, uint32, uint64",
+    "float64": "also float32",
+    "decimal(12,2)": "twelve digits, two of them after the point; at most 38",
+    "bool": "true or false",
+    "string": "text",
+    "binary": "bytes",
+    "date": "a day",
+    "time": "a time of day",
+    "datetime(us)": "a point in time without a zone; also ms, ns",
+    "datetime(us, UTC)": "a point in time, shown in a zone: UTC, Europe/Paris",
+    "duration(us)": "a span of time; also ms, ns",
+    "list(string)": "values of one type",
+    "array(float32, 384)": "so many values of one type",
+    "struct(a: int64, b: string)": "named values",
+    "enum(small, large)": "one of these texts",
+    "categorical": "a text of few different ones",
+    "json": "a JSON text",
+    "null": "nothing but null",
+}
+"""The types by example, and what they mean."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +189,14 @@ def parse_type(text: str) -> Type:
     return found
 
 
+def check_type(text: str, *keys: str) -> None:
+    """Raises ConfigError, as `parse_type` does, for the value that stands under these keys of a part."""
+    try:
+        parse_type(text)
+    except ConfigError as error:
+        raise ConfigError(error.message, hint=error.hint, details={"keys": list(keys)}) from None
+
+
 class _TypeParser:
     """Recursive descent over ``name[(args)]``."""
 
@@ -193,10 +234,10 @@ class _TypeParser:
         if name in _PLAIN:
             return Type(name)
         known = (*_PLAIN, "decimal(12,2)", "datetime(us)", "duration(us)", "time", "list", "array", "struct", "enum")
-        near = difflib.get_close_matches(name, known, n=1)
+        near = _MEANT.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
         raise ConfigError(
             f"unknown type {self.text!r}",
-            hint=f"did you mean {near[0]!r}?" if near else "types are written as Polars names them, e.g. int64",
+            hint=f"did you mean {near!r}?" if near else f"types are {', '.join(EXAMPLES)}",
         )
 
     def _distinct(self, args: tuple[Any, ...], names: list[str]) -> tuple[Any, ...]:

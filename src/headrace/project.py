@@ -7,19 +7,20 @@ table it reads (a `table` source), and those that write a table or files which o
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, HeadraceError
+from headrace.flow import Place
 
 if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
-    from headrace.report import RunReport
+    from headrace.report import CheckReport, NotKnown, Plan, Refused, RunReport
+
+    Look = Plan | CheckReport
 
 __all__ = ["Project"]
 
@@ -74,6 +75,36 @@ class Project:
         pool.shutdown()
         return [reports[pipeline.name] for pipeline in self.pipelines]
 
+    def look(self, look: Callable[[Pipeline], Look]) -> list[Look | NotKnown | Refused]:
+        """`look` (a plan, a check) at each, in the order in which they would run; one that is refused does not stop
+        the others.
+
+        What fails because a pipeline before it has written nothing yet is not refused: it is not known yet. A plan
+        that a pipeline before it will overtake says so.
+        """
+        from headrace.report import NotKnown, Plan, Refused
+
+        found: dict[str, Look | NotKnown | Refused] = {}
+        named = {one.name: one for one in self.pipelines}
+        for one in self.pipelines:
+            before = sorted(self.before[one.name] & named.keys() - {one.name})
+            try:
+                report = look(one)
+            except HeadraceError as error:
+                unwritten = [name for name in before if _unwritten(named[name])]
+                found[one.name] = (
+                    NotKnown(pipeline=one.name, before=unwritten, because=error.message)
+                    if unwritten
+                    else Refused(pipeline=one.name, error=error.to_dict())
+                )
+                continue
+            found[one.name] = report
+            moving = [name for name in before if getattr(found[name], "status", None) in ("load", "not_known")]
+            if isinstance(report, Plan) and moving:
+                said = f"as things are now: {', '.join(moving)} would run first, and change what this one reads"
+                found[one.name] = replace(report, warnings=(*report.warnings, said))
+        return [found[one.name] for one in self.pipelines]
+
     def _skip(self, waiting: Sequence[Pipeline], reports: dict[str, RunReport]) -> list[Pipeline]:
         """Report those that cannot run any more; gives the others. `waiting` is in order, so one pass will do."""
         from headrace.report import RunReport
@@ -99,6 +130,14 @@ class Project:
                 ready.append(pipeline)
                 taken |= places
         return ready
+
+
+def _unwritten(pipeline: Pipeline) -> bool:
+    """Whether the pipeline has made no commit yet."""
+    try:
+        return pipeline.destination.inspect(pipeline.name).number == 0
+    except HeadraceError:
+        return False
 
 
 def _fine(report: RunReport) -> bool:
@@ -135,71 +174,46 @@ def _cycle(name: str, before: Mapping[str, frozenset[str]], done: set[str]) -> l
 
 def _before(pipeline: Pipeline, others: Sequence[Pipeline]) -> set[str]:
     found = {name for name in pipeline.after if any(other.name == name for other in others)}
-    for source in pipeline.named_sources.values():
-        found |= {other.name for other in others if _reads(source, other)}
-    itself = getattr(pipeline.source, "of", None) == pipeline.name or pipeline.name in pipeline.after
+    reads = _reads(pipeline)
+    found |= {other.name for other in others if any(_meets(r, w) for r in reads for w in _writes(other))}
+    itself = pipeline.name in pipeline.after or _called(pipeline) in reads
     return found if itself else found - {pipeline.name}  # a table may be read to be written: a query on the target
 
 
-def _reads(source: Any, writer: Pipeline) -> bool:
-    """Whether the source reads what the pipeline writes."""
-    if (of := getattr(source, "of", None)) is not None:
-        return bool(of == writer.name)
-    kind, target = _kind(source), _kind(writer.destination)
-    if kind == "duckdb" and target == "duckdb":
-        same = _path(source) == _path(writer.destination)
-        return same and _names_table(source, str(writer.destination.table))  # type: ignore[attr-defined]
-    if kind == "files" and target in ("parquet", "file"):
-        place = _path(writer.destination)
-        return place is not None and any(_meets(pattern, place, target) for pattern in _patterns(source))
-    return False
+def _called(pipeline: Pipeline) -> Place:
+    return Place(system="pipeline", where=pipeline.name)
 
 
-def _names_table(source: Any, table: str) -> bool:
-    bare = table.removeprefix("main.").lower()
-    if (own := getattr(source, "table", None)) is not None:
-        return str(own).removeprefix("main.").lower() == bare
-    query = str(getattr(source, "query", None) or "")
-    return re.search(rf"(?<![\w]){re.escape(bare)}(?![\w])", query.lower()) is not None
+def _reads(pipeline: Pipeline) -> list[Place]:
+    return [place for source in pipeline.named_sources.values() for place in source.places()]
 
 
-def _kind(system: Any) -> str:
-    return str(getattr(system, "type", ""))
+def _writes(pipeline: Pipeline) -> list[Place]:
+    there = pipeline.destination.place()
+    return [_called(pipeline)] if there is None else [_called(pipeline), there]
 
 
-def _path(system: Any) -> Path | None:
-    path = getattr(system, "path", None)
-    return _absolute(system, path) if path else None
+def _meets(read: Place, written: Place) -> bool:
+    """Whether the one may be, or be in, the other."""
+    if read.system != written.system or (read.name != written.name and None not in (read.name, written.name)):
+        return False
+    return read.where == written.where or _segments_meet(read.where.split("/"), written.where.split("/"))
 
 
-def _patterns(source: Any) -> list[Path]:
-    paths = [source.path] if isinstance(source.path, str) else list(source.path)
-    return [_absolute(source, path) for path in paths]
+def _segments_meet(pattern: Sequence[str], place: Sequence[str]) -> bool:
+    if not pattern and not place:
+        return True
+    if pattern and pattern[0] == "**":
+        return _segments_meet(pattern[1:], place) or (bool(place) and _segments_meet(pattern, place[1:]))
+    if place and place[0] == "**":
+        return _segments_meet(pattern, place[1:]) or (bool(pattern) and _segments_meet(pattern[1:], place))
+    if not pattern or not place:
+        return False
+    return fnmatchcase(place[0], pattern[0]) and _segments_meet(pattern[1:], place[1:])
 
 
-def _absolute(system: Any, path: str | Path) -> Path:
-    """The path from the system's base, without .. and with links as they are: a pattern has no real path."""
-    return Path(os.path.abspath((getattr(system, "base", None) or Path()) / path))  # noqa: PTH100 - see above
-
-
-def _meets(pattern: Path, place: Path, kind: str) -> bool:
-    """Whether the pattern can name the file at `place`, or one under it (`kind` parquet: a folder)."""
-    return _segments_meet(pattern.parts, place.parts, open_end=kind == "parquet")
-
-
-def _segments_meet(pattern: Sequence[str], place: Sequence[str], *, open_end: bool) -> bool:
-    if not place:
-        return open_end or not pattern
-    if not pattern:
-        return True  # the pattern is a folder above
-    if pattern[0] == "**":
-        rest = _segments_meet(pattern[1:], place, open_end=open_end)
-        return rest or _segments_meet(pattern, place[1:], open_end=open_end)
-    return fnmatchcase(place[0], pattern[0]) and _segments_meet(pattern[1:], place[1:], open_end=open_end)
-
-
-def _exclusive(pipeline: Pipeline) -> set[Path]:
-    """The places that only one run of this process may use at a time."""
-    systems = (pipeline.destination, *pipeline.named_sources.values())
-    places = [_path(one) for one in systems if _kind(one) == "duckdb" or one is pipeline.destination]
-    return {place for place in places if place is not None}
+def _exclusive(pipeline: Pipeline) -> set[tuple[str, str]]:
+    """What only one run of this process may use at a time: what is written, and what can be opened but once."""
+    there = pipeline.destination.place()
+    places = [place for place in _reads(pipeline) if place.exclusive] + ([there] if there is not None else [])
+    return {(place.system, place.where) for place in places}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import polars as pl
 
-    from headrace.flow import Batch, Commit, Position, Range, Receipt, Snapshot
+    from headrace.flow import Batch, Commit, Place, Position, Range, Receipt, Snapshot
 
 __all__ = ["Destination", "Holder", "Ledger", "Source", "Transform"]
 
@@ -44,6 +44,10 @@ class Source(Protocol):
 
     def identity(self) -> Any:
         """JSON that tells this source from another one under the same name; None where nothing can."""
+        ...
+
+    def places(self) -> Sequence[Place]:
+        """What is read, as a project orders its pipelines by it. Rather too much than too little; nothing is opened."""
         ...
 
 
@@ -86,6 +90,10 @@ class Destination(Ledger, Protocol):
         """Hold the pipeline's target for one run. Held by a live run: ConflictError that names it (host, PID,
         run, since). A dead run holds nothing. A courtesy to people: safety is `apply`'s.
         """
+        ...
+
+    def place(self) -> Place | None:
+        """What is written, as readers name it; None where no other pipeline can read it. Nothing is opened."""
         ...
 
     def supports(self, write: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from headrace.errors import HeadraceError
 
-__all__ = ["CheckReport", "CommitReport", "Plan", "RunReport", "Status"]
+__all__ = ["CheckReport", "CommitReport", "NotKnown", "Plan", "Refused", "RunReport", "Status"]
 
 Status = Literal["loaded", "nothing_new", "failed", "skipped"]
 
@@ -109,7 +109,7 @@ class Plan:
         lines = [f"{self.pipeline} -> {self.target}: {write}"]
         for name, facts in self.sources.items():
             lines.append(f"  source {name}")
-            lines += [f"    {key}: {_words(value)}" for key, value in facts.items() if value not in (None, [], {})]
+            lines += [f"    {key}: {_fact(key, value)}" for key, value in facts.items() if value not in (None, [], {})]
         if self.status == "nothing_new":
             lines.append("  nothing is new: a run would write nothing")
         else:
@@ -145,11 +145,49 @@ class CheckReport:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NotKnown:
+    """What cannot be planned or checked yet: what the pipeline reads is still to be written by `before`."""
+
+    pipeline: str
+    before: Sequence[str]
+    because: str
+    status: Literal["not_known"] = "not_known"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.pipeline}: not known before {', '.join(self.before)} has run\n  because {self.because}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A pipeline of a project that would not run, and why."""
+
+    pipeline: str
+    error: Mapping[str, Any]
+    status: Literal["refused"] = "refused"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON."""
+        return asdict(self)
+
+
+def _fact(key: str, value: Any) -> str:
+    """What a plan knows of a source, on one line."""
+    if key == "bounds":
+        begin = "the beginning" if value["from"] is None else str(value["from"])
+        return f"{value['column']} {'from' if value['inclusive'] or value['from'] is None else 'after'} {begin} on"
+    return _words(value)
+
+
 def _words(value: Any) -> str:
     """A JSON value on one line; long lists cut, with their length."""
     if isinstance(value, list | tuple):
         shown = ", ".join(_words(v) for v in value[:5])
         return shown + (f", … ({len(value):,} in all)" if len(value) > 5 else "")  # noqa: PLR2004 - for the eye
     if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_words(v)}" for k, v in value.items())
+        return ", ".join(f"{k} {_words(v)}" for k, v in value.items() if v is not None)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -98,7 +98,8 @@ def transform(
         names = [*frames, *(b.name for b in bound)]
         near = difflib.get_close_matches(until, names, n=1)
         raise ConfigError(
-            f"there is no step {until!r}", hint=f"did you mean {near[0]!r}?" if near else f"there are: {names}"
+            f"there is no step {until!r}",
+            hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}",
         )
     if "previous" not in known:
         raise ConfigError(

@@ -1,9 +1,11 @@
 import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 import headrace as hr
+from headrace.flow import Place
 from headrace.project import Project
 from headrace.report import RunReport
 
@@ -51,6 +53,8 @@ def loaded(one):
         ("lake", "lake/orders"),
         ("out/*.csv", "out/orders.csv"),
         ("out/../out/orders.csv", "out/orders.csv"),
+        ('query:w.duckdb/SELECT * FROM "main"."orders"', "db:w.duckdb/orders"),
+        ("query:w.duckdb/SELECT * FROM w.sales.orders", "db:w.duckdb/sales.orders"),
     ],
 )
 def test_who_reads_what_another_writes_runs_after_it(reads, writes):
@@ -115,20 +119,8 @@ def test_what_depends_on_a_failure_is_skipped_and_the_others_go_on():
     assert reports[2].warnings == ("b skipped",)
 
 
-def test_independent_pipelines_run_side_by_side(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    both = threading.Barrier(2, timeout=30)
-
-    def run(one):
-        both.wait()
-        return loaded(one)
-
-    reports = Project.of([pipeline("a", "a.csv", "a"), pipeline("b", "b.csv", "b")]).run(run)
-    assert [one.status for one in reports] == ["loaded", "loaded"]
-
-
-def test_two_that_use_one_duckdb_file_do_not_run_at_once(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+def one_at_a_time(*pipelines):
+    """Run them; it is a failure when two run at once."""
     alone = threading.Lock()
 
     def run(one):
@@ -137,8 +129,70 @@ def test_two_that_use_one_duckdb_file_do_not_run_at_once(monkeypatch):
         alone.release()
         return loaded(one)
 
-    pipelines = [pipeline(name, f"{name}.csv", f"db:w.duckdb/{name}") for name in "abcd"]
-    assert len(Project.of(pipelines).run(run)) == 4
+    assert len(Project.of(pipelines).run(run)) == len(pipelines)
+
+
+def side_by_side(*pipelines):
+    """Run them; it is a failure when they do not run at once."""
+    all = threading.Barrier(len(pipelines), timeout=30)
+
+    def run(one):
+        all.wait()
+        return loaded(one)
+
+    assert len(Project.of(pipelines).run(run)) == len(pipelines)
+
+
+@pytest.fixture(autouse=True)
+def processors(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+
+
+def test_independent_pipelines_run_side_by_side():
+    side_by_side(pipeline("a", "a.csv", "a"), pipeline("b", "b.csv", "b"))
+
+
+def test_two_that_use_one_duckdb_file_do_not_run_at_once():
+    one_at_a_time(*(pipeline(name, f"{name}.csv", f"db:w.duckdb/{name}") for name in "abcd"))
+
+
+def test_a_table_source_of_a_duckdb_file_counts_as_that_file():
+    there = hr.DuckDBDestination(path="w.duckdb", table="elsewhere")
+    reader = replace(pipeline("a", "a.csv", "a"), source=hr.TableSource(of="elsewhere", destination=there))
+    one_at_a_time(reader, pipeline("b", "b.csv", "db:w.duckdb/b"))
+    side_by_side(reader, pipeline("b", "b.csv", "db:v.duckdb/b"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server(hr.MemoryDestination):
+    """A system that nobody here has heard of."""
+
+    dsn: str
+
+    def place(self):
+        system, _, name = self.dsn.rpartition("/")
+        return Place(system="server", where=system, name=name, exclusive="once" in system)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSource(hr.MemorySource):
+    dsn: str
+
+    def places(self):
+        return [Server(dsn=self.dsn).place()]
+
+
+def test_a_system_of_ones_own_is_ordered_and_kept_apart_by_the_places_it_tells():
+    first = replace(pipeline("first", "in.csv", "x"), destination=Server(dsn="pg://host/orders"))
+    second = replace(pipeline("second", "in.csv", "y"), source=ServerSource(frames=[], dsn="pg://host/orders"))
+    other = replace(second, name="other", source=ServerSource(frames=[], dsn="pg://host/customers"))
+    assert order(second, other, first) == ["other", "first", "second"]
+    side_by_side(other, first)
+    once = [
+        replace(other, name=n, source=ServerSource(frames=[], dsn=f"once://host/{n}"), destination=Server(dsn=n))
+        for n in "ab"
+    ]
+    one_at_a_time(*once)
 
 
 def test_a_defect_in_one_run_ends_the_project_loudly():

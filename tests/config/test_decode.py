@@ -93,6 +93,33 @@ def test_a_wrong_value_is_refused_with_its_path(tmp_path, keys, path, message):
     assert only["line"] > 0
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("double", "float64"),
+        ("text", "string"),
+        ("timestamp", "datetime(us)"),
+        ("numeric(12,2)", "decimal(12,2)"),
+        ("int46", "int64"),
+    ],
+)
+def test_an_unknown_type_is_refused_at_its_key_with_the_one_that_was_meant(tmp_path, text, meant):
+    types = {"a": "int64", "unit price": text}
+    (only,) = refused(write(tmp_path, source={**CSV, "types": types})).details["errors"]
+    assert (only["path"], only["message"]) == ('source.types."unit price"', f"unknown type {text!r}")
+    assert only["hint"] == f"did you mean {meant!r}?"
+    assert (tmp_path / "p.json").read_text().splitlines()[only["line"] - 1].strip() == f'"unit price": "{text}"'
+    (only,) = refused(write(tmp_path, source={**CSV, "types": {"a": {"type": text}}})).details["errors"]
+    assert only["path"] == "source.types.a.type"
+    (only,) = refused(write(tmp_path, contract={"columns": {"a": {"type": text}}})).details["errors"]
+    assert only["path"] == "contract.columns.a.type"
+
+
+def test_a_type_like_none_is_told_them_all(tmp_path):
+    (only,) = refused(write(tmp_path, contract={"columns": {"a": {"type": "xyzzy"}}})).details["errors"]
+    assert "decimal(12,2), bool, string" in only["hint"]
+
+
 def test_a_value_may_stand_in_the_environment_and_is_not_shown(tmp_path, monkeypatch):
     monkeypatch.setenv("SINCE", "hunter2")
     pipeline = load(write(tmp_path, params={"since": {"env": "SINCE"}, "n": {"env": "NO_SUCH", "default": 3}}))

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,13 +15,13 @@ from headrace.cli.signals import caught
 from headrace.errors import ConfigError, HeadraceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import polars as pl
 
     from headrace.events import Event, Observer
     from headrace.pipeline import Pipeline
-    from headrace.report import RunReport
+    from headrace.report import CheckReport, NotKnown, Plan, Refused, RunReport
 
 __all__ = ["cli", "observers", "reported"]
 
@@ -163,8 +163,7 @@ def plan(options: Common, *, targets: tuple[str, ...], full_refresh: bool, expla
     project = Project.of(_load(targets, options))
     from headrace import engine
 
-    plans = [engine.plan(one, full_refresh=full_refresh, explain=explain) for one in project.pipelines]
-    return Answer(document={"plans": [one.to_dict() for one in plans]}, text="\n".join(str(one) for one in plans))
+    return _looked("plans", project.look(lambda one: engine.plan(one, full_refresh=full_refresh, explain=explain)))
 
 
 @cli.command()
@@ -177,20 +176,20 @@ def check(options: Common, *, targets: tuple[str, ...]) -> Answer:
     project = Project.of(_load(targets, options))
     from headrace import engine
 
-    checks: list[dict[str, Any]] = []
-    said: list[str] = []
-    errors: list[dict[str, Any]] = []
-    for one in project.pipelines:
-        try:
-            report = engine.check(one)
-        except HeadraceError as error:
-            errors.append({**error.to_dict(), "message": f"{one.name}: {error.message}"})
-            checks.append({"pipeline": one.name, "error": error.to_dict()})
-        else:
-            said.append(str(report))
-            checks.append(report.to_dict())
-    code = int(errors[0]["exit_code"]) if errors else 0
-    return Answer(document={"checks": checks}, text="\n".join(said), exit_code=code, errors=tuple(errors))
+    return _looked("checks", project.look(engine.check))
+
+
+def _looked(key: str, reports: Sequence[Plan | CheckReport | NotKnown | Refused]) -> Answer:
+    """What a look at each pipeline came to: one that cannot run does not hide the others."""
+    from headrace.report import Refused
+
+    errors = [one for one in reports if isinstance(one, Refused)]
+    return Answer(
+        document={key: [one.to_dict() for one in reports]},
+        text="\n".join(str(one) for one in reports if not isinstance(one, Refused)),
+        exit_code=int(errors[0].error["exit_code"]) if errors else 0,
+        errors=tuple({**one.error, "message": f"{one.pipeline}: {one.error['message']}"} for one in errors),
+    )
 
 
 @cli.command()

@@ -17,6 +17,7 @@ import click
 from headrace.cli import command
 from headrace.config.encode import encode
 from headrace.config.shapes import DESTINATIONS, SOURCES, Key, Opaque, keys_of, members, role_of, tag_of
+from headrace.logical import EXAMPLES
 from headrace.pipeline import Pipeline
 
 __all__ = ["markdown"]
@@ -44,6 +45,10 @@ Beside the pipelines; what they share.
 | `profiles` | object | by name: `{"dotted.path": value}`, for `connections.…`, `defaults.…` or any key of a \
 pipeline; `--profile` or `HEADRACE_PROFILE` picks one |
 """
+_TYPES = """\
+As a column of a contract and a text column of a file name them, and as `plan` shows them. Upper and lower case are one.
+A name that is no word is quoted: `struct("unit price": int64)`.
+"""
 _CODES = """\
 ## Exit codes
 
@@ -61,7 +66,7 @@ _CODES = """\
 
 def markdown() -> str:
     """The whole document."""
-    parts = [_HEAD, "# The config\n", *_config(), _SETTINGS, "# The command\n", *_commands(), _CODES]
+    parts = [_HEAD, "# The config\n", *_config(), _types(), _SETTINGS, "# The command\n", *_commands(), _CODES]
     return "\n".join(parts)
 
 
@@ -80,6 +85,11 @@ def _config() -> Iterator[str]:
         seen.add(cls)
         yield _part(cls, title, tag)
         waiting += [_titled(inner) for inner in _mentioned(cls) if not role_of(inner)]
+
+
+def _types() -> str:
+    lines = ["## Types", "", _TYPES, "| type | |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {meaning} |" for name, meaning in EXAMPLES.items()), ""])
 
 
 def _titled(cls: Any) -> tuple[Any, str, str | None]:
@@ -122,12 +132,12 @@ def _row(key: Key) -> str:
 
 
 def _default(value: Any) -> str:
-    if value is None or value in ((), {}):
-        return ""
     if dataclasses.is_dataclass(value):
         shown = encode(value)
         value = shown["type"] if list(shown) == ["type"] else shown
-    return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`" if value != {} else ""
+        if value == {}:
+            return "its defaults"
+    return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
 
 
 def _value(annotation: Any) -> str:
@@ -175,12 +185,20 @@ def _commands() -> Iterator[str]:
 
 
 def _options(options: Sequence[click.Option]) -> str:
-    lines = ["| option | |", "|---|---|"]
+    lines = ["| option | | default |", "|---|---|---|"]
     for option in options:
         names = ", ".join(f"`{name}`" for name in option.opts)
         value = "" if option.is_flag else f" {option.metavar or _choices(option)}"
-        lines.append(f"| {names}{value} | {option.help} |")
+        given = f" (or `{option.envvar}` in the environment)" if option.envvar else ""
+        lines.append(f"| {names}{value} | {option.help}{given} | {_unset(option)} |")
     return "\n".join([*lines, ""])
+
+
+def _unset(option: click.Option) -> str:
+    """What holds where the option is not given."""
+    if option.is_flag or option.multiple or option.default is None or not isinstance(option.default, str | int | float):
+        return "off" if option.is_flag else "none"
+    return f"`{option.default}`"
 
 
 def _choices(option: click.Option) -> str:

@@ -224,6 +224,8 @@ class Decoder:
         try:
             return cls(**made)
         except ConfigError as error:
+            for key in error.details.get("keys", ()):  # where in the part
+                path, node = join(path, key), node.value[key]
             return self.note(path, error.message, error.hint, node.place)
 
 

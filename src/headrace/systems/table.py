@@ -5,12 +5,13 @@ It is read whole whenever its commit number has moved, and not at all when it ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.errors import ConfigError, DataError
+from headrace.flow import Place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -67,6 +68,11 @@ class TableSource:
     def identity(self) -> Any:
         """The pipeline it reads of."""
         return {"type": self.type, "of": self.of}
+
+    def places(self) -> Sequence[Place]:
+        """The pipeline that it names, and where that one's table lies."""
+        there = self.destination.place() if self.destination is not None else None
+        return (Place(system="pipeline", where=self.of), *((there,) if there is not None else ()))
 
 
 class _Counter:

@@ -18,7 +18,7 @@ from headrace.stream import FrameStream, scan_batches
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from headrace.flow import ArrowStream, Commit, Receipt, Snapshot
+    from headrace.flow import ArrowStream, Commit, Place, Receipt, Snapshot
     from headrace.protocols import Destination, Holder
 
 __all__ = ["BreakStream", "FailAfterApply", "Reject", "Wrapped"]
@@ -44,6 +44,10 @@ class Wrapped:
     def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
         """Passed on."""
         return self.destination.hold(pipeline, holder)
+
+    def place(self) -> Place | None:
+        """Passed on."""
+        return self.destination.place()
 
     def supports(self, write: str) -> str | None:
         """Passed on."""

@@ -5,6 +5,7 @@ The ledger is in the same file as the table and is written in the same transacti
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from headrace.contract import Contract
 from headrace.cursor import Cursor
 from headrace.errors import ConfigError
+from headrace.flow import Place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -65,6 +67,10 @@ class DuckDBDestination:
         from headrace.systems.duckdb.tables import ddl
 
         return ddl(change)
+
+    def place(self) -> Place:
+        """The table. A process opens a file once: either to read or to write."""
+        return _place(self.base, self.path, _spelled(self.table))
 
     def supports(self, write: str) -> str | None:
         """All writes are possible."""
@@ -167,3 +173,20 @@ class DuckDBSource:
     def identity(self) -> Any:
         """The file's name and the table."""
         return {"type": self.type, "file": Path(self.path).name, "table": self.table}
+
+    def places(self) -> Sequence[Place]:
+        """The table; of a query whatever in it can name one."""
+        if self.table is not None:
+            names = {_spelled(self.table)}
+        else:
+            words = [word.split(".") for word in re.findall(r"[\w.]+", str(self.query).lower().replace('"', ""))]
+            names = {_spelled(".".join(word[at:])) for word in words for at in range(len(word))}
+        return [_place(self.base, self.path, name) for name in sorted(names)]
+
+
+def _spelled(table: str) -> str:
+    return table.lower().replace('"', "").removeprefix("main.")
+
+
+def _place(base: Path | None, path: str, table: str) -> Place:
+    return Place(system="duckdb", where=Place.absolute(base, path), name=table, exclusive=True)

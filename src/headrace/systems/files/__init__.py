@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.cursor import Cursor, Latest, TextType
 from headrace.errors import ConfigError
+from headrace.flow import Place
+from headrace.logical import check_type
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,7 +55,9 @@ class FileSource:
     cursor: str | Cursor | None = None
     latest: Latest | None = None
     contract: Contract | None = None
-    types: Mapping[str, str | TextType] = field(default_factory=dict)
+    types: Mapping[str, str | TextType] = field(
+        default_factory=dict, metadata={"doc": "by column, one of the [types](#types)"}
+    )
     infer: int | Literal["all"] = 10_000
     header: bool | tuple[str, ...] = True
     delimiter: str | None = None
@@ -88,6 +92,9 @@ class FileSource:
         self._check_words()
 
     def _check_words(self) -> None:
+        for column, name in self.types.items():
+            if isinstance(name, str):
+                check_type(name, "types", column)
         for column, word in self.add_columns.items():
             if word not in ("file", "line", "modified"):
                 raise ConfigError(f'"add_columns": {column!r} cannot be {word!r}', hint="use file, line or modified")
@@ -139,3 +146,7 @@ class FileSource:
     def identity(self) -> Any:
         """The paths as they were written."""
         return {"type": "files", "path": list(self.patterns)}
+
+    def places(self) -> Sequence[Place]:
+        """The patterns; what is no pattern may be a folder, and is then all below it."""
+        return [Place(system="files", where=f"{Place.absolute(self.base, path)}/**") for path in self.patterns]

@@ -125,7 +125,7 @@ def _nothing(pattern: str, written: str) -> ConfigError:
     near = difflib.get_close_matches(missing, inside, n=3, cutoff=0.5) or inside[:3]
     return ConfigError(
         f"path {written!r} matches no file",
-        hint=f"{folder} holds {', '.join(near)}" + (" …" if len(inside) > len(near) else "")
+        hint=f"{folder} holds {', '.join(map(repr, near))}" + (" …" if len(inside) > len(near) else "")
         if inside
         else f"{folder} is empty; " + '"allow_missing": true reads nothing until there is a file',
         details={"path": written},

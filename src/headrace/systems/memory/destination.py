@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from headrace.errors import ConflictError
-from headrace.flow import FileStamp, Position, Receipt, Snapshot
+from headrace.flow import FileStamp, Place, Position, Receipt, Snapshot
 
 if TYPE_CHECKING:
     import polars as pl
@@ -177,6 +177,10 @@ class MemoryDestination:
         finally:
             with self.store.lock:
                 del self.store.holders[self._key(pipeline)]
+
+    def place(self) -> Place | None:
+        """No pipeline can name it."""
+        return None
 
     def supports(self, write: str) -> str | None:  # noqa: ARG002  # the protocol's
         """Every write is possible."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.errors import ConfigError
-from headrace.flow import Batch, Counts, Frame, News, Position, Range, Snapshot
+from headrace.flow import Batch, Counts, Frame, News, Place, Position, Range, Snapshot
 
 if TYPE_CHECKING:
     import polars as pl
@@ -107,6 +107,10 @@ class MemorySource:
     def identity(self) -> Any:
         """``{"memory": name}``, None without a name."""
         return None if self.name is None else {"memory": self.name}
+
+    def places(self) -> Sequence[Place]:
+        """No pipeline writes it."""
+        return ()
 
 
 def _frame(rows: Any, like: pl.DataFrame) -> Frame:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.errors import ConfigError
+from headrace.flow import Place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -86,6 +87,10 @@ class FileDestination:
         from headrace.systems.outfile import table
 
         return table.hold(self._journal, pipeline, holder)
+
+    def place(self) -> Place:
+        """The file."""
+        return Place(system="files", where=Place.absolute(self.base, self.path))
 
     def supports(self, write: str) -> str | None:
         """Replace alone."""

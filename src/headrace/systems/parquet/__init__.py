@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from headrace.flow import Place
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -74,6 +76,10 @@ class ParquetDestination:
         from headrace.systems.parquet import table
 
         return table.hold(self._journal, pipeline, holder, adopt=self.adopt)
+
+    def place(self) -> Place:
+        """The folder, and all below it."""
+        return Place(system="files", where=f"{Place.absolute(self.base, self.path)}/**")
 
     def supports(self, write: str) -> str | None:
         """Append, replace and partitions; no table format is invented here."""

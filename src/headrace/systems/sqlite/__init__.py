@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from headrace.contract import Contract
 from headrace.cursor import Cursor
 from headrace.errors import ConfigError
+from headrace.flow import Place
 
 if TYPE_CHECKING:
     from headrace.flow import Batch, Position, Range, Snapshot
@@ -60,3 +61,7 @@ class SQLiteSource:
     def identity(self) -> Any:
         """The file's name and the table."""
         return {"type": self.type, "file": Path(self.path).name, "table": self.table}
+
+    def places(self) -> Sequence[Place]:
+        """The file. No pipeline writes one."""
+        return (Place(system=self.type, where=Place.absolute(self.base, self.path), name=self.table),)
