@@ -29,6 +29,11 @@ class Cursor:
     column: str
     start: str | None = None
 
+    @property
+    def misses(self) -> str:
+        """What a later run will not see, for `News.misses`."""
+        return f"rows that come later with a {self.column!r} below the greatest one read"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Latest:

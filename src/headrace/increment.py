@@ -145,7 +145,7 @@ def increment(
     frames = {n: s.lazy for n, s in screens.items()}
     partial = frozenset(n for n, b in batches.items() if not b.complete and (recompute is not None or not how.whole))
     transformed = _transform(pipeline, frames, how.drivers, partial)
-    warnings = _warnings(pipeline, snapshot, batches, transformed)
+    warnings = _warnings(pipeline, snapshot, how, batches, transformed)
     result = transformed.lazy
     if replayed is not None and (more := replayed.result(result.collect_schema())) is not None:
         result = pl.concat([result, more])
@@ -258,11 +258,13 @@ def _groups(pipeline: Pipeline, write: Recompute, batches: Mapping[str, Batch], 
 
 
 def _warnings(
-    pipeline: Pipeline, snapshot: Snapshot, batches: Mapping[str, Batch], transformed: Transformed
+    pipeline: Pipeline, snapshot: Snapshot, how: Reading, batches: Mapping[str, Batch], transformed: Transformed
 ) -> tuple[str, ...]:
     """What the transforms, the sources and the ledger give cause to say."""
     said = [*refuse_mixing(pipeline, batches, transformed), *(w for b in batches.values() for w in b.news.warnings)]
-    before = snapshot.record.get("transforms_fingerprint")
+    if how.fresh and how.batch_bytes is not None:
+        said.append("--full-refresh with commit_every takes several commits: until the last one readers see a part")
+    before = None if how.fresh else snapshot.record.get("transforms_fingerprint")
     if before not in (None, fingerprint(pipeline)["transforms"]) and pipeline.write.type not in (
         "replace",
         "recompute",

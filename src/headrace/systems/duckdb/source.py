@@ -130,7 +130,7 @@ def _since(  # each is one fact of the read
 
     return Batch(
         frame=Frame(lazy=lazy, scan={"type": "duckdb", "file": found.path.name, "where": news.where}),
-        news=News(rows=news.rows, empty=news.empty, facts={"bounds": dict(part.bounds)}),
+        news=News(rows=news.rows, empty=news.empty, facts={"bounds": dict(part.bounds)}, misses=cursor.misses),
         position=position,
         counts=lambda: Counts(rows=read().rows()),
         rejects=lambda: read().rejects(),

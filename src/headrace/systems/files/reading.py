@@ -315,7 +315,10 @@ def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot
     return Batch(
         frame=_tracked_frame(part, lambda: drained.add("part"), reading),
         news=replace(
-            _news(reading, {"bounds": dict(part.bounds)}), rows=None, empty=range.after is not None and not fresh
+            _news(reading, {"bounds": dict(part.bounds)}),
+            rows=None,
+            empty=range.after is not None and not fresh,
+            misses=cursor.misses,
         ),
         position=lambda: {**found().position(), "types": kept},
         counts=counts,

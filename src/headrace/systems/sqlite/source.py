@@ -128,7 +128,9 @@ def batches(source: SQLiteSource, path: Path, range: Range, snapshot: Snapshot, 
     yield Batch(
         frame=Frame(lazy=part.lazy, scan={"type": "sqlite", "file": path.name}),
         news=News(
-            empty=range.after is not None and range.after.get("state") == state, facts={"bounds": dict(part.bounds)}
+            empty=range.after is not None and range.after.get("state") == state,
+            facts={"bounds": dict(part.bounds)},
+            misses=cursor.misses,
         ),
         position=position,
         counts=lambda: Counts(rows=part.rows()),

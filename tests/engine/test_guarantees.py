@@ -1,0 +1,169 @@
+"""What plan says of a run is what the run does."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import polars as pl
+import pytest
+
+import headrace as hr
+from headrace.errors import UnavailableError
+
+
+@pytest.mark.parametrize(
+    ("write", "promise"),
+    [
+        (hr.Append(), "each row is loaded exactly once"),
+        (hr.Merge(keys=("id",)), "each key holds its last read row"),
+        (hr.Merge(keys=("id",), latest_by=("at",)), "each key holds its newest row"),
+        (hr.Replace(), "the table is always one whole read"),
+        (hr.Partitions(by=("id",)), "each partition is always one whole batch"),
+        (hr.History(keys=("id",), latest_by=("at",)), "each version of a key is kept once"),
+        (hr.Recompute(by=("id",)), "each group is what a full run would give"),
+    ],
+    ids=lambda it: getattr(it, "type", ""),
+)
+def test_the_guarantee_follows_from_the_write(place, write, promise):
+    place.write("1.csv", "id,at\n1,1\n")
+    plan = hr.plan(place.pipeline(write=write))
+    assert plan.guarantee == promise
+    assert "committed together with the rows" in plan.because
+
+
+@pytest.mark.parametrize("kind", ["files", "duckdb", "sqlite"])
+def test_a_cursor_says_what_it_will_not_see(place, kind):
+    import sqlite3
+
+    import duckdb
+
+    path = place.folder / "s.db"
+    if kind != "files":
+        with (sqlite3.connect if kind == "sqlite" else duckdb.connect)(path) as con:
+            con.execute("CREATE TABLE t (id INTEGER, seen INTEGER)")
+            con.execute("INSERT INTO t VALUES (1, 1)")
+    place.write("1.csv", "id,seen\n1,1\n")
+    source = {
+        "files": lambda: hr.FileSource(path="in/*.csv", base=place.folder, cursor="seen"),
+        "duckdb": lambda: hr.DuckDBSource(path=str(path), table="t", cursor="seen"),
+        "sqlite": lambda: hr.SQLiteSource(path=str(path), table="t", cursor="seen"),
+    }[kind]()
+    plan = hr.plan(place.pipeline(source=source, write=hr.Append()))
+    assert plan.guarantee.startswith("each row is loaded exactly once; but not seen: source: ")
+    assert "'seen'" in plan.guarantee
+
+
+def test_a_replace_reads_what_was_read_before_too(place):
+    place.write("1.csv", "id\n1\n")
+    pipeline = place.pipeline(write=hr.Replace())
+    hr.run(pipeline)
+    place.write("2.csv", "id\n2\n")
+    assert hr.plan(pipeline).sources["source"]["reads"] == "what is new, and with it all that was read before"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [hr.Partitions(by=("id",)), hr.Replace(), hr.Recompute(by=("id",)), hr.History(keys=("id",), close_absent=True)],
+    ids=lambda it: it.type,
+)
+def test_what_must_be_one_commit_is_not_cut(place, write):
+    place.write("1.csv", "id\n1\n")
+    with pytest.raises(hr.ConfigError, match="commit_every"):
+        hr.plan(place.pipeline(write=write, commit_every="1KB"))
+
+
+def test_sources_that_are_read_in_step_are_not_cut(place):
+    place.write("1.csv", "id\n1\n")
+    files = hr.FileSource(path="in/*.csv", base=place.folder)
+    union = hr.sql("SELECT * FROM a UNION ALL SELECT * FROM b")
+    with pytest.raises(hr.ConfigError, match="in step"):
+        hr.plan(
+            place.pipeline(sources={"a": files, "b": files}, transforms=(union,), commit_every="1KB", independent=True)
+        )
+
+
+def test_a_full_refresh_in_several_commits_is_told(place):
+    place.write("1.csv", "id\n1\n")
+    pipeline = place.pipeline(commit_every="1KB")
+    hr.run(pipeline)
+    assert any("several commits" in w for w in hr.plan(pipeline, full_refresh=True).warnings)
+    assert hr.plan(pipeline).warnings == ()
+
+
+class Told(hr.MemorySource):
+    """Remembers what was confirmed to it; `refusing` makes it fail."""
+
+    heard: ClassVar[list] = []
+    refusing: ClassVar[bool] = False
+
+    def confirm(self, position):
+        if type(self).refusing:
+            raise UnavailableError("the slot does not answer")
+        type(self).heard.append(dict(position))
+
+
+@pytest.fixture
+def told():
+    Told.heard, Told.refusing = [], False
+    return Told(frames=[pl.DataFrame({"id": [1, 2]})])
+
+
+def test_a_source_is_told_once_its_position_is_durable_and_again_at_the_next_start(place, told):
+    pipeline = place.pipeline(source=told)
+    hr.plan(pipeline)
+    assert Told.heard == []
+    hr.run(pipeline)
+    assert Told.heard == [{"row": 2}]
+    assert hr.run(pipeline).status == "nothing_new"
+    assert Told.heard == [{"row": 2}, {"row": 2}]
+
+
+def test_a_source_that_cannot_be_told_is_a_warning(place, told):
+    Told.refusing = True
+    pipeline = place.pipeline(source=told)
+    for status in ("loaded", "nothing_new"):
+        report = hr.run(pipeline)
+        assert report.status == status
+        assert any("the slot does not answer" in w for w in report.warnings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held(hr.MemorySource):
+    """Can be read only while its iterator is open, as a source that holds a snapshot."""
+
+    read: str = "new"
+
+    def batches(self, range, snapshot, name):
+        with held(hr.MemorySource.batches(self, range, snapshot, name)) as batches:
+            for batch in batches:
+                yield replace(batch, complete=self.read == "all")
+
+
+@contextmanager
+def held(batches):
+    is_open = [True]
+
+    def guarded(frame):
+        def rows():
+            assert is_open[0], "read after the source was closed"
+            yield frame.lazy.collect()
+
+        from headrace.stream import scan_batches
+
+        return replace(frame, lazy=scan_batches(rows, frame.lazy.collect_schema()))
+
+    yield (replace(b, frame=guarded(b.frame), whole=guarded(b.whole)) for b in batches)
+    is_open[0] = False
+
+
+@pytest.mark.parametrize("write", [hr.Merge(keys=("id",)), hr.Replace()], ids=lambda it: it.type)
+def test_a_source_stays_open_until_its_rows_are_in_the_target(place, write):
+    names = Held(frames=[pl.DataFrame({"id": [1, 2], "name": ["a", "b"]})], read="all")
+    sources = {"rows": Held(frames=[pl.DataFrame({"id": [1, 2]})]), "names": names}
+    joined = hr.sql("SELECT id, name FROM rows JOIN names USING (id)")
+    pipeline = place.pipeline(sources=sources, transforms=(joined,), write=write)
+    assert hr.preview(pipeline).height == 2
+    hr.run(pipeline)
+    assert place.rows(pipeline) == [(1, "a"), (2, "b")]

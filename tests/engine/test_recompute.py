@@ -1,0 +1,162 @@
+"""A recompute is what a full run gives, whatever became of the rows and the look-ups since."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import duckdb
+import polars as pl
+import pytest
+
+import headrace as hr
+
+SUM = hr.sql("SELECT city, count(*) AS n FROM source GROUP BY city")
+BY_CITY = hr.Recompute(by=("city",))
+
+
+def full(pipeline, place):
+    """What a full run gives, in a target of its own."""
+    anew = hr.Pipeline(
+        **{f: getattr(pipeline, f) for f in pipeline.__dataclass_fields__ if f not in ("destination", "name")},
+        name=pipeline.name,
+        destination=hr.DuckDBDestination(path=str(place.folder / "full.duckdb"), table="t"),
+    )
+    hr.run(anew, full_refresh=True)
+    return anew.destination.inspect(anew.name).scan().collect()
+
+
+def agrees(pipeline, place, by):
+    found = pipeline.destination.inspect(pipeline.name).scan().collect().sort(by)
+    assert found.equals(full(pipeline, place).sort(by))
+    return found
+
+
+def groups(pipeline):
+    return hr.plan(pipeline).to_dict()["write"]["groups"]
+
+
+def test_rows_of_a_merged_table_that_move_or_go_leave_their_groups(place):
+    place.write("1.csv", "id,city,ts,op\n1,Ulm,1,I\n2,Bonn,1,I\n3,Bonn,1,I\n")
+    upstream = place.pipeline(write=hr.Merge(keys=("id",), latest_by=("ts",), delete_when="op = 'D'"))
+    of = hr.TableSource(of="orders", destination=upstream.destination)
+    sums = place.pipeline(name="sums", source=of, transforms=(SUM,), destination=place.duckdb("sums"), write=BY_CITY)
+    hr.run(upstream)
+    hr.run(sums)
+    place.write("2.csv", "id,city,ts,op\n1,Kiel,2,U\n2,Bonn,2,D\n3,Bonn,2,D\n")
+    hr.run(upstream)
+    assert "read whole" in groups(sums)
+    hr.run(sums)
+    assert place.rows(sums, "city") == [("Kiel", 1)]
+    assert hr.run(sums).status == "nothing_new"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+def test_rows_of_a_table_that_is_read_whole_may_move(place, kind):
+    path = place.folder / "s.db"
+    statements = ["CREATE TABLE t (id INTEGER, city TEXT)", "INSERT INTO t VALUES (1, 'Ulm'), (2, 'Bonn')"]
+
+    def execute(*statements):
+        with (sqlite3.connect if kind == "sqlite" else duckdb.connect)(path) as con:
+            for statement in statements:
+                con.execute(statement)
+
+    execute(*statements)
+    source = (hr.SQLiteSource if kind == "sqlite" else hr.DuckDBSource)(path=str(path), table="t")
+    sums = place.pipeline(source=source, transforms=(SUM,), write=BY_CITY)
+    hr.run(sums)
+    execute("UPDATE t SET city = 'Kiel' WHERE id = 1")
+    hr.run(sums)
+    assert agrees(sums, place, "city").rows() == [("Bonn", 1), ("Kiel", 1)]
+    execute("DELETE FROM t")
+    with pytest.raises(hr.DataError, match="empty"):
+        hr.run(sums)
+    assert place.rows(sums, "city") == [("Bonn", 1), ("Kiel", 1)]
+
+
+def test_a_look_up_that_changes_moves_rows_that_were_read_before(place):
+    place.write("1.csv", "id,code\n1,U\n2,B\n")
+    cities = place.folder / "cities.csv"
+    cities.write_text("code,city\nU,Ulm\nB,Bonn\n")
+    joined = hr.sql("SELECT city, count(*) AS n FROM orders JOIN cities USING (code) GROUP BY city")
+    sources = {
+        "orders": hr.FileSource(path="in/*.csv", base=place.folder),
+        "cities": hr.FileSource(path="cities.csv", base=place.folder, read="all"),
+    }
+    sums = place.pipeline(sources=sources, transforms=(joined,), write=BY_CITY)
+    hr.run(sums)
+    assert hr.run(sums).status == "nothing_new"
+    cities.write_text("code,city\nU,Kiel\nB,Bonn\n")
+    assert "cities" in groups(sums)
+    hr.run(sums)
+    assert agrees(sums, place, "city").rows() == [("Bonn", 1), ("Kiel", 1)]
+    assert hr.run(sums).status == "nothing_new"
+
+
+@pytest.mark.parametrize("write", [BY_CITY, hr.Replace()])
+def test_changed_transforms_are_applied_to_all_rows(place, write):
+    place.write("1.csv", "id,city\n1,Ulm\n2,Bonn\n")
+    before = place.pipeline(transforms=(SUM,), write=write)
+    hr.run(before)
+    assert hr.run(before).status == "nothing_new"
+    after = place.pipeline(
+        transforms=(hr.sql("SELECT upper(city) AS city, count(*) AS n FROM source GROUP BY ALL"),), write=write
+    )
+    assert hr.plan(after).status == "load"
+    hr.run(after)
+    assert place.rows(after, "city") == [("BONN", 1), ("ULM", 1)]
+    assert hr.run(after).status == "nothing_new"
+
+
+def test_changed_transforms_of_a_merge_are_told(place):
+    place.write("1.csv", "id,v\n1,1\n")
+    hr.run(place.pipeline())
+    changed = place.pipeline(transforms=(hr.sql("SELECT id, v + 1 AS v FROM source"),))
+    assert any("have changed" in w for w in hr.plan(changed).warnings)
+    place.write("2.csv", "id,v\n2,2\n")
+    assert any("have changed" in w for w in hr.run(changed).warnings)
+    assert hr.plan(changed).warnings == ()
+
+
+def test_a_file_read_again_leaves_no_group_behind(place):
+    place.write("1.csv", "id,city\n1,Ulm\n2,Bonn\n")
+    place.write("2.csv", "id,city\n3,Kiel\n")
+    sums = place.pipeline(transforms=(SUM,), write=BY_CITY, files={"changed": "reread"})
+    hr.run(sums)
+    place.write("1.csv", "id,city\n2,Bonn\n")
+    assert "read again" in groups(sums)
+    hr.run(sums)
+    assert agrees(sums, place, "city").rows() == [("Bonn", 1), ("Kiel", 1)]
+
+
+def test_only_the_groups_that_are_touched_are_replaced(place):
+    place.write("1.csv", "id,city\n1,Ulm\n2,Bonn\n")
+    sums = place.pipeline(transforms=(SUM,), write=BY_CITY)
+    assert "first load" in groups(sums)
+    hr.run(sums)
+    place.write("2.csv", "id,city\n3,Bonn\n")
+    assert groups(sums) == "those that the new rows touch"
+    report = hr.run(sums)
+    assert report.counts["deleted"] == 1
+    assert agrees(sums, place, "city").rows() == [("Bonn", 2), ("Ulm", 1)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pl.Series([3_723_000_004_001, 18_000_000_000_002]).cast(pl.Time),
+        pl.Series([-80_000_000, 80_000_000], dtype=pl.Int32).cast(pl.Date),
+        pl.Series([1, 2], dtype=pl.Int64).cast(pl.Datetime("ns")),
+        pl.Series([1_700_000_000_001, 1_720_000_000_002]).cast(pl.Datetime("ms", "UTC")),
+        pl.Series([1_700_000_000_001, 1_720_000_000_002]).cast(pl.Datetime("us", "Europe/Berlin")),
+        pl.Series([None, None], dtype=pl.Int64),
+    ],
+    ids=["time ns", "date beyond 9999", "datetime ns", "datetime ms UTC", "datetime Berlin", "null"],
+)
+def test_groups_are_moments_to_the_last_tick(place, values):
+    frames = [pl.DataFrame({"g": values, "n": [1, 2]})]
+    sums = place.pipeline(source=hr.MemorySource(frames=frames), write=hr.Recompute(by=("g",)))
+    hr.run(sums)
+    frames.append(pl.DataFrame({"g": values.head(1), "n": [3]}))
+    hr.run(sums)
+    assert sorted(place.frame(sums, "n")["n"]) == [1, 2, 3]
+    agrees(sums, place, "n")
