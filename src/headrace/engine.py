@@ -23,6 +23,7 @@ from headrace.increment import Increment, increments
 from headrace.report import CheckReport, CommitReport, Plan, RunReport, Status
 from headrace.retry import Retry
 from headrace.schema import in_words
+from headrace.secret import masked
 from headrace.stream import original
 from headrace.transform import transform
 from headrace.writes import Recompute, Replace
@@ -101,6 +102,7 @@ class Running:
 
     def warn(self, message: str) -> None:
         """Something to be said and kept in the report; once."""
+        message = masked(message)
         if message not in self.warnings:
             self.warnings.append(message)
             self.tell(Warned, message=message)

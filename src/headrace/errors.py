@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from headrace.secret import masked
+
 __all__ = [
     "CircuitOpenError",
     "ConfigError",
@@ -43,10 +45,10 @@ class HeadraceError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "", details: dict[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.details = details or {}
+        super().__init__(masked(message))
+        self.message = masked(message)
+        self.hint = masked(hint)
+        self.details = masked(details or {})
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from headrace.errors import HeadraceError
+from headrace.secret import masked
 
 __all__ = ["CheckReport", "CommitReport", "NotKnown", "Plan", "Refused", "RunReport", "Status"]
 
 Status = Literal["loaded", "nothing_new", "failed", "skipped"]
 
 
+_PLAIN = ("pipeline", "run", "status", "schema", "commits", "id")  # names and ids: nothing is made of a secret
+
+
+class _Said:
+    """What is said to people: without secrets."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):  # type: ignore[arg-type]  # each of them is a dataclass
+            if one.name not in _PLAIN:
+                object.__setattr__(self, one.name, masked(getattr(self, one.name)))
+
+
 @dataclass(frozen=True, kw_only=True)
-class CommitReport:
+class CommitReport(_Said):
     """One commit that a run applied. `counts`: rows, inserted, updated, deleted, rejected, dropped."""
 
     id: str
@@ -25,7 +38,7 @@ class CommitReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunReport:
+class RunReport(_Said):
     """What a run did. `status`: loaded, nothing_new, failed or skipped. `seconds` is wall time, `peak_mb` the
     process's greatest resident memory so far.
     """
@@ -80,7 +93,7 @@ class RunReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(_Said):
     """What `run` would do now. Nothing was written to find out.
 
     `sources`: by name, what is new and what is known of it. `changes`: schema changes as DDL. `guarantee` and
@@ -125,7 +138,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckReport:
+class CheckReport(_Said):
     """A pipeline that would run, as far as can be known without reading its data."""
 
     pipeline: str
@@ -146,7 +159,7 @@ class CheckReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotKnown:
+class NotKnown(_Said):
     """What cannot be planned or checked yet: what the pipeline reads is still to be written by `before`."""
 
     pipeline: str
@@ -163,7 +176,7 @@ class NotKnown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refused:
+class Refused(_Said):
     """A pipeline of a project that would not run, and why."""
 
     pipeline: str

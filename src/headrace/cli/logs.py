@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.events import CommitApplied, Event, Progress, RunFinished, RunStarted, Warned
+from headrace.secret import masked
 
 if TYPE_CHECKING:
     from headrace.cli.options import Common
@@ -93,7 +94,7 @@ def _with_run(record: logging.LogRecord) -> bool:
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        return f"{clock} {record.levelname.lower()} {record.getMessage()}"
+        return f"{clock} {record.levelname.lower()} {masked(record.getMessage())}"
 
 
 class _Json(logging.Formatter):
@@ -104,7 +105,7 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "run": getattr(record, "run", None),
-            "message": record.getMessage(),
+            "message": masked(record.getMessage()),
             **getattr(record, "fields", {}),
         }
         if record.exc_info and record.exc_info[0] is not None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headrace.secret import masked
+
 if TYPE_CHECKING:
     from headrace.cli.options import Answer, Common
 
@@ -29,6 +31,7 @@ def show(answer: Answer, options: Common) -> None:
 
 
 def _error(error: Mapping[str, Any], options: Common) -> None:
+    error = masked(error)
     if options.log_format == "json":
         from headrace.cli import logs
 

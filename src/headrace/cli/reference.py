@@ -29,9 +29,15 @@ _HEAD = """\
 Generated from the code by `python -m headrace.cli.reference > docs/reference.md`; a test compares.
 
 The JSON keys of the config are the keywords of the Python classes of the same part. Comments and trailing commas
-are allowed. Any value may be `{"env": "NAME", "default": …}` or `{"file": "path"}`: it is then read from there, and
-never shown. Relative paths start from the pipeline's file. Where a part has a `type` and no required key, its `type`
-alone stands for it: `"write": "append"`.
+are allowed. Any value may be `{"env": "NAME", "default": …}` or `{"file": "path"}`: it is then read from there.
+Relative paths start from the pipeline's file. Where a part has a `type` and no required key, its `type` alone stands
+for it: `"write": "append"`.
+
+A value that was read from the environment or a file is not shown: `${NAME}` stands for it, and for what is made of it,
+in every report, plan, error, event and log line, with `--json` too. What is shown all the same: rows (`preview`,
+`rejects`) and the names of files below a path; a pipeline's name; a number; a value of fewer than four characters
+within a longer text; what a transform prints or the traceback of an exception of your own holds. The ledger keeps a
+source's path, to know it again.
 """
 _SETTINGS = """\
 ## headrace.json

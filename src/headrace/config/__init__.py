@@ -11,7 +11,7 @@ from typing import Any
 
 from headrace.config.encode import encode
 from headrace.config.loading import PROFILE, decode, load, load_all
-from headrace.config.secret import Secret
+from headrace.secret import Secret
 
 __all__ = ["PROFILE", "Secret", "decode", "encode", "json_schema", "load", "load_all"]
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from headrace.config import references
 from headrace.config.jsonc import Node, Place
-from headrace.config.secret import Secret
 from headrace.config.shapes import Opaque, Role, keys_of, members, near, role_of, tag_of
 from headrace.errors import ConfigError
+from headrace.secret import Secret
 
 __all__ = ["FAILED", "Decoder", "Problem"]
 
@@ -247,7 +247,7 @@ def join(path: str, key: str) -> str:
 
 def shown(value: Any) -> str:
     """A value in a message; what is secret is not shown."""
-    return "***" if isinstance(value, Secret) else json.dumps(value, ensure_ascii=False, default=lambda _: "…")
+    return value.name if isinstance(value, Secret) else json.dumps(value, ensure_ascii=False, default=lambda _: "…")
 
 
 def expected(options: tuple[Any, ...]) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headrace.config.secret import Secret
 from headrace.config.shapes import DESTINATIONS, SOURCES, keys_of, tag_of
+from headrace.secret import Secret
 
 __all__ = ["encode"]
 

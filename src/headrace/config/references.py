@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.config.jsonc import Node, node_of
-from headrace.config.secret import Secret
+from headrace.secret import Secret
 
 if TYPE_CHECKING:
     from headrace.config.decode import Decoder
@@ -53,7 +53,7 @@ def resolve(node: Node, options: tuple[Any, ...], path: str, decoder: Decoder) -
         except UnicodeDecodeError:
             return decoder.note(path, f"the file {named.value} is not UTF-8 text", "", node.place)
         text = text.removesuffix("\n").removesuffix("\r")
-    secret = Secret(text, {kind: named.value})
+    secret = Secret(text, {kind: named.value}, base=decoder.base)
     if _takes_text(options):
         return Node(secret, node.place)
     try:
