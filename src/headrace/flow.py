@@ -34,8 +34,10 @@ __all__ = [
     "Range",
     "Receipt",
     "Rejects",
+    "Retold",
     "Seal",
     "Snapshot",
+    "Superseded",
     "TableChange",
 ]
 
@@ -142,6 +144,37 @@ class News:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Superseded:
+    """Earlier rejects whose place a read has taken, since their rows were judged anew: those of `source` (None: of the
+    result's contract) in `stages` (see `schema.REJECTS`), of `files` (None: whatever their file).
+    """
+
+    source: str | None
+    stages: tuple[str, ...] = ("parse", "cursor", "contract")
+    files: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retold:
+    """What a drained batch tells of rows that could not be read, and which earlier rejects that takes the place of.
+
+    Iterated, it gives frames with the columns of `schema.REJECTS`. What is superseded and still bad is among them,
+    or, where it could be read, among the rows: no more may be superseded than was told anew.
+    """
+
+    frames: Callable[[], Iterator[pl.DataFrame]] = lambda: iter(())
+    superseded: tuple[Superseded, ...] = ()
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        return self.frames()
+
+    @property
+    def everything(self) -> bool:
+        """Whether all that the source ever gave was read again."""
+        return any(s == Superseded(source=s.source) for s in self.superseded)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """What is new in a source, larger than memory.
 
@@ -149,8 +182,7 @@ class Batch:
     and for look-ups; `former` the rows as they were before the new ones superseded them (None where the
     source cannot know). `position`, `counts`, `files` and `rejects` tell the truth once the rows of `frame`
     (or of `whole`, when that is what was drained) have been drained to the end, and not before; draining
-    twice does not count twice. `rejects` are the rows that could not be parsed, as frames with the columns of
-    `schema.REJECTS`. `complete` says that the source
+    twice does not count twice. `rejects` tells of the rows that could not be read. `complete` says that the source
     gives ALL it has at every run (a look-up, a full read), not only at this one: then a row that is missing is gone,
     and joining or aggregating misses nothing.
     """
@@ -159,7 +191,7 @@ class Batch:
     news: News
     position: Callable[[], Position]
     counts: Callable[[], Counts]
-    rejects: Callable[[], Iterator[pl.DataFrame]]
+    rejects: Callable[[], Retold]
     files: Callable[[], Sequence[FileStamp]]
     whole: Frame | None = None
     former: Frame | None = None
@@ -176,7 +208,8 @@ class Snapshot:
     it over. `seen(source, names)` gives the stamps under which files were read (`names` None: all of them).
     `scan` reads the target as of this commit (None: no table). `newest(column)` is the greatest value in the
     target as its EXACT text (`exact.newest`; None: no row has one). `discarded` are the ids of the rejects that were
-    given up: they do not come back when their rows are read again.
+    given up, `loaded` of those whose rows an append has since loaded by a replay: they do not come back when their
+    rows are read again.
     """
 
     number: int = 0
@@ -191,6 +224,7 @@ class Snapshot:
     scan: Callable[[], pl.LazyFrame] | None = None
     newest: Callable[[str], str | None] = lambda _column: None
     discarded: frozenset[str] = frozenset()
+    loaded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,20 +252,19 @@ class Rejects:
     """The rejected rows of a commit, and what becomes of earlier ones.
 
     `rows` has the columns of `schema.REJECTS`. Earlier rejects of this pipeline leave the quarantine when their
-    id is in `resolved` (a replay), or in `discarded` (given up: the destination remembers these ids and tells them in
-    `Snapshot.discarded`; the reason is in the record), when a good row of the same `keys` is
-    in the commit (recompute: when their key is among the change's groups), when their file is among `files` (it was
-    read again), when they have a source and `replace_sources` (everything was read again), or all of them when
-    `replace_all` (a full refresh).
+    id is in `resolved` (a replay), in `loaded` (a replay into an append) or in `discarded` (given up; the reason is in
+    the record), when a good row of the same `keys` is in the commit (recompute: when their key is among the change's
+    groups), when `superseded` names them, or all of them when `replace_all` (a full refresh).
+    The destination remembers `discarded` for ever, and `loaded` until a commit replaces all: `Snapshot` tells them.
     """
 
     rows: Callable[[], ArrowStream]
     count: int = 0
     keys: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
     resolved: tuple[str, ...] = ()
+    loaded: tuple[str, ...] = ()
     discarded: tuple[str, ...] = ()
-    replace_sources: bool = False
+    superseded: tuple[Superseded, ...] = ()
     replace_all: bool = False
 
 

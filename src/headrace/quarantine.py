@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import secrets
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -21,10 +22,11 @@ from headrace import exact
 from headrace.decisions import reading
 from headrace.engine import running
 from headrace.errors import ConfigError, DataError
-from headrace.flow import Batch, Commit, Counts, Frame, News, Range, Rejects, Seal, Snapshot
+from headrace.flow import Batch, Commit, Counts, Frame, News, Range, Rejects, Retold, Seal, Snapshot
 from headrace.increment import Replayed, increment, increments, opened
 from headrace.schema import REJECTS, Type
 from headrace.stream import FrameStream
+from headrace.tracking import FILE, LINE
 from headrace.writes import Partitions, Recompute, Replace
 
 if TYPE_CHECKING:
@@ -65,11 +67,12 @@ def replay(
             )
         rows = pipeline.destination.rejects(pipeline.name)
         rows = rows if fixed is None else _mended(rows, fixed)
+        how = reading(pipeline, full_refresh=False)
+        rows = rows.filter(pl.col("source").is_null() | pl.col("source").is_in(how.drivers))  # a look-up tells its own
         if not rows.is_empty():
-            how = reading(pipeline, full_refresh=False)
             result = rows.filter(pl.col("source").is_null())
             replayed = Replayed(
-                ids=tuple(rows["id"]), result=lambda schema: _typed(result, schema) if result.height else None
+                ids=tuple(rows["id"]), result=lambda schema: _typed(result, schema).lazy() if result.height else None
             )
             with ExitStack() as reads:
                 batches = {
@@ -113,14 +116,15 @@ def _fingerprints(snapshot: Snapshot) -> dict[str, Any]:
 
 def export(rejects: pl.DataFrame) -> pl.DataFrame:
     """The rejects as a table a person can mend: `id`, `stage`, `source`, `file`, `line`, `rules` (joined by ``; ``),
-    `raw` (the text of a line that could not be read), and the columns of the rows, as exact text.
+    `raw` (the text of a line that could not be read), and the columns of the rows, as exact text. A line that could not
+    be read is mended in `raw`, every other row in its columns.
     """
     fixed = rejects.select(
         *("id", "stage", "source", "file", "line"),
         pl.col("rules").list.join("; "),
         pl.when(pl.col("stage") == "parse").then("row").alias("raw"),
     )
-    bodies = [json.loads(r) if s == "contract" else {} for r, s in zip(rejects["row"], rejects["stage"], strict=True)]
+    bodies = [{} if s == "parse" else json.loads(r) for r, s in zip(rejects["row"], rejects["stage"], strict=True)]
     columns = list(dict.fromkeys(c for body in bodies for c in body))
     named = {_column(c): pl.Series([body.get(c) for body in bodies], dtype=pl.String) for c in columns}
     return fixed.with_columns(**named)
@@ -134,41 +138,76 @@ def _column(name: str) -> str:
 def _mended(rejects: pl.DataFrame, file: Path) -> pl.DataFrame:
     """The rejects that an edited export names, with their new text. Null is an unquoted empty cell."""
     try:
-        text = file.read_text("utf-8")
+        with file.open(encoding="utf-8", newline="") as text:
+            header, *lines = list(csv.reader(text, strict=True))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read") from error
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
-    try:
-        header, *lines = list(reader)
     except (ValueError, csv.Error) as error:
         raise DataError(f"{file} is not the CSV that `headrace rejects --export` writes") from error
-    if "id" not in header:
-        raise DataError(f"{file} has no column 'id'", hint="edit the file that `headrace rejects --export` wrote")
+    if "id" not in header or len(set(header)) < len(header):
+        raise DataError(
+            f"{file} has no column 'id', or one twice", hint="edit the file that `headrace rejects --export` wrote"
+        )
     known = {row["id"]: row for row in rejects.to_dicts()}
     found = []
     for number, cells in enumerate(lines, start=2):
+        place = f"{file}:{number}"
         if len(cells) != len(header):
-            raise DataError(f"{file}:{number} has {len(cells)} fields, the header {len(header)}")
+            raise DataError(f"{place} has {len(cells)} fields, the header {len(header)}")
         edited = dict(zip(header, cells, strict=True))
-        if edited["id"] not in known:
-            raise DataError(f"{file}:{number}: no such reject is in quarantine", hint="export again; it may be settled")
-        found.append(_edited(known[edited["id"]], edited))
+        reject = known.pop(edited["id"], None)
+        if reject is None:
+            raise DataError(
+                f"{place}: no such reject is in quarantine, or it stands in the file twice",
+                hint="export again; it may be settled",
+            )
+        found.append(_edited(reject, edited, place))
     return pl.DataFrame(found, schema=rejects.schema, orient="row")
 
 
-def _edited(reject: Mapping[str, Any], edited: Mapping[str, str]) -> dict[str, Any]:
+def _edited(reject: Mapping[str, Any], edited: Mapping[str, str], place: str) -> dict[str, Any]:
+    """The reject with its new text. Raises DataError for what is filled where it would not count."""
+    cells = {name: cell for name, cell in edited.items() if name not in _FIXED}
+    raw = cells.pop("raw", None)
     if reject["stage"] == "parse":
-        return {**reject, "row": edited.get("raw", reject["row"])}
+        if filled := [name for name, cell in cells.items() if cell]:
+            raise DataError(
+                f"{place}: column {filled[0]!r} is filled, and the row is a line that could not be read",
+                hint='such a row is mended in its text, the column "raw"; leave the others empty',
+            )
+        if raw == "":
+            raise DataError(
+                f"{place}: the text of the line (raw) is empty",
+                hint="mend it, or take the row out of the file: it stays in quarantine",
+            )
+        return {**reject, "row": reject["row"] if raw is None else raw}
+    if raw:
+        raise DataError(f"{place}: raw is filled, and the row could be read", hint="mend its columns; leave raw empty")
     body = json.loads(reject["row"])
-    for column in body:
-        if (name := _column(column)) in edited:
-            cell = edited[name]
+    names = {_column(column): column for column in body}
+    for name, cell in cells.items():
+        column = names.get(name, name.removeprefix("row.") if name[4:] in (*_FIXED, "raw") else name)
+        if column in body:
             body[column] = cell if cell or body[column] == "" else None
+        elif cell:
+            body[column] = cell
     return {**reject, "row": json.dumps(body, ensure_ascii=False)}
 
 
-def _typed(rejects: pl.DataFrame, schema: pl.Schema) -> pl.LazyFrame:
-    """Contract rejects as rows of `schema` again. Raises DataError that names a column with a text not of its type."""
+def _typed(rejects: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    """Contract rejects as rows of `schema` again. Raises DataError that names a column which holds no value of its
+    type, or which the rows do not have any more: its value would be lost.
+    """
+    known = set(schema)
+    bodies = (json.loads(row) for row in rejects["row"])
+    lost = Counter(column for body in bodies for column in body if column not in known and body[column] is not None)
+    if lost:
+        column, count = next(iter(lost.items()))
+        raise DataError(
+            f"column {column!r} of {count:,} quarantined rows is none of the rows' columns now",
+            hint="headrace rejects --export, move its values to a column there is, then headrace replay --from",
+            details={"column": column, "rows": count, "columns": list(schema)},
+        )
     texts = rejects["row"].str.json_decode(pl.Struct(dict.fromkeys(schema, pl.String))).struct.unnest()
     types = {name: Type.of_polars(dtype) for name, dtype in schema.items()}
     rows = texts.select(exact.from_text(pl.col(n), t).alias(n) for n, t in types.items())
@@ -179,7 +218,7 @@ def _typed(rejects: pl.DataFrame, schema: pl.Schema) -> pl.LazyFrame:
                 f"column {name!r} of {broken.sum():,} quarantined rows is not {types[name]}",
                 hint="mend them: headrace rejects --export, then headrace replay --from",
             )
-    return rows.lazy()
+    return rows
 
 
 def _batch(  # what a batch is made of, and how long it must last
@@ -195,26 +234,44 @@ def _batch(  # what a batch is made of, and how long it must last
     usual: Batch = next(opened(source, Range(after=snapshot.positions.get(name)), snapshot, name, reads))
     if name not in drivers:
         return usual
-    schema = usual.frame.lazy.collect_schema()
-    frames = [_typed(rejects.filter(pl.col("stage") == "contract"), schema)]
     lines = rejects.filter(pl.col("stage") == "parse")
-    again = (
-        source.reparse(lines.select("file", "line", "row"), after=snapshot.positions.get(name), name=name)
-        if lines.height
-        else None
-    )
-    if again is not None:
-        frames.append(again.frame.lazy.select(schema.names()))
-
-    def broken() -> Iterator[pl.DataFrame]:
-        if again is not None:
-            yield from again.rejects()
-
+    again = None
+    if lines.height:
+        again = source.reparse(lines.select("file", "line", "row"), after=snapshot.positions.get(name), name=name)
     return Batch(
-        frame=Frame(lazy=pl.concat(frames)),
+        frame=_frame(usual.frame, rejects.filter(pl.col("stage") != "parse"), None if again is None else again.frame),
         news=News(rows=rejects.height),
         position=dict,
         counts=lambda: Counts(rows=rejects.height),
-        rejects=broken,
+        rejects=lambda: Retold() if again is None else Retold(frames=lambda: _unmended(again, frozenset(lines["id"]))),
         files=tuple,
     )
+
+
+def _frame(usual: Frame, rejects: pl.DataFrame, lines: Frame | None) -> Frame:
+    """Rows that could be read and lines that could not, as rows of the source again: each with its place, so that what
+    fails again is the reject that it was.
+    """
+    schema = usual.lazy.collect_schema()
+    rows = _typed(rejects, schema)
+    frames = [rows.lazy(), *([lines.lazy.select(schema.names())] if lines else [])]
+    placed = None
+    if usual.placed is not None:
+        names = usual.placed.collect_schema().names()
+        held = rows.with_columns(rejects["file"].alias(FILE), rejects["line"].alias(LINE)).select(names)
+        more = [lines.placed.select(names)] if lines is not None and lines.placed is not None else []
+        placed = pl.concat([held.lazy(), *more])
+    return Frame(lazy=pl.concat(frames), placed=placed)
+
+
+def _unmended(again: Batch, known: frozenset[str]) -> Iterator[pl.DataFrame]:
+    """The lines that still cannot be read. Raises DataError for one whose text was mended: it would take the place of
+    the text that the source has.
+    """
+    for frame in again.rejects():
+        for row in frame.filter(~pl.col("id").is_in(known)).head(1).to_dicts():
+            raise DataError(
+                f"{row['file']}:{row['line']} cannot be read as it was mended ({', '.join(row['rules'])})",
+                hint="mend its raw text again, or take the row out of the file: it stays in quarantine",
+            )
+        yield frame

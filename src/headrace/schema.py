@@ -113,7 +113,8 @@ REJECTS = Schema.of(
     }
 )
 """A rejected row. `id` names it for ever (equal content at an equal place: equal id). `stage` is ``parse`` (then
-`row` is the raw text) or ``contract`` (then `row` is a JSON object from column to exact text, or null).
+`row` is the raw text), ``cursor`` (its cursor is NULL) or ``contract`` (then `row` is a JSON object from column to
+exact text, or null).
 `source` is the source whose parser or contract rejected it, null for the result's contract. `rules` are the
 reasons, for people. `key` is a JSON array of the merge keys' exact texts, null where there are none."""
 

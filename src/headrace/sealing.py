@@ -18,7 +18,7 @@ import polars as pl
 from headrace.contract import Contract
 from headrace.decisions import Reading, fingerprint
 from headrace.errors import ContractError, DataError
-from headrace.flow import Batch, FileStamp, Rejects, Seal, Snapshot, TableChange
+from headrace.flow import Batch, Rejects, Seal, Snapshot, Superseded, TableChange
 from headrace.schema import REJECTS
 from headrace.screen import Screen
 from headrace.stream import FrameStream, scan_batches
@@ -58,7 +58,7 @@ class Sealing:
         self.screen.judge()
         self._refuse_emptying()
         files = {n: tuple(self.batches[n].files()) for n in self.how.drivers}
-        rejects = self._rejects(kept, files)
+        rejects = self._rejects(kept)
         moved = () if self.replayed is not None else self.batches  # of look-ups too: it tells whether they change
         return Seal(
             positions={n: self.batches[n].position() for n in moved if self.batches[n].position()},
@@ -88,24 +88,38 @@ class Sealing:
         own = getattr(self.pipeline.named_sources[name], "contract", None)
         return own or self.pipeline.contract or Contract()
 
-    def _rejects(self, malformed: Sequence[str], files: Mapping[str, Sequence[FileStamp]]) -> Rejects:
+    def _rejects(self, malformed: Sequence[str]) -> Rejects:
         """What the quarantine gets: `malformed` are the sources whose unreadable lines are kept."""
+        rebuilt = self.change.fresh or (self.how.whole and self.change.groups is None)
+        appends = self.change.write.type == "append"
+        settled = self.snapshot.discarded | (self.snapshot.loaded if appends and not rebuilt else frozenset())
 
         def frames() -> Iterator[pl.DataFrame]:
-            kept = [*(self.batches[n].rejects() for n in malformed), *(s.rejects() for s in self._screens)]
-            for frame in chain.from_iterable(kept):
-                yield frame.filter(~pl.col("id").is_in(self.snapshot.discarded)) if self.snapshot.discarded else frame
+            lines = (self.batches[n].rejects().frames() for n in malformed)
+            for frame in chain(*lines, *(s.rejects() for s in self._screens)):
+                yield frame.filter(~pl.col("id").is_in(settled)) if settled else frame
 
-        reread = tuple(f.name for stamps in files.values() for f in stamps)
+        replayed = self.replayed or ()
+        again = {id for frame in frames() for id in frame["id"]} if replayed else set()
         return Rejects(
             rows=lambda: FrameStream(scan_batches(frames, REJECTS.polars())),
             count=sum(f.height for f in frames()),
             keys=self.keys,
-            files=reread,
-            resolved=self.replayed or (),
-            replace_sources=self.how.whole,
-            replace_all=self.change.fresh or (self.how.whole and self.change.groups is None),
+            resolved=() if appends else replayed,
+            loaded=tuple(id for id in replayed if id not in again) if appends else (),
+            superseded=self._superseded(),
+            replace_all=rebuilt,
         )
+
+    def _superseded(self) -> tuple[Superseded, ...]:
+        """What the sources have told anew. Where they have read everything again, the result was judged anew too, but
+        for a recompute of some groups.
+        """
+        told = {n: b.rejects() for n, b in self.batches.items()}
+        found = [s for retold in told.values() for s in retold.superseded]
+        if self.change.groups is None and all(told[n].everything for n in self.how.drivers):
+            found.append(Superseded(source=None))
+        return tuple(found)
 
     @property
     def _screens(self) -> Sequence[Screen]:

@@ -254,7 +254,7 @@ class _Reader:
         made = []
         for file, line, row in zip(files, lines, self._texts(rows).iter_rows(named=True), strict=True):
             text = json.dumps(row, ensure_ascii=False)
-            made.append((reject_id("contract", self.source, file, line, text), "contract", self.source, file, line,
+            made.append((reject_id("cursor", self.source, file, line, text), "cursor", self.source, file, line,
                          [NULL_CURSOR], text, None))  # fmt: skip
         return pl.DataFrame(made, schema=REJECTS.polars(), orient="row")
 

@@ -16,7 +16,7 @@ import pytest
 from commits import commit, load, read, rejects, rows
 
 from headrace.errors import ConfigError, ConflictError, DataError, RejectedError, UnavailableError
-from headrace.flow import FileStamp, Seal
+from headrace.flow import FileStamp, Seal, Superseded
 from headrace.stream import scan_batches
 from headrace.systems.duckdb import DuckDBDestination
 from headrace.writes import Append, Merge, Partitions, Recompute, Replace
@@ -261,12 +261,17 @@ def test_rejects_enter_and_leave_with_commits(target):
     receipt = load(target, row, merge, rejects=rejects(*old))
     assert (ids(), receipt.counts["rejected"]) == (["1", "2", "3", "4"], 4)
     assert target.rejects("p").filter(id="3")["rules"].to_list() == [["r1", "r2"]]
-    load(target, row.with_columns(k=pl.lit(7)), merge, rejects=rejects(keys=("k", "d"), files=("b.csv",)))
+    load(
+        target,
+        row.with_columns(k=pl.lit(7)),
+        merge,
+        rejects=rejects(keys=("k", "d"), superseded=(Superseded(source="s", files=("b.csv",)),)),
+    )
     assert ids() == ["2", "4"]
     load(target, None, rejects=rejects({"id": "5", "source": "s"}, resolved=("2",)))
     load(target, None, rejects=rejects({"id": "4"}))
     assert ids() == ["4", "5"]
-    load(target, None, rejects=rejects(replace_sources=True))
+    load(target, None, rejects=rejects(superseded=(Superseded(source="s"),)))
     assert ids() == ["4"]
     load(target, None, rejects=rejects({"id": "6"}, replace_all=True))
     assert ids() == ["6"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 
+import polars as pl
 import pytest
 
 import headrace as hr
+from headrace import quarantine
 
 QUARANTINE = hr.Contract(columns={"v": hr.Column(type="int64", min=0)}, on_violation="quarantine")
 
@@ -124,3 +126,72 @@ def test_a_recompute_replays_by_reading_everything_again(place):
     hr.replay(loose)
     assert place.rows(strict) == [(1, 5), (2, -5)]
     assert hr.rejects(strict).is_empty()
+
+
+def exported(pipeline, folder, **columns):
+    """The pipeline's rejects as an edited export."""
+    file = folder / "fixed.csv"
+    quarantine.export(hr.rejects(pipeline)).with_columns(**columns).write_csv(file)
+    return file
+
+
+RENAMED = hr.sql("SELECT id, v AS w FROM source")
+
+
+def test_a_reject_whose_column_has_gone_is_refused_by_name_until_it_is_mended(place, tmp_path):
+    place.write("1.csv", "id,v\n1,-1\n2,2\n")
+    before = place.pipeline(write=hr.Append(), contract=QUARANTINE)
+    hr.run(before)
+    after = place.pipeline(write=hr.Append(), transforms=(RENAMED,), on_schema_change=hr.SchemaPolicy(missing="keep"))
+    with pytest.raises(hr.DataError, match="'v'") as caught:
+        hr.replay(after)
+    assert "-1" not in str(caught.value)
+    assert hr.rejects(before).height == 1
+    hr.replay(after, fixed=exported(before, tmp_path, w=pl.col("v"), v=pl.lit(None)))
+    assert place.frame(before).select("id", "w").rows() == [(1, -1), (2, None)]
+    assert hr.rejects(before).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("raw", "v", "said"),
+    [
+        ("3,five", "3", "column 'v' is filled"),
+        ("", "", "raw. is empty"),
+        ("3,six", "", "cannot be read as it was mended"),
+        ("", "3", "column 'v' is filled"),
+    ],
+)
+def test_a_line_is_mended_in_its_raw_text_alone_and_the_text_is_never_lost(place, held, tmp_path, raw, v, said):
+    before = hr.rejects(held)
+    unread = pl.col("line") == 4
+    fixed = exported(
+        held,
+        tmp_path,
+        raw=pl.when(unread).then(pl.lit(raw or None)).otherwise("raw"),
+        v=pl.when(unread).then(pl.lit(v or None)).otherwise("v"),
+    )
+    with pytest.raises(hr.DataError, match=said):
+        hr.replay(held, fixed=fixed)
+    assert hr.rejects(held).equals(before)
+
+
+def test_a_row_that_could_be_read_is_mended_in_its_columns_alone(place, held, tmp_path):
+    fixed = exported(held, tmp_path, raw=pl.lit("2,5"))
+    with pytest.raises(hr.DataError, match="raw is filled"):
+        hr.replay(held, fixed=fixed)
+
+
+def test_a_reject_that_stands_twice_in_the_file_is_refused(place, held, tmp_path):
+    fixed = exported(held, tmp_path)
+    fixed.write_text(fixed.read_text() + fixed.read_text().partition("\n")[2])
+    with pytest.raises(hr.DataError, match="twice"):
+        hr.replay(held, fixed=fixed)
+
+
+def test_an_exotic_line_break_in_a_text_survives_its_export(place, tmp_path):
+    place.write("1.csv", 'id,v\n1,a\u2028b\n2,"c\r\nd"\n')
+    held = place.pipeline(contract=hr.Contract(columns={"v": hr.Column(pattern="e")}, on_violation="quarantine"))
+    hr.run(held)
+    loose = place.pipeline(contract=hr.Contract(on_violation="quarantine"))
+    hr.replay(loose, fixed=exported(held, tmp_path))
+    assert place.rows(held) == [(1, "a\u2028b"), (2, "c\r\nd")]

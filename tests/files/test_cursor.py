@@ -84,8 +84,8 @@ def test_rows_without_a_cursor_are_rejects():
     rows, position, rejects = run(frame)
     assert rows.rows() == [(2.0, "y")]
     assert [(r["stage"], r["rules"], r["row"]) for r in rejects] == [
-        ("contract", ["cursor column is null"], '{"c": null, "v": "x"}'),
-        ("contract", ["cursor column is null"], '{"c": "NaN", "v": null}'),
+        ("cursor", ["cursor column is null"], '{"c": null, "v": "x"}'),
+        ("cursor", ["cursor column is null"], '{"c": "NaN", "v": null}'),
     ]
     assert position["cursor"] == "2.0"
 

@@ -130,6 +130,7 @@ class Journal:
                 "write": account.write,
                 "seen": seen,
                 "discarded": frozenset(account.discarded),
+                "loaded": frozenset(account.loaded),
                 **facts,
             }
         )
@@ -214,7 +215,7 @@ class Journal:
     def _stage_rejects(self, attempt: Attempt, account: Account, seal: Seal, written: Written) -> dict[str, Any]:
         """Stage the quarantine's change. Where earlier rejects leave it, the others are written anew."""
         if seal.rejects is None:
-            return {"added": [], "removed": [], "discarded": []}
+            return {"added": [], "removed": []}
         from headrace.journal import rejects
 
         name = f"{attempt.stem}.arrow"
@@ -222,7 +223,13 @@ class Journal:
         rows, rewritten = rejects.write(attempt.staged(name), old, seal.rejects, written.fresh, self.where)
         removed = list(account.rejects) if rewritten else []
         added = [{"name": name, "rows": rows}] if rows else []
-        return {"added": added, "removed": removed, "discarded": list(seal.rejects.discarded)}
+        return {
+            "added": added,
+            "removed": removed,
+            "discarded": list(seal.rejects.discarded),
+            "loaded": list(seal.rejects.loaded),
+            "replace_all": seal.rejects.replace_all,
+        }
 
     def rejects(self, pipeline: str) -> pl.DataFrame:
         """The rows now in quarantine."""

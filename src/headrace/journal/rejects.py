@@ -78,9 +78,11 @@ def _going(rejects: Rejects) -> pl.Expr:
     if rejects.replace_all:
         return pl.lit(value=True)
     again = [id for frame in _new(rejects) for id in frame["id"]]
-    going = pl.col("id").is_in([*rejects.resolved, *rejects.discarded, *again])
-    going |= (pl.col("file").is_in(list(rejects.files))).fill_null(value=False)
-    return going | pl.col("source").is_not_null() if rejects.replace_sources else going
+    going = pl.col("id").is_in([*rejects.resolved, *rejects.loaded, *rejects.discarded, *again])
+    for told in rejects.superseded:
+        stale = pl.col("source").eq_missing(pl.lit(told.source, dtype=pl.String)) & pl.col("stage").is_in(told.stages)
+        going |= stale if told.files is None else stale & pl.col("file").is_in(told.files).fill_null(value=False)
+    return going
 
 
 def _good_keys(before: pl.LazyFrame, keys: Sequence[str], fresh: Callable[[], pl.LazyFrame] | None) -> list[str]:

@@ -23,7 +23,7 @@ VERSION = 1
 @dataclass(kw_only=True)
 class Account:
     """What is remembered of one pipeline. `rejects` maps the live reject files to their rows;
-    `discarded` are the ids of those that were given up.
+    `discarded` are the ids of those that were given up, `loaded` of those that a replay has appended.
     """
 
     last_id: str | None = None
@@ -34,6 +34,7 @@ class Account:
     seen: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     rejects: dict[str, int] = field(default_factory=dict)
     discarded: list[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -81,7 +82,10 @@ class State:
             account.seen.setdefault(source, {}).update({name: [size, version] for name, size, version in stamps})
         for name in entry["rejects"]["removed"]:
             del account.rejects[name]
-        account.discarded += entry["rejects"]["discarded"]
+        account.discarded += entry["rejects"].get("discarded", [])
+        if entry["rejects"].get("replace_all"):
+            account.loaded.clear()
+        account.loaded += entry["rejects"].get("loaded", [])
         account.rejects.update({file["name"]: file["rows"] for file in entry["rejects"]["added"]})
 
     def to_json(self) -> dict[str, Any]:

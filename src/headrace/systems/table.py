@@ -41,8 +41,8 @@ class TableSource:
 
     def batches(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
         """ONE batch: the whole table as of its last commit; `news.empty` where that was read before."""
-        del snapshot, name
-        from headrace.flow import Batch, Frame, News
+        del snapshot
+        from headrace.flow import Batch, Frame, News, Retold, Superseded
 
         if self.destination is None:
             raise ConfigError(f"there is no pipeline {self.of!r} to read a table of", hint="is it in this folder?")
@@ -57,7 +57,7 @@ class TableSource:
             news=News(empty=seen, facts={"commit": there.number}),
             position=lambda: {"commit": there.number},
             counts=counter.counts,
-            rejects=lambda: iter(()),
+            rejects=lambda: Retold(superseded=(Superseded(source=name),)),
             files=tuple,
             complete=True,
         )

@@ -40,8 +40,9 @@ CREATE TABLE IF NOT EXISTS _headrace.files (
 CREATE TABLE IF NOT EXISTS _headrace.rejects (
     pipeline VARCHAR NOT NULL, target VARCHAR NOT NULL, number BIGINT NOT NULL, rejected_at TIMESTAMPTZ NOT NULL,
     {_REJECT_COLUMNS});
-CREATE TABLE IF NOT EXISTS _headrace.discarded (
-    pipeline VARCHAR NOT NULL, target VARCHAR NOT NULL, number BIGINT NOT NULL, id VARCHAR NOT NULL);
+CREATE TABLE IF NOT EXISTS _headrace.settled (
+    pipeline VARCHAR NOT NULL, target VARCHAR NOT NULL, number BIGINT NOT NULL, id VARCHAR NOT NULL,
+    loaded BOOLEAN NOT NULL);
 CREATE TABLE IF NOT EXISTS _headrace.runs (
     pipeline VARCHAR NOT NULL, target VARCHAR NOT NULL, recorded_at TIMESTAMPTZ NOT NULL, run JSON NOT NULL);
 CREATE TABLE IF NOT EXISTS _headrace.tombstones (

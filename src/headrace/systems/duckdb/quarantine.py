@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from headrace.systems.duckdb.ledger import Key
     from headrace.systems.duckdb.loading import Load
 
-__all__ = ["discarded", "frame", "has_keys", "update"]
+__all__ = ["frame", "has_keys", "settled", "update"]
 
 _MINE = "pipeline = ? AND target = ?"
 
@@ -43,10 +43,11 @@ def frame(connection: DuckDBPyConnection, key: Key) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=REJECTS.polars(), orient="row")
 
 
-def discarded(connection: DuckDBPyConnection, key: Key) -> frozenset[str]:
-    """The ids of the rejects that were given up."""
-    rows = connection.execute(f"SELECT id FROM _headrace.discarded WHERE {_MINE}", key.values).fetchall()
-    return frozenset(id for (id,) in rows)
+def settled(connection: DuckDBPyConnection, key: Key) -> tuple[frozenset[str], frozenset[str]]:
+    """The ids of the rejects that do not come back: those that were discarded, and those that were loaded."""
+    rows = connection.execute(f"SELECT id, loaded FROM _headrace.settled WHERE {_MINE}", key.values).fetchall()
+    given_up, appended = (frozenset(id for id, loaded in rows if loaded is which) for which in (False, True))
+    return given_up, appended
 
 
 def update(  # a commit's number and instant go with it
@@ -64,17 +65,21 @@ def update(  # a commit's number and instant go with it
     mine = f"DELETE FROM _headrace.rejects WHERE {_MINE}"
     if rejects.replace_all:
         connection.execute(mine, key.values)
-    if rejects.replace_sources:
-        connection.execute(f"{mine} AND source IS NOT NULL", key.values)
-    if settled := [*rejects.resolved, *rejects.discarded]:
-        connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, settled])
-    if rejects.discarded:
+        connection.execute(f"DELETE FROM _headrace.settled WHERE {_MINE} AND loaded", key.values)
+    for told in rejects.superseded:
         connection.execute(
-            "INSERT INTO _headrace.discarded SELECT ?, ?, ?, unnest(?::VARCHAR[])",
-            [*key.values, number, list(rejects.discarded)],
+            f"{mine} AND source IS NOT DISTINCT FROM ? AND stage IN (SELECT unnest(?::VARCHAR[]))"
+            " AND (?::VARCHAR[] IS NULL OR file IN (SELECT unnest(?::VARCHAR[])))",
+            [*key.values, told.source, list(told.stages), *[None if told.files is None else list(told.files)] * 2],
         )
-    if rejects.files:
-        connection.execute(f"{mine} AND file IN (SELECT unnest(?::VARCHAR[]))", [*key.values, list(rejects.files)])
+    if settled := [*rejects.resolved, *rejects.loaded, *rejects.discarded]:
+        connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, settled])
+    for ids, loaded in ((rejects.discarded, False), (rejects.loaded, True)):
+        if ids:
+            connection.execute(
+                "INSERT INTO _headrace.settled SELECT ?, ?, ?, unnest(?::VARCHAR[]), ?",
+                [*key.values, number, list(ids), loaded],
+            )
     if rejects.keys and (superseded := _superseded(connection, key, rejects.keys, loads)):
         connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, superseded])
     return _enter(connection, key, rejects, number=number, at=at)

@@ -29,13 +29,14 @@ def inspect(path: Path, key: ledger.Key, table: Table) -> Snapshot:
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
         return Snapshot()
     with reading(path) as connection:
-        head, known, columns, discarded = ledger.Head(), None, None, frozenset[str]()
+        head, known, columns, settled = ledger.Head(), None, None, (frozenset[str](), frozenset[str]())
         if ledger.exists(connection):
             head, known = key.head(connection), ledger.owned(connection, table.key)
-            discarded = quarantine.discarded(connection, key)
+            settled = quarantine.settled(connection, key)
         if existing(connection, table):
             columns = columns_of(connection, table, known.schema if known else None)
-    return replace(_snapshot(path, key, table, head, known, columns), discarded=discarded)
+    discarded, loaded = settled
+    return replace(_snapshot(path, key, table, head, known, columns), discarded=discarded, loaded=loaded)
 
 
 def _snapshot(  # what was read in one transaction

@@ -13,7 +13,7 @@ from headrace.cursor import Cursor, track
 from headrace.drawing import drawn
 from headrace.errors import ConfigError
 from headrace.exact import from_text, to_text
-from headrace.flow import Batch, Counts, Frame, News, Position, Range, Snapshot
+from headrace.flow import Batch, Counts, Frame, News, Position, Range, Retold, Snapshot, Superseded
 from headrace.schema import Schema, Type
 from headrace.stream import scan_generator
 from headrace.systems.duckdb.columns import Column, described, logical, quoted
@@ -64,7 +64,7 @@ def batches(source: DuckDBSource, path: Path, range: Range, snapshot: Snapshot, 
         found = _Reading(path, query, described(connection, query))
         cursor = None if source.read == "all" else _cursor(source, found)
         news = None if cursor is None else _News.of(connection, found, cursor, range, snapshot)
-    yield _whole(found) if cursor is None or news is None else _since(found, cursor, news, range, snapshot, name)
+    yield _whole(found, name) if cursor is None or news is None else _since(found, cursor, news, range, snapshot, name)
 
 
 def _query(source: DuckDBSource) -> str:
@@ -94,7 +94,7 @@ def _cursor(source: DuckDBSource, found: _Reading) -> Cursor | None:
     return Cursor(column=column, start=cursor.start)
 
 
-def _whole(found: _Reading) -> Batch:
+def _whole(found: _Reading, name: str) -> Batch:
     """All rows, at every run."""
     counter = _Counter(found.frame())
     return Batch(
@@ -102,7 +102,7 @@ def _whole(found: _Reading) -> Batch:
         news=News(empty=None),
         position=dict,
         counts=lambda: Counts(rows=counter.rows),
-        rejects=lambda: iter(()),
+        rejects=lambda: Retold(superseded=(Superseded(source=name),)),
         files=tuple,
         complete=True,
     )
@@ -124,6 +124,12 @@ def _since(  # each is one fact of the read
     def read() -> Any:
         return all_rows if drained == {"whole"} else part
 
+    def rejects() -> Retold:
+        """Of the rows without a cursor's value; of the whole, everything was judged anew."""
+        if "whole" in drained:
+            return Retold(frames=all_rows.rejects, superseded=(Superseded(source=name),))
+        return Retold(frames=part.rejects, superseded=(Superseded(source=name, stages=("cursor",)),))
+
     def position() -> Position:
         told = read().position()
         return {**told, "state": news.state} if told else told
@@ -133,7 +139,7 @@ def _since(  # each is one fact of the read
         news=News(rows=news.rows, empty=news.empty, facts={"bounds": dict(part.bounds)}, misses=cursor.misses),
         position=position,
         counts=lambda: Counts(rows=read().rows()),
-        rejects=lambda: read().rejects(),
+        rejects=rejects,
         files=tuple,
         whole=Frame(lazy=whole),
         complete=False,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from headrace.systems.files.paths import File
 
 __all__ = [
-    "PLACE", "Column", "Converted", "Layout", "Reject", "Texts", "convert", "hive_value", "reading", "strict",
-    "texts_of",
+    "PLACE", "Column", "Converted", "Layout", "Reject", "Texts", "convert", "hive_value", "placed", "reading",
+    "strict", "texts_of",
 ]  # fmt: skip
 
 _MAX_LENGTH = 2**31
@@ -61,6 +61,12 @@ class Layout:
             for c in self.columns
             if wanted is None or c.name in wanted or (c.origin == "field" and c.inferred is None)
         )
+
+
+def placed(layout: Layout) -> Layout:
+    """The columns with each row's file and line in front."""
+    place = tuple(Column(n, t, origin="file" if n == FILE else "line", inferred=0) for n, t in PLACE.items())
+    return Layout((*place, *layout.columns), layout.nulls, layout.decimal)
 
 
 @dataclass(frozen=True)

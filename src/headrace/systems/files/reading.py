@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -15,7 +16,7 @@ import polars as pl
 from headrace.cursor import Cursor, track
 from headrace.drawing import drawn
 from headrace.errors import ConfigError, DataError, HeadraceError
-from headrace.flow import Batch, Counts, FileStamp, Frame, News, Range, Snapshot
+from headrace.flow import Batch, Counts, FileStamp, Frame, News, Range, Retold, Snapshot, Superseded
 from headrace.stream import scan_generator
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.latest import former, newest
@@ -135,11 +136,19 @@ def _all(source: FileSource, files: Sequence[File], range: Range, name: str) -> 
         news=replace(_news(reading, {}), empty=(range.after or {}).get("version") == version),
         position=lambda: {"version": version},
         counts=reading.counts,
-        rejects=reading.rejects,
+        rejects=lambda: _retold(reading, name, everything=True),
         files=lambda: [f.stamp for f in files],
         whole=frame,
         complete=True,
     )
+
+
+def _retold(reading: Reading, name: str, *, everything: bool) -> Retold:
+    """What a reading tells of its files, once it has been drained, in place of what was told of them before."""
+    if not reading.drained:
+        return Retold()
+    files = None if everything else tuple(f.name for f in reading.files)
+    return Retold(frames=reading.rejects, superseded=(Superseded(source=name, files=files),))
 
 
 def _version(files: Sequence[File]) -> str:
@@ -206,9 +215,12 @@ class _Everything:
         """Of the new rows; of all rows where those alone were drained."""
         return self.read.counts() if self.read is not None and not new.drained else new.counts()
 
-    def rejects(self, new: Reading) -> Iterator[pl.DataFrame]:
-        """Of the new files; of all files where the whole was drained: then they replace what was told before."""
-        return self.read.rejects() if self.read is not None and self.read.drained else new.rejects()
+    def rejects(self, new: Reading) -> Retold:
+        """Of the new files; of all files where the whole was drained, or where none was read before but these."""
+        if self.read is not None and self.read.drained:
+            return _retold(self.read, self.name, everything=True)
+        known = {*self.seen, *(f.name for f in self.files)}
+        return _retold(new, self.name, everything=known <= {f.name for f in new.files})
 
     def whole(self, new: Reading) -> Frame:
         """All rows; with `latest`, the newest row of each key."""
@@ -302,11 +314,21 @@ def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot
     seen = snapshot.seen(name, None) if range.after is not None else {}
     fresh = [f.stamp for f in files if seen.get(f.name) != f.stamp]
 
-    def rejects() -> Iterator[pl.DataFrame]:
-        """Those of files that are new or have changed: an earlier run has told of the others."""
-        names = [f.name for f in fresh]
-        for frame in (*reading.rejects(), *found().rejects()):
-            yield frame.filter(pl.col("file").is_in(names))
+    def rejects() -> Retold:
+        """Of the whole, everything; else of files that are new or have changed what could not be read or has no cursor:
+        of rows below the cursor an earlier run has told.
+        """
+        if "whole" in drained:
+            told = Superseded(source=name)
+            return Retold(frames=lambda: chain(reading.rejects(), everything.rejects()), superseded=(told,))
+        names = tuple(f.name for f in fresh)
+
+        def frames() -> Iterator[pl.DataFrame]:
+            for frame in chain(reading.rejects(), part.rejects()):
+                yield frame.filter(pl.col("file").is_in(names))
+
+        told = Superseded(source=name, stages=("parse", "cursor"), files=names)
+        return Retold(frames=frames, superseded=(told,) if drained else ())
 
     def counts() -> Counts:
         read = reading.counts()

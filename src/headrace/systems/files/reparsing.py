@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace.errors import ConfigError, DataError
-from headrace.flow import Batch, Counts, Frame, News, Position
+from headrace.flow import Batch, Counts, Frame, News, Position, Retold
 from headrace.spool import Spool
 from headrace.stream import scan_batches
 from headrace.systems.files.columnar import ColumnarReader
-from headrace.systems.files.layout import Converted, convert
+from headrace.systems.files.layout import Converted, Layout, convert, placed
 from headrace.systems.files.paths import File, find
 from headrace.systems.files.scan import reject_rows
 from headrace.systems.files.survey import Survey, renamed, survey
+from headrace.tracking import FILE, LINE
 
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource
@@ -35,29 +36,29 @@ def reparsed(source: FileSource, texts: pl.DataFrame, after: Position | None, na
         )
     by_name = {f.name: f for f in files}
     spool = Spool()
+    layout = placed(looked.layout)
 
     def read() -> Iterator[pl.DataFrame]:
         with spool.passed() as spooled:
             for (file,), rows in texts.group_by("file", maintain_order=True):
-                made = _parsed(source, looked, by_name, str(file), rows)
+                made = _parsed(source, looked, layout, by_name, str(file), rows)
                 if made.rejects:
                     spooled.write(reject_rows(made.rejects, name))
                 yield made.frame
 
+    rows = scan_batches(read, layout.schema.polars())
     return Batch(
-        frame=Frame(
-            lazy=scan_batches(read, looked.layout.schema.polars()), scan={"type": "files", "format": looked.format}
-        ),
+        frame=Frame(lazy=rows.drop(FILE, LINE), placed=rows, scan={"type": "files", "format": looked.format}),
         news=News(rows=texts.height, empty=texts.is_empty()),
         position=lambda: dict(after or {}),
         counts=lambda: Counts(rows=texts.height),
-        rejects=spool.frames,
+        rejects=lambda: Retold(frames=spool.frames),
         files=tuple,
     )
 
 
 def _parsed(
-    source: FileSource, looked: Survey, by_name: Mapping[str, File], name: str, rows: pl.DataFrame
+    source: FileSource, looked: Survey, layout: Layout, by_name: Mapping[str, File], name: str, rows: pl.DataFrame
 ) -> Converted:
     """The records of one file; of a file that has gone, as those of the first."""
     reader = looked.reader
@@ -68,4 +69,4 @@ def _parsed(
     records = list(zip(rows["line"].to_list(), rows["row"].to_list(), strict=True))
     place = File(path=file.path, name=name, size=file.size, modified=file.modified)
     piece = reader.parse(place, fields, records, head=head)
-    return convert(piece, looked.layout, looked.layout.columns, place, fields)
+    return convert(piece, layout, layout.columns, place, fields)

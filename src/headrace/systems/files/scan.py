@@ -19,10 +19,10 @@ from headrace.schema import REJECTS, widens
 from headrace.spool import Spool
 from headrace.stream import scan_generator
 from headrace.systems.files.columnar import ColumnarReader
-from headrace.systems.files.layout import PLACE, Column, Layout, Reject, convert, hive_value
+from headrace.systems.files.layout import Column, Reject, convert, hive_value, placed
 from headrace.systems.files.paths import File, check_same, hive_parts
 from headrace.systems.files.survey import renamed
-from headrace.tracking import FILE, reject_id
+from headrace.tracking import reject_id
 
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource
@@ -64,14 +64,12 @@ class Reading:
 
     def __init__(self, source: FileSource, survey: Survey, files: Sequence[File], name: str) -> None:
         self.source, self.survey, self.files, self.name = source, survey, tuple(files), name
-        place = tuple(Column(n, t, origin="file" if n == FILE else "line", inferred=0) for n, t in PLACE.items())
-        layout = survey.layout
-        self._placed = Layout((*place, *layout.columns), layout.nulls, layout.decimal)
+        self._placed = placed(survey.layout)
         self.spool = Spool()
         self._done: Counts | None = None
         self._lock = Lock()
         self.placed = scan_generator(self._read, self._placed.schema.polars())
-        self.lazy = scan_generator(self._read, layout.schema.polars())
+        self.lazy = scan_generator(self._read, survey.layout.schema.polars())
 
     @property
     def drained(self) -> bool:

@@ -42,6 +42,7 @@ class _Ledger:
     files: Mapping[str, Mapping[str, FileStamp]] = field(default_factory=dict)
     rejects: pl.DataFrame | None = None
     discarded: frozenset[str] = frozenset()
+    loaded: frozenset[str] = frozenset()
 
 
 class _Store:
@@ -99,6 +100,7 @@ class MemoryDestination:
             scan=None if table is None else table.rows.lazy,
             newest=newest,
             discarded=ledger.discarded,
+            loaded=ledger.loaded,
         )
 
     def apply(self, commit: Commit) -> Receipt:
@@ -215,6 +217,8 @@ def _check_expected(commit: Commit, ledger: _Ledger) -> None:
 
 
 def _with_seal(ledger: _Ledger, seal: Seal) -> _Ledger:
+    rejects = seal.rejects
+    loaded = frozenset[str]() if rejects is not None and rejects.replace_all else ledger.loaded
     remembered = {} if seal.forget_files else dict(ledger.files)
     for source, stamps in seal.files.items():
         remembered[source] = {**remembered.get(source, {}), **{stamp.name: stamp for stamp in stamps}}
@@ -223,7 +227,8 @@ def _with_seal(ledger: _Ledger, seal: Seal) -> _Ledger:
         positions={**ledger.positions, **seal.positions},
         identities={**ledger.identities, **seal.identities},
         files=remembered,
-        discarded=ledger.discarded.union(() if seal.rejects is None else seal.rejects.discarded),
+        discarded=ledger.discarded.union(() if rejects is None else rejects.discarded),
+        loaded=loaded.union(() if rejects is None else rejects.loaded),
     )
 
 

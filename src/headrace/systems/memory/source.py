@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.errors import ConfigError
-from headrace.flow import Batch, Counts, Frame, News, Place, Position, Range, Snapshot
+from headrace.flow import Batch, Counts, Frame, News, Place, Position, Range, Retold, Snapshot, Superseded
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,15 +53,18 @@ class MemorySource:
                 hint="has the source been restored from a backup? run it with --full-refresh",
             )
         for until in _cuts(frames, after, range.batch_bytes):
-            yield self._batch(frames, after, until)
+            yield self._batch(frames, after, until, name)
             after = until
 
-    def _batch(self, frames: Sequence[pl.DataFrame], after: int, until: int) -> Batch:
+    def _batch(self, frames: Sequence[pl.DataFrame], after: int, until: int, name: str) -> Batch:
+        told: set[Superseded] = set()
+
         def new() -> Iterator[pl.DataFrame]:
             yield from _between(frames, after, until)
 
         def whole() -> Iterator[pl.DataFrame]:
             yield from self._newest(frames, until)
+            told.add(Superseded(source=name))
 
         def former() -> Iterator[pl.DataFrame]:
             yield from self._superseded(frames, after, until)
@@ -73,7 +76,7 @@ class MemorySource:
             news=News(rows=rows, bytes=size, empty=rows == 0, facts={"rows_before": after}),
             position=lambda: {"row": until},
             counts=lambda: Counts(rows=rows, bytes=size),
-            rejects=lambda: iter(()),
+            rejects=lambda: Retold(superseded=tuple(told)),
             files=lambda: (),
             whole=_frame(whole, frames[0]),
             former=_frame(former, frames[0]),

@@ -200,13 +200,18 @@ def _true_for(rows: pl.DataFrame, condition: str | None) -> list[bool]:
 def unsettled(old: pl.DataFrame, new: pl.DataFrame, rejects: Rejects, changes: Sequence[Drained]) -> pl.DataFrame:
     """The quarantine after a commit: the earlier rejects that nothing has settled, then the new ones."""
     again = set(new["id"])
+    gone = {*rejects.resolved, *rejects.loaded, *rejects.discarded}
     good = _good_keys(rejects.keys, changes)
     stays = [
         not (
             rejects.replace_all
-            or row["id"] in {*rejects.resolved, *rejects.discarded}
-            or (rejects.replace_sources and row["source"] is not None)
-            or row["file"] in rejects.files
+            or row["id"] in gone
+            or any(
+                row["source"] == told.source
+                and row["stage"] in told.stages
+                and (told.files is None or row["file"] in told.files)
+                for told in rejects.superseded
+            )
             or (row["key"] is not None and tuple(json.loads(row["key"])) in good)
         )
         and row["id"] not in again

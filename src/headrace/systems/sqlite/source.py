@@ -18,7 +18,7 @@ from headrace.cursor import Cursor, track
 from headrace.drawing import drawn
 from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, SchemaError, UnavailableError
 from headrace.exact import from_text
-from headrace.flow import Batch, Counts, Frame, News, Position, Range, Snapshot
+from headrace.flow import Batch, Counts, Frame, News, Position, Range, Retold, Snapshot, Superseded
 from headrace.schema import Field, Schema, Type
 from headrace.stream import scan_batches
 
@@ -114,7 +114,7 @@ def batches(source: SQLiteSource, path: Path, range: Range, snapshot: Snapshot, 
     """See `headrace.protocols.Source.batches`."""
     table = _bound(source, path)
     if source.read == "all" or source.cursor is None:
-        yield _whole(table)
+        yield _whole(table, name)
         return
     given = source.cursor if isinstance(source.cursor, Cursor) else Cursor(column=source.cursor)
     cursor = Cursor(column=source.rename.get(given.column, given.column), start=given.start)
@@ -134,12 +134,12 @@ def batches(source: SQLiteSource, path: Path, range: Range, snapshot: Snapshot, 
         ),
         position=position,
         counts=lambda: Counts(rows=part.rows()),
-        rejects=part.rejects,
+        rejects=lambda: Retold(frames=part.rejects, superseded=(Superseded(source=name, stages=("cursor",)),)),
         files=tuple,
     )
 
 
-def _whole(table: _Table) -> Batch:
+def _whole(table: _Table, name: str) -> Batch:
     counted = {"rows": 0}
 
     def read() -> Iterator[pl.DataFrame]:
@@ -154,7 +154,7 @@ def _whole(table: _Table) -> Batch:
         news=News(empty=None),
         position=dict,
         counts=lambda: Counts(rows=counted["rows"]),
-        rejects=lambda: iter(()),
+        rejects=lambda: Retold(superseded=(Superseded(source=name),)),
         files=tuple,
         complete=True,
     )

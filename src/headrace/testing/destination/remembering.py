@@ -14,7 +14,7 @@ import pytest
 
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
 from headrace.exact import from_text
-from headrace.flow import FileStamp
+from headrace.flow import FileStamp, Superseded
 from headrace.logical import parse_type
 from headrace.testing.destination.subject import FIRST, SECOND, STEPS, Run, Subject
 from headrace.testing.scripts import PIPELINE, SOURCE, Step, commit_of, holds, play, reject
@@ -86,9 +86,13 @@ class Remembering(Subject):
         [
             ({}, ["k2", "k9", "new", "plain", "read", "read-too"]),
             ({"resolved": ("k9", "unknown")}, ["k2", "new", "plain", "read", "read-too"]),
-            ({"files": ("a.csv",)}, ["k2", "k9", "new", "plain", "read-too"]),
+            ({"loaded": ("k9", "unknown")}, ["k2", "new", "plain", "read", "read-too"]),
+            ({"superseded": (Superseded(source=SOURCE, files=("a.csv",)),)}, ["k2", "k9", "new", "plain", "read-too"]),
             ({"keys": ("id",)}, ["k9", "new", "plain", "read", "read-too"]),
-            ({"replace_sources": True}, ["new", "plain"]),
+            ({"superseded": (Superseded(source=SOURCE),)}, ["new", "plain"]),
+            ({"superseded": (Superseded(source=None),)}, ["k2", "k9", "new", "read", "read-too"]),
+            ({"superseded": (Superseded(source=SOURCE, stages=("parse", "cursor")),)}, ["k2", "k9", "new", "plain"]),
+            ({"superseded": (Superseded(source="another"),)}, ["k2", "k9", "new", "plain", "read", "read-too"]),
             ({"replace_all": True}, ["new"]),
         ],
     )
@@ -120,6 +124,17 @@ class Remembering(Subject):
         assert holds(destination).rejects == ["r3"]
         assert self.destination(tmp_path).inspect(PIPELINE).discarded == {"r1", "r2", "unknown"}
         assert destination.inspect("another").discarded == frozenset()
+
+    def test_loaded_rejects_are_remembered_until_all_is_replaced(self, tmp_path: Path, usual: Write) -> None:
+        destination = self.destination(tmp_path)
+        step = Step(rows=FIRST.rows, rejects=[reject("r1")])
+        destination.apply(commit_of(destination, step, usual))
+        found = []
+        for settled in ({"loaded": ("r1",)}, {"discarded": ("r2",)}, {"replace_all": True}):
+            destination.apply(commit_of(destination, FIRST, usual, settled=settled))
+            found.append(self.destination(tmp_path).inspect(PIPELINE))
+        assert [s.loaded for s in found] == [{"r1"}, {"r1"}, frozenset()]
+        assert [s.discarded for s in found] == [frozenset(), {"r2"}, {"r2"}]
 
     def test_a_row_rejected_again_is_one_reject(self, tmp_path: Path, usual: Write) -> None:
         destination = self.destination(tmp_path)

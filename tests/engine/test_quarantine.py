@@ -1,0 +1,114 @@
+"""What stays in quarantine and what leaves it, as sources are read on: a rejected row is never nowhere."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+import headrace as hr
+
+KEPT = hr.Contract(columns={"v": hr.Column(min=0)}, on_violation="quarantine")
+LINES = "c,g,v\n1,a,1\n2,a,x\n,a,7\n3,b,-3\n4,b,4\n"
+
+
+def by_cursor(place, write, **changes):
+    files = {"cursor": "c", "types": {"v": "int64"}, "contract": KEPT}
+    return place.pipeline(write=write, files=files, **changes)
+
+
+def held(pipeline):
+    return sorted((r["stage"], r["line"]) for r in hr.rejects(pipeline).to_dicts())
+
+
+ALL = [("contract", 5), ("cursor", 4), ("parse", 3)]
+
+
+@pytest.mark.parametrize("write", [hr.Append(), hr.Merge(keys=("c",))])
+def test_rejects_below_the_cursor_stay_when_their_file_grows(place, write):
+    pipeline = by_cursor(place, write)
+    place.write("1.csv", LINES)
+    hr.run(pipeline)
+    assert held(pipeline) == ALL
+    place.write("1.csv", LINES + "5,b,5\n")
+    hr.run(pipeline)
+    assert held(pipeline) == ALL
+    place.write("1.csv", LINES.replace("x", "2").replace("\n,a", "\n0,a") + "5,b,5\n6,b,6\n")
+    hr.run(pipeline)
+    assert held(pipeline) == [("contract", 5)]  # a line that reads now, and a cursor that is there, are told anew
+
+
+@pytest.mark.parametrize(
+    ("write", "step"),
+    [
+        (hr.Recompute(by=("g",)), hr.sql("SELECT g, sum(v)::BIGINT AS s FROM source GROUP BY g")),
+        (hr.Replace(), hr.sql("SELECT * FROM source")),
+    ],
+)
+def test_what_is_read_whole_by_a_cursor_tells_all_its_rejects_anew(place, write, step):
+    pipeline = by_cursor(place, write, transforms=(step,))
+    place.write("1.csv", LINES)
+    hr.run(pipeline)
+    place.write("2.csv", "c,g,v\n6,b,6\n")
+    report = hr.run(pipeline)
+    assert report.status == "loaded"
+    assert held(pipeline) == ALL
+
+
+def test_rejects_of_the_result_go_when_all_files_are_read_again(place):
+    pipeline = place.pipeline(files={"changed": "reread"}, contract=KEPT)
+    place.write("1.csv", "id,v\n1,-5\n2,5\n")
+    hr.run(pipeline)
+    assert hr.rejects(pipeline).height == 1
+    place.write("1.csv", "id,v\n2,6\n")
+    hr.run(pipeline)
+    assert hr.rejects(pipeline).is_empty()
+
+
+def test_rejects_of_the_result_stay_when_other_files_are_not_read_again(place):
+    pipeline = place.pipeline(files={"changed": "reread"}, contract=KEPT)
+    place.write("1.csv", "id,v\n1,-5\n2,5\n")
+    place.write("2.csv", "id,v\n3,-5\n")
+    hr.run(pipeline)
+    place.write("1.csv", "id,v\n2,6\n")
+    hr.run(pipeline)
+    assert hr.rejects(pipeline)["key"].sort().to_list() == ['["1"]', '["3"]']  # nobody can tell which file has them
+
+
+def test_rejects_of_the_result_stay_from_one_commit_of_a_run_to_the_next(place):
+    pipeline = place.pipeline(contract=KEPT, commit_every="1B")
+    for n in (1, 2, 3):
+        place.write(f"{n}.csv", f"id,v\n{n},-5\n")
+    hr.run(pipeline)
+    assert hr.rejects(pipeline).height == 3
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+def test_a_reject_that_a_replay_has_appended_does_not_come_back(place, refresh, tmp_path):
+    pipeline = place.pipeline(
+        write=hr.Append(),
+        files={"cursor": "c", "types": {"v": "int64"}, "contract": hr.Contract(on_violation="quarantine")},
+    )
+    place.write("1.csv", "c,v\n1,1\n,2\n3,x\n")
+    hr.run(pipeline)
+    from headrace.quarantine import export
+
+    fixed = tmp_path / "fixed.csv"
+    export(hr.rejects(pipeline)).with_columns(raw=pl.col("raw").replace("3,x", "3,3")).write_csv(fixed)
+    hr.replay(pipeline, fixed=fixed)
+    assert place.rows(pipeline, "v") == [(1, 1), (None, 2), (3, 3)]
+    place.write("1.csv", "c,v\n1,1\n,2\n3,x\n5,5\n")
+    hr.run(pipeline, full_refresh=refresh)
+    # an emptied table has lost what was replayed: then they are rejects again
+    assert hr.rejects(pipeline).height == (2 if refresh else 0)
+    hr.replay(pipeline)
+    assert place.rows(pipeline, "v").count((None, 2)) == 1
+
+
+def test_a_reject_that_fails_its_replay_keeps_its_place_and_comes_back(place):
+    pipeline = place.pipeline(write=hr.Append(), files={"types": {"v": "int64"}, "contract": KEPT})
+    place.write("1.csv", "id,v\n1,-1\n2,x\n")
+    hr.run(pipeline)
+    before = hr.rejects(pipeline).sort("id")
+    hr.replay(pipeline)
+    assert hr.rejects(pipeline).sort("id").equals(before)
+    assert not pipeline.destination.inspect("orders").loaded
