@@ -123,9 +123,9 @@ def _uncut(pipeline: Pipeline) -> str | None:
 
 def _refuse_reread(write: Write, name: str, source: Any) -> None:
     """A changed file that is read again must find its old rows, to replace them."""
-    if getattr(source, "changed", "refuse") != "reread" or isinstance(write, Merge | Replace | Recompute):
+    named = getattr(source, "rereads", None)
+    if named is None or isinstance(write, Merge | Replace | Recompute):
         return
-    named = {column for column, what in getattr(source, "add_columns", {}).items() if what == "file"}
     if isinstance(write, Partitions) and set(write.by) <= named:
         return
     raise ConfigError(

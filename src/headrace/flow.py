@@ -303,7 +303,7 @@ class Commit:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What the ledger says of a commit. `counts`: inserted, updated, deleted, rejected (where known).
+    """What the ledger says of a commit. `counts`: rows (drained), inserted, updated, deleted, rejected (where known).
 
     `repeated`: the ledger had the id already: the answer of an earlier attempt was lost, not its effect.
     """

@@ -18,8 +18,15 @@ __all__ = ["Destination", "Holder", "Ledger", "Source", "Transform"]
 class Source(Protocol):
     """Where rows come from. Frozen data with these methods; the same words in JSON and in Python.
 
-    A source also has the fields `read` ("new": incrementally, or "all": whole at every run, a look-up),
-    `contract` (its raw rows') and, where it reads by one, `cursor`.
+    What it may have besides, and what holds without it:
+
+    - `read`: "new" (the default) or "all", a look-up that is read whole at every run.
+    - `contract`: what its raw rows must be (None).
+    - `cursor`: the `Cursor` that it reads by; a merge without `latest_by` goes by its column (None).
+    - ``reparse(lines, after, name) -> Batch``: what it makes of lines that could not be read, with the columns ``file``,
+      ``line`` and ``row`` of `schema.REJECTS`. Without it such rejects cannot be replayed.
+    - `rereads`: the columns that name a row's file, where a file that has changed is read again as a whole; then only
+      writes that replace the file's rows are taken (None: what was read is not read again).
     """
 
     def batches(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
@@ -39,7 +46,11 @@ class Source(Protocol):
         ...
 
     def confirm(self, position: Position) -> None:
-        """The commit with this position is durable. A replication slot moves here and nowhere else."""
+        """The commit with this position is durable. A replication slot moves here and nowhere else.
+
+        Told after each commit and at the start of each run, since a run may die in between. A HeadraceError is a
+        warning: the commit stands.
+        """
         ...
 
     def identity(self) -> Any:
@@ -70,7 +81,14 @@ class Ledger(Protocol):
 
 @runtime_checkable
 class Destination(Ledger, Protocol):
-    """Where rows go, and where the state lives."""
+    """Where rows go, and where the state lives.
+
+    What it may have besides, and what holds without it:
+
+    - `table`: the name of its table, for `TableChange.table` (the pipeline's name).
+    - `at_once`: in which words `plan` says that a commit is one step ("one transaction").
+    - ``ddl(change) -> Sequence[str]``: a change's schema changes in the destination's own words, for `plan`.
+    """
 
     def inspect(self, pipeline: str) -> Snapshot:
         """What the target holds now. Changes nothing, creates nothing."""
@@ -78,6 +96,10 @@ class Destination(Ledger, Protocol):
 
     def apply(self, commit: Commit) -> Receipt:
         """Apply the commit: atomic, and durable when this returns.
+
+        It may have no `changes`: only the seal, then (a discard). Of rejects with one id one is kept. Raises DataError
+        for a NULL key (merge, history) and for a replace by no rows at all, unless it is allowed; SchemaError for rows
+        that do not fit the table.
 
         The ledger already has ``commit.id``: its receipt is returned and nothing is changed (the answer was
         lost, the effect was not). The last commit's number is not ``commit.expected``: ConflictError, nothing

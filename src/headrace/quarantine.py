@@ -236,6 +236,11 @@ def _batch(  # what a batch is made of, and how long it must last
         return usual
     lines = rejects.filter(pl.col("stage") == "parse")
     again = None
+    if lines.height and not hasattr(source, "reparse"):
+        raise ConfigError(
+            f"source {name!r} cannot read single lines again, so {lines.height:,} of its rejects cannot be replayed",
+            hint="mend them in the source, or headrace replay --discard --reason …",
+        )
     if lines.height:
         again = source.reparse(lines.select("file", "line", "row"), after=snapshot.positions.get(name), name=name)
     return Batch(

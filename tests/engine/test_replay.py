@@ -195,3 +195,27 @@ def test_an_exotic_line_break_in_a_text_survives_its_export(place, tmp_path):
     loose = place.pipeline(contract=hr.Contract(on_violation="quarantine"))
     hr.replay(loose, fixed=exported(held, tmp_path))
     assert place.rows(held) == [(1, "a\u2028b"), (2, "c\r\nd")]
+
+
+class Unreadable(hr.MemorySource):
+    """Has a row that could not be read, and no way to read it again."""
+
+    def batches(self, range, snapshot, name):
+        from dataclasses import replace
+
+        from headrace.flow import Retold
+        from headrace.schema import REJECTS
+
+        row = dict.fromkeys(REJECTS.names) | {"id": "r1", "stage": "parse", "source": name, "rules": ["torn"]}
+        frame = pl.DataFrame([row], schema=REJECTS.polars())
+        for batch in hr.MemorySource.batches(self, range, snapshot, name):
+            yield replace(batch, rejects=lambda: Retold(frames=lambda: iter([frame])))
+
+
+def test_a_source_that_cannot_read_a_line_again_says_so(place):
+    source = Unreadable(frames=[pl.DataFrame({"id": [1], "v": [1]})])
+    pipeline = place.pipeline(source=source, contract=hr.Contract(on_violation="quarantine"))
+    hr.run(pipeline)
+    with pytest.raises(hr.ConfigError, match="cannot read single lines again"):
+        hr.replay(pipeline)
+    assert hr.rejects(pipeline).height == 1

@@ -140,6 +140,13 @@ class FileSource:
 
         return reparsed(self, texts, after, name)
 
+    @property
+    def rereads(self) -> frozenset[str] | None:
+        """The columns that name a row's file, where changed files are read again."""
+        if self.changed != "reread":
+            return None
+        return frozenset(column for column, what in self.add_columns.items() if what == "file")
+
     def confirm(self, position: Position) -> None:
         """Nothing to do: what was read is the destination's to remember."""
 
