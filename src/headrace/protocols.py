@@ -64,7 +64,7 @@ class Ledger(Protocol):
         ...
 
     def rejects(self, pipeline: str) -> pl.DataFrame:
-        """The rows now in quarantine, with the columns of `schema.REJECTS`."""
+        """The pipeline's rows now in quarantine, with the columns of `schema.REJECTS`."""
         ...
 
 
@@ -73,22 +73,22 @@ class Destination(Ledger, Protocol):
     """Where rows go, and where the state lives."""
 
     def inspect(self, pipeline: str) -> Snapshot:
-        """What the target holds now. Changes nothing, creates nothing."""
+        """What the target holds now, for this pipeline (see `Snapshot`). Changes nothing, creates nothing."""
         ...
 
     def apply(self, commit: Commit) -> Receipt:
         """Apply the commit: atomic, and durable when this returns.
 
         The ledger already has ``commit.id``: its receipt is returned and nothing is changed (the answer was
-        lost, the effect was not). The last commit's number is not ``commit.expected``: ConflictError, nothing
-        changed. Never decided by position. An exception raised inside a stream or by ``seal()`` comes out as
-        it was, and nothing is changed. After a doubtful end only ``id`` is asked for.
+        lost, the effect was not). The number of the target's last commit, of any pipeline, is not
+        ``commit.expected``: ConflictError, nothing changed. Never decided by position. An exception raised inside a
+        stream or by ``seal()`` comes out as it was, and nothing is changed.
         """
         ...
 
     def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
-        """Hold the pipeline's target for one run. Held by a live run: ConflictError that names it (host, PID,
-        run, since). A dead run holds nothing. A courtesy to people: safety is `apply`'s.
+        """Hold the target for one run, of whichever pipeline. Held by a live run: ConflictError that names it (host,
+        PID, run, since). A dead run holds nothing. A courtesy to people: safety is `apply`'s.
         """
         ...
 
