@@ -17,7 +17,7 @@ from headrace.errors import ConfigError
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace, Write
 
 if TYPE_CHECKING:
-    from headrace.flow import Batch, Snapshot
+    from headrace.flow import Batch, Snapshot, TableChange
     from headrace.pipeline import Pipeline
     from headrace.transform import Transformed
 
@@ -29,6 +29,7 @@ __all__ = [
     "parse_bytes",
     "reading",
     "refuse_mixing",
+    "refuse_sharing",
     "refuse_start",
 ]
 
@@ -109,6 +110,23 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
                 hint=f'if it is meant to go on from there, say "was": "{name}"; to begin anew, --full-refresh',
                 details={"before": before, "now": now},
             )
+
+
+def refuse_sharing(change: TableChange, snapshot: Snapshot) -> None:
+    """Refuse a change that would take the rows of other pipelines away: they count as loaded, and would not come back.
+
+    Raises ConfigError with the way out.
+    """
+    if not (snapshot.others and change.takes_all):
+        return
+    what = "a full refresh" if change.fresh else f"this {change.write.type}"
+    raise ConfigError(
+        f"{what} would take away what {', '.join(map(repr, sorted(snapshot.others)))} loaded into table"
+        f" {change.table!r}, and these rows count as loaded",
+        hint="give each pipeline a table of its own; or remove the table by hand, run this pipeline, then the others:"
+        " all begin anew",
+        details={"pipelines": sorted(snapshot.others)},
+    )
 
 
 def _uncut(pipeline: Pipeline) -> str | None:

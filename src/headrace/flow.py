@@ -202,17 +202,21 @@ class Batch:
 class Snapshot:
     """What the destination holds for one pipeline, at one instant.
 
-    `number` and `last_id` are those of the last commit (0, None: there is none), `record` is what its seal said.
-    `positions` and `identities` are by source name. `schema` is
-    the logical schema of the target table (None: there is no table), `owned` whether headrace made it or took
-    it over. `seen(source, names)` gives the stamps under which files were read (`names` None: all of them).
-    `scan` reads the target as of this commit (None: no table). `newest(column)` is the greatest value in the
-    target as its EXACT text (`exact.newest`; None: no row has one). `discarded` are the ids of the rejects that were
-    given up, `loaded` of those whose rows an append has since loaded by a replay: they do not come back when their
-    rows are read again.
+    The TARGET's, whoever writes it: `number` and `head`, the number and the id of its last commit (0, None: there is
+    none); `others`, the other pipelines that have commits in it; `schema`, the logical schema of the table (None:
+    there is no table), and `owned`, whether headrace made it or took it over. `scan` reads it (None: no table): whole
+    commits only, as of this one or of a later one, else UnavailableError; each collection reads anew. `newest(column)`
+    is the greatest value in it as its EXACT text (`exact.newest`; None: no row has one).
+
+    The pipeline's alone: `last_id`, `record` and `write`, the id of its last commit, what the seal said and how it
+    wrote; `positions` and `identities` by source name; `seen(source, names)`, the stamps under which files were read
+    (`names` None: all of them); `discarded`, the ids of the rejects that were given up, and `loaded`, of those
+    whose rows an append has since loaded by a replay: they do not come back when their rows are read again.
     """
 
     number: int = 0
+    head: str | None = None
+    others: frozenset[str] = frozenset()
     last_id: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     positions: Mapping[str, Position] = field(default_factory=dict)
@@ -245,6 +249,13 @@ class TableChange:
     groups: Callable[[], ArrowStream] | None = None
     complete: bool = False
     fresh: bool = False
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether rows that this pipeline did not bring may go: all that the table held, or what the source lacks."""
+        kind = self.write.type
+        absent = kind == "history" and getattr(self.write, "close_absent", False) and self.complete
+        return self.fresh or kind == "replace" or (kind == "recompute" and self.groups is None) or absent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,7 +299,8 @@ class Seal:
 class Commit:
     """One atomic step of one pipeline.
 
-    `id` is made before the first attempt and names it for ever. `expected` is the number of the last commit.
+    `id` is made before the first attempt and names it for ever. `expected` is the number of the target's last commit,
+    whichever pipeline made it: schema, keys and uniqueness were judged against what that left.
     The destination drains the rows of every change, in order, and then calls `seal()` ONCE in an attempt: it
     may raise (the contract's verdict), and then nothing of the commit is kept.
     """

@@ -101,7 +101,7 @@ def _read(fd: int) -> dict[str, Any]:
 def _conflict(lockfile: Path, who: dict[str, Any]) -> ConflictError:
     known = {key: who.get(key, "unknown") for key in ("pipeline", "run", "host", "pid", "since")}
     return ConflictError(
-        f"{lockfile.parent.parent}: pipeline {known['pipeline']!r} is running: host {known['host']}, "
+        f"{lockfile}: pipeline {known['pipeline']!r} is running: host {known['host']}, "
         f"PID {known['pid']}, run {known['run']}, since {known['since']}",
         hint="wait for it with --wait 10m",
         details=known,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.decisions import Reading, fingerprint, key_columns, refuse_mixing
+from headrace.decisions import Reading, fingerprint, key_columns, refuse_mixing, refuse_sharing
 from headrace.drawing import drawn
 from headrace.errors import ConfigError
 from headrace.flow import Batch, Commit, Frame, Range, Snapshot, TableChange
@@ -178,6 +178,7 @@ def increment(
         complete=how.whole or all(batches[n].complete for n in how.drivers) or (how.fresh and how.batch_bytes is None),
         fresh=fresh,
     )
+    refuse_sharing(change, snapshot)
     sealed = Sealing(
         pipeline=pipeline,
         how=how,

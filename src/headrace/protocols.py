@@ -23,8 +23,8 @@ class Source(Protocol):
     - `read`: "new" (the default) or "all", a look-up that is read whole at every run.
     - `contract`: what its raw rows must be (None).
     - `cursor`: the `Cursor` that it reads by; a merge without `latest_by` goes by its column (None).
-    - ``reparse(lines, after, name) -> Batch``: what it makes of lines that could not be read, with the columns ``file``,
-      ``line`` and ``row`` of `schema.REJECTS`. Without it such rejects cannot be replayed.
+    - ``reparse(lines, after, name) -> Batch``: what it makes of lines that could not be read (columns ``file``, ``line``
+      and ``row`` of `schema.REJECTS`). Without it such rejects cannot be replayed.
     - `rereads`: the columns that name a row's file, where a file that has changed is read again as a whole; then only
       writes that replace the file's rows are taken (None: what was read is not read again).
     """
@@ -75,7 +75,7 @@ class Ledger(Protocol):
         ...
 
     def rejects(self, pipeline: str) -> pl.DataFrame:
-        """The rows now in quarantine, with the columns of `schema.REJECTS`."""
+        """The pipeline's rows now in quarantine, with the columns of `schema.REJECTS`."""
         ...
 
 
@@ -91,7 +91,7 @@ class Destination(Ledger, Protocol):
     """
 
     def inspect(self, pipeline: str) -> Snapshot:
-        """What the target holds now. Changes nothing, creates nothing."""
+        """What the target holds now, for this pipeline (see `Snapshot`). Changes nothing, creates nothing."""
         ...
 
     def apply(self, commit: Commit) -> Receipt:
@@ -102,15 +102,15 @@ class Destination(Ledger, Protocol):
         that do not fit the table.
 
         The ledger already has ``commit.id``: its receipt is returned and nothing is changed (the answer was
-        lost, the effect was not). The last commit's number is not ``commit.expected``: ConflictError, nothing
-        changed. Never decided by position. An exception raised inside a stream or by ``seal()`` comes out as
-        it was, and nothing is changed. After a doubtful end only ``id`` is asked for.
+        lost, the effect was not). The number of the target's last commit, of any pipeline, is not
+        ``commit.expected``: ConflictError, nothing changed. Never decided by position. An exception raised inside a
+        stream or by ``seal()`` comes out as it was, and nothing is changed.
         """
         ...
 
     def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
-        """Hold the pipeline's target for one run. Held by a live run: ConflictError that names it (host, PID,
-        run, since). A dead run holds nothing. A courtesy to people: safety is `apply`'s.
+        """Hold the target for one run, of whichever pipeline. Held by a live run: ConflictError that names it (host,
+        PID, run, since). A dead run holds nothing. A courtesy to people: safety is `apply`'s.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,20 @@ class TestMemory(DestinationSuite):
     def destination(self, folder: Path) -> Destination:
         return _memory(str(folder))
 
+    def shared(self, folder: Path) -> Destination:
+        return replace(_memory(str(folder)), adopt=True)
+
 
 class TestDuckDB(DestinationSuite):
     def destination(self, folder: Path) -> Destination:
         from headrace.systems.duckdb import DuckDBDestination
 
         return DuckDBDestination(path=str(folder / "target.duckdb"), table="rows")
+
+    def shared(self, folder: Path) -> Destination:
+        from headrace.systems.duckdb import DuckDBDestination
+
+        return DuckDBDestination(path=str(folder / "target.duckdb"), table="rows", adopt=True)
 
     def warm(self, folder: Path) -> AbstractContextManager[Any]:
         return duckdb.connect(str(folder / "target.duckdb"))
@@ -41,3 +50,8 @@ class TestParquet(DestinationSuite):
         from headrace.systems.parquet import ParquetDestination
 
         return ParquetDestination(path=str(folder / "target"))
+
+    def shared(self, folder: Path) -> Destination:
+        from headrace.systems.parquet import ParquetDestination
+
+        return ParquetDestination(path=str(folder / "target"), adopt=True)

@@ -123,6 +123,8 @@ class Journal:
         return Snapshot(
             **{
                 "number": state.number,
+                "head": state.last_id,
+                "others": frozenset(state.accounts) - {pipeline},
                 "last_id": account.last_id,
                 "record": account.record,
                 "positions": account.positions,

@@ -56,6 +56,11 @@ class State:
         """The table's logical schema (None: there is no table)."""
         return Schema.from_json(self.schemas[-1]) if self.schemas else None
 
+    @property
+    def last_id(self) -> str | None:
+        """The id of the last commit, whoever made it."""
+        return next(reversed(self.ids), None)
+
     def account(self, pipeline: str) -> Account:
         """What is remembered of `pipeline`."""
         return self.accounts.get(pipeline) or Account()

@@ -1,6 +1,6 @@
 """The `table` source: what another headrace pipeline wrote, whole commits only.
 
-It is read whole whenever its commit number has moved, and not at all when it has not.
+It is read whole whenever its last commit is another one, whoever made it, and not at all when it is not.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ class TableSource:
             raise DataError(f"pipeline {self.of!r} has written no table yet", hint=f"run {self.of!r} first")
         counter = _Counter()
         lazy = counter.count(there.scan().rename(self.rename))
-        seen = range.after is not None and range.after.get("commit") == there.number
+        # the id too: a table that was made anew, or restored and written on, may be at the same number
+        at = {"commit": there.number, "id": there.head}
         yield Batch(
             frame=Frame(lazy=lazy, scan={"type": "table", "of": self.of, "commit": there.number}),
-            news=News(empty=seen, facts={"commit": there.number}),
-            position=lambda: {"commit": there.number},
+            news=News(empty=range.after == at, facts={"commit": there.number}),
+            position=lambda: at,
             counts=counter.counts,
             rejects=lambda: Retold(superseded=(Superseded(source=name),)),
             files=tuple,

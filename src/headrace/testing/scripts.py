@@ -86,9 +86,10 @@ def commit_of(  # noqa: PLR0913  # everything a test may want otherwise
     settled: Mapping[str, Any] | None = None,
     expected: int | None = None,
     complete: bool = False,
+    pipeline: str = PIPELINE,
 ) -> Commit:
     """The commit that a run would make of the step now. `seal` runs when the commit is sealed, and may raise."""
-    snapshot = destination.inspect(PIPELINE)
+    snapshot = destination.inspect(pipeline)
     frame = step.frame
     target = None if step.fresh else snapshot.schema
     schema, changes = evolve(target, Schema.of_polars(frame.schema), SchemaPolicy(missing="keep"))
@@ -124,7 +125,7 @@ def commit_of(  # noqa: PLR0913  # everything a test may want otherwise
 
     return Commit(
         id=secrets.token_hex(8),
-        pipeline=PIPELINE,
+        pipeline=pipeline,
         run="run",
         expected=snapshot.number if expected is None else expected,
         changes=(change,),

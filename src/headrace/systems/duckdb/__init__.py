@@ -35,7 +35,8 @@ class DuckDBDestination:
     """A table of a DuckDB file. The file is made by the first commit.
 
     `table` is ``table`` or ``schema.table``. `adopt` takes over a table that headrace did not make, or that
-    another pipeline writes too. `base` is the folder that a relative `path` is relative to.
+    another pipeline writes too (then no load may take its rows away: no replace, no full refresh).
+    `base` is the folder that a relative `path` is relative to.
     """
 
     type: ClassVar[str] = "duckdb"
@@ -57,10 +58,10 @@ class DuckDBDestination:
         return apply(self._file, self._key(commit.pipeline), commit, adopt=self.adopt)
 
     def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
-        """Hold the pipeline's target for one run, by a lock file beside the database."""
+        """Hold the table for one run, by a lock file beside the database."""
         from headrace.guard import hold
 
-        return hold(self._file.with_name(f"{self._file.name}.{pipeline}.lock"), pipeline, holder)
+        return hold(self._file.with_name(f"{self._file.name}.{self._table.file}.lock"), pipeline, holder)
 
     def ddl(self, change: TableChange) -> Sequence[str]:
         """What `apply` would do to the table's columns, as SQL."""

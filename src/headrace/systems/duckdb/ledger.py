@@ -1,6 +1,7 @@
 """The ledger: what has been loaded, in tables of the schema ``_headrace`` in the very file it speaks of.
 
-The key is the pipeline and the target table. Everything here runs inside a transaction of the caller.
+The key is the pipeline and the target table; commits are numbered by the target. Everything here runs inside a
+transaction of the caller.
 """
 
 from __future__ import annotations
@@ -64,11 +65,14 @@ class Owned:
 
 @dataclass(frozen=True)
 class Head:
-    """The last commit of a key."""
+    """The last commits: `number`, `top` (its id) and `at` are those of the target's, whoever made it, the rest is of
+    the pipeline's own.
+    """
 
     number: int = 0
-    id: str | None = None
+    top: str | None = None
     at: datetime | None = None
+    id: str | None = None
     positions: Mapping[str, Any] = field(default_factory=dict)
     identities: Mapping[str, Any] = field(default_factory=dict)
     write: str | None = None
@@ -88,16 +92,25 @@ class Key:
         return [self.pipeline, self.target]
 
     def head(self, connection: DuckDBPyConnection) -> Head:
-        """The last commit; number 0 where there is none."""
-        row = connection.execute(
-            "SELECT number, id, epoch_us(committed_at), positions, identities, write, record FROM _headrace.commits"
+        """The last commits; number 0 where there is none."""
+        last = connection.execute(
+            "SELECT number, id, epoch_us(committed_at) FROM _headrace.commits WHERE target = ?"
+            " ORDER BY number DESC LIMIT 1",
+            [self.target],
+        ).fetchall()
+        if not last:
+            return Head()
+        number, top, at = last[0]
+        own = connection.execute(
+            "SELECT id, positions, identities, write, record FROM _headrace.commits"
             " WHERE pipeline = ? AND target = ? ORDER BY number DESC LIMIT 1",
             self.values,
         ).fetchall()
-        if not row:
-            return Head()
-        number, id, at, positions, identities, write, record = row[0]
-        return Head(number, id, _instant(at), json.loads(positions), json.loads(identities), write, json.loads(record))
+        if not own:
+            return Head(number, top, _instant(at))
+        id, positions, identities, write, record = own[0]
+        facts = (json.loads(positions), json.loads(identities), write, json.loads(record))
+        return Head(number, top, _instant(at), id, *facts)
 
     def seen(self, connection: DuckDBPyConnection, source: str, names: Iterable[str] | None) -> Mapping[str, FileStamp]:
         """The stamps under which the named files (None: all) were read."""
@@ -215,6 +228,13 @@ def own(connection: DuckDBPyConnection, name: str, key: Key, schema: Schema, add
         connection.execute(
             "INSERT INTO _headrace.tables VALUES (?, ?, ?, ?, ?)", [name, *key.values, text, list(added)]
         )
+
+
+def forget_others(connection: DuckDBPyConnection, name: str, key: Key) -> None:
+    """The table was removed and is made anew: what other pipelines had loaded into it is gone, and they begin anew."""
+    for kept in ("commits", "files", "rejects", "discarded", "tables"):
+        column = "name" if kept == "tables" else "target"
+        connection.execute(f"DELETE FROM _headrace.{kept} WHERE {column} = ? AND pipeline <> ?", [name, key.pipeline])
 
 
 def record(connection: DuckDBPyConnection, key: Key, run: Mapping[str, Any], at: datetime) -> None:

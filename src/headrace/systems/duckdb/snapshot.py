@@ -69,6 +69,8 @@ def _snapshot(  # what was read in one transaction
     added = known.added if known else ()
     return Snapshot(
         number=head.number,
+        head=head.top,
+        others=frozenset(known.pipelines if known and columns is not None else ()) - {key.pipeline},
         last_id=head.id,
         record=head.record,
         positions=head.positions,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from headrace.errors import ConfigError, ConflictError, SchemaError
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
@@ -52,6 +53,11 @@ class Table:
     def sql(self) -> str:
         """The name in SQL."""
         return f"{quoted(self.schema)}.{quoted(self.name)}"
+
+    @property
+    def file(self) -> str:
+        """A name for files beside the database: one for each table."""
+        return quote(self.key, safe="")[:150]
 
     def __str__(self) -> str:
         return self.name if self.schema == "main" else f"{self.schema}.{self.name}"
@@ -100,6 +106,8 @@ def prepare(connection: DuckDBPyConnection, change: TableChange, key: ledger.Key
         raise ConfigError(
             f"table {table} is gone, but what it held counts as loaded", hint="load it anew with --full-refresh"
         )
+    elif known is not None and not there:
+        ledger.forget_others(connection, table.key, key)
     if not there:
         _create(connection, table, wanted)
     elif not (replaced or change.fresh):

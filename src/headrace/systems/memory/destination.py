@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from headrace.errors import ConflictError
+from headrace.errors import ConfigError, ConflictError
 from headrace.flow import FileStamp, Place, Position, Receipt, Snapshot
 
 if TYPE_CHECKING:
@@ -31,9 +31,8 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, kw_only=True)
 class _Ledger:
-    """All that is remembered of one pipeline and target. A value: a commit makes a new one."""
+    """All that is remembered of one pipeline in one target. A value: a commit makes a new one."""
 
-    number: int = 0
     last_id: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     write: str | None = None
@@ -51,10 +50,11 @@ class _Store:
     def __init__(self) -> None:
         self.lock = Lock()
         self.tables: dict[str, Table] = {}
+        self.heads: dict[str, Receipt] = {}
         self.ledgers: dict[tuple[str, str], _Ledger] = {}
         self.receipts: dict[str, Receipt] = {}
         self.entries: list[tuple[tuple[str, str], Mapping[str, Any]]] = []
-        self.holders: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self.holders: dict[str, Mapping[str, Any]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +62,13 @@ class MemoryDestination:
     """Tables in this process's memory: for tests, and as the reference for every other destination.
 
     `table` is the target that `inspect` looks at. Two instances share nothing; ``dataclasses.replace`` gives
-    another table of the same store when `store` is passed on. `clock` is the commit's time, in UTC.
+    another table of the same store when `store` is passed on. `adopt` lets it write a table that another pipeline
+    writes too. `clock` is the commit's time, in UTC.
     """
 
     type: ClassVar[str] = "memory"
     table: str = "rows"
+    adopt: bool = False
     clock: Callable[[], datetime] = field(default=_now, repr=False, compare=False, metadata={"key": None})
     store: Any = field(default_factory=_Store, repr=False, compare=False, metadata={"key": None})
 
@@ -75,6 +77,7 @@ class MemoryDestination:
         with self.store.lock:
             ledger: _Ledger = self.store.ledgers.get(self._key(pipeline), _Ledger())
             table: Table | None = self.store.tables.get(self.table)
+            head: Receipt | None = self.store.heads.get(self.table)
 
         def seen(source: str, names: Iterable[str] | None) -> Mapping[str, FileStamp]:
             stamps = ledger.files.get(source, {})
@@ -89,7 +92,9 @@ class MemoryDestination:
             return exact.newest(table.rows.lazy(), column, Schema.of_polars(table.rows.schema))
 
         return Snapshot(
-            number=ledger.number,
+            number=head.number if head else 0,
+            head=head.id if head else None,
+            others=frozenset(table.pipelines if table else ()) - {pipeline},
             last_id=ledger.last_id,
             record=ledger.record,
             positions=ledger.positions,
@@ -114,7 +119,8 @@ class MemoryDestination:
             before: dict[str, Table] = dict(self.store.tables)
         if receipt is not None:
             return replace(receipt, repeated=True)
-        _check_expected(commit, ledger)
+        self._check_expected(commit)
+        self._check_owner(commit, before)
         with reraise():
             changes = [drain(change) for change in commit.changes]
             seal = commit.seal()
@@ -126,10 +132,9 @@ class MemoryDestination:
             tables[name], counted = written(tables.get(name), commit.pipeline, change, at, rejects)
             counts.update(counted, rows=change.rows.height)
         counts["rejected"] = 0 if seal.rejects is None else seal.rejects.count
-        receipt = Receipt(id=commit.id, number=ledger.number + 1, counts=dict(counts), record=seal.record)
+        receipt = Receipt(id=commit.id, number=commit.expected + 1, counts=dict(counts), record=seal.record)
         after = replace(
             _with_seal(ledger, seal),
-            number=receipt.number,
             last_id=commit.id,
             record=seal.record,
             write=commit.changes[0].write.type if commit.changes else ledger.write,
@@ -150,35 +155,53 @@ class MemoryDestination:
         """All of a commit in one instant, unless somebody else was faster."""
         changed = {change.table for change in commit.changes}
         with self.store.lock:
-            _check_expected(commit, self.store.ledgers.get(self._key(commit.pipeline), _Ledger()))
+            self._check_expected(commit)
             if any(self.store.tables.get(name) is not before.get(name) for name in changed):
                 raise ConflictError("another run has changed the table meanwhile", hint="run it again")
             self.store.tables.update({name: tables[name] for name in changed})
             self.store.ledgers[self._key(commit.pipeline)] = ledger
-            self.store.receipts[commit.id] = receipt
+            self.store.receipts[commit.id] = self.store.heads[self.table] = receipt
             self.store.entries.append((self._key(commit.pipeline), _entry(commit, receipt, ledger, at)))
+
+    def _check_expected(self, commit: Commit) -> None:
+        head: Receipt | None = self.store.heads.get(self.table)
+        if (number := head.number if head else 0) != commit.expected:
+            raise ConflictError(
+                f"table {self.table!r} is at commit {number}, and commit {commit.expected} was expected",
+                hint="another run has moved it; run again",
+                details={"number": number, "expected": commit.expected},
+            )
+
+    def _check_owner(self, commit: Commit, tables: Mapping[str, Table]) -> None:
+        for name in (change.table for change in commit.changes if not self.adopt):
+            if name in tables and commit.pipeline not in tables[name].pipelines:
+                raise ConfigError(
+                    f"table {name!r} is written by pipeline {tables[name].pipelines[0]!r}",
+                    hint='load into another table, or say "adopt": true to let two pipelines write it',
+                )
 
     def _key(self, pipeline: str) -> tuple[str, str]:
         return pipeline, self.table
 
     @contextmanager
     def hold(self, pipeline: str, holder: Holder) -> Iterator[None]:
-        """Hold the pipeline's target. Held by another run: ConflictError that names it."""
-        me = {"host": socket.gethostname(), "pid": os.getpid(), "run": holder.run, "since": self.clock().isoformat()}
+        """Hold the table. Held by another run: ConflictError that names it."""
+        me = {"pipeline": pipeline, "host": socket.gethostname(), "pid": os.getpid(), "run": holder.run}
+        me["since"] = self.clock().isoformat()
         with self.store.lock:
-            if (it := self.store.holders.get(self._key(pipeline))) is not None:
+            if (it := self.store.holders.get(self.table)) is not None:
                 raise ConflictError(
-                    f"pipeline {pipeline!r} is held by run {it['run']} "
+                    f"table {self.table!r} is held by run {it['run']} of {it['pipeline']!r} "
                     f"(host {it['host']}, PID {it['pid']}, since {it['since']})",
                     hint="wait for it with --wait 10m, or stop it",
                     details=dict(it),
                 )
-            self.store.holders[self._key(pipeline)] = me
+            self.store.holders[self.table] = me
         try:
             yield
         finally:
             with self.store.lock:
-                del self.store.holders[self._key(pipeline)]
+                del self.store.holders[self.table]
 
     def place(self) -> Place | None:
         """No pipeline can name it."""
@@ -205,15 +228,6 @@ class MemoryDestination:
         with self.store.lock:
             ledger: _Ledger = self.store.ledgers.get(self._key(pipeline), _Ledger())
         return no_rejects() if ledger.rejects is None else ledger.rejects
-
-
-def _check_expected(commit: Commit, ledger: _Ledger) -> None:
-    if ledger.number != commit.expected:
-        raise ConflictError(
-            f"pipeline {commit.pipeline!r} is at commit {ledger.number}, and commit {commit.expected} was expected",
-            hint="another run has moved it; run again",
-            details={"number": ledger.number, "expected": commit.expected},
-        )
 
 
 def _with_seal(ledger: _Ledger, seal: Seal) -> _Ledger:

@@ -31,14 +31,14 @@ __all__ = ["Drained", "Table", "drain", "drained", "no_rejects", "unsettled", "w
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table's rows, and what a merge or a history remembers beside them.
+    """A table's rows, the pipelines that write it, and what a merge or a history remembers beside the rows.
 
     `schema` is the logical one, without the columns that a history adds. `deleted` are the keys that a merge
     deleted, with the `latest_by` values at which it did. `events` are all rows that a history has seen, in the
     order read, with `_began` (when they begin to be valid) and `_closed` (the key was absent: only key columns).
     """
 
-    pipeline: str
+    pipelines: tuple[str, ...]
     schema: Schema
     rows: pl.DataFrame
     deleted: Mapping[Key, Order] = field(default_factory=dict)
@@ -75,7 +75,7 @@ def written(
 ) -> tuple[Table, dict[str, int]]:
     """The table after the change, and its counts. `rejected` is the quarantine after the commit.
 
-    Raises ConfigError for another pipeline's table, ConflictError for one that has appeared, DataError for a NULL
+    Raises ConflictError for one that has appeared, DataError for a NULL
     key and for an empty Replace, SchemaError where rows do not fit the schema.
     """
     change = drained.change
@@ -108,12 +108,9 @@ def written(
 
 def _changed(table: Table | None, pipeline: str, change: TableChange) -> Table:
     """The table after the schema changes, its rows as they were (new columns NULL)."""
-    if table is not None and table.pipeline != pipeline:
-        raise ConfigError(
-            f"table {change.table!r} is written by pipeline {table.pipeline!r}", hint="load into another table"
-        )
+    pipelines = tuple(dict.fromkeys((*(table.pipelines if table else ()), pipeline)))
     if table is None or change.fresh or isinstance(change.write, Replace):
-        return Table(pipeline=pipeline, schema=change.schema, rows=pl.DataFrame(schema=change.schema.polars()))
+        return Table(pipelines=pipelines, schema=change.schema, rows=pl.DataFrame(schema=change.schema.polars()))
     rows, events = table.rows, table.events
     for step in change.changes:
         match step:
@@ -124,7 +121,7 @@ def _changed(table: Table | None, pipeline: str, change: TableChange) -> Table:
             case WidenColumn(name=name, new=kind):
                 rows = rows.cast({name: kind.polars()})
                 events = None if events is None else events.cast({name: kind.polars()})
-    return replace(table, schema=change.schema, rows=rows, events=events)
+    return replace(table, pipelines=pipelines, schema=change.schema, rows=rows, events=events)
 
 
 def _with_null(rows: pl.DataFrame, new: Field) -> pl.DataFrame:

@@ -31,7 +31,7 @@ def inspect(journal: Journal, pipeline: str, format: Format) -> Snapshot:
     state = journal.load()
     owned = _foreign(journal, state, pipeline) is None
     if not _there(journal, state):  # removed by hand, or never written: what was read counts as unread
-        return Snapshot(number=state.number, owned=owned)
+        return Snapshot(number=state.number, head=state.last_id, owned=owned)
 
     def newest(column: str) -> str | None:
         schema = state.schema

@@ -3,12 +3,13 @@
 from headrace.testing.destination.applying import Applying
 from headrace.testing.destination.failing import Failing
 from headrace.testing.destination.remembering import Remembering
+from headrace.testing.destination.sharing import Sharing
 from headrace.testing.destination.writing import Writing
 
 __all__ = ["DestinationSuite"]
 
 
-class DestinationSuite(Applying, Writing, Remembering, Failing):
+class DestinationSuite(Applying, Writing, Remembering, Sharing, Failing):
     """Subclass it as ``class TestMine(DestinationSuite)`` and write `destination`.
 
     A test of a write is made for the writes that the destination supports.

@@ -84,6 +84,12 @@ class Subject:
         """
         raise NotImplementedError
 
+    def shared(self, folder: Path) -> Destination | None:  # noqa: ARG002  # for those who override it
+        """Optional: the same target as a second pipeline gets it that writes the table too. None: a table is one
+        pipeline's.
+        """
+        return None
+
     def warm(self, folder: Path) -> AbstractContextManager[Any]:  # noqa: ARG002  # for those who override it
         """Optional: keeps the target in this folder open for a test of many commits, where opening it is dear."""
         return nullcontext()

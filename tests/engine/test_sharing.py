@@ -1,0 +1,90 @@
+"""Two pipelines that write one table: neither takes the other's rows away, and readers see what both have written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+import headrace as hr
+from headrace.systems.memory import MemoryDestination, MemorySource
+
+
+def pipeline(name: str, destination: object, ids: list[int], write: hr.Write | None = None) -> hr.Pipeline:
+    source = MemorySource(frames=[pl.DataFrame({"id": ids})], name=name)
+    return hr.Pipeline(name=name, source=source, destination=destination, write=write or hr.Append())
+
+
+def ids(pipeline: hr.Pipeline) -> list[int]:
+    scan = pipeline.destination.inspect(pipeline.name).scan
+    assert scan is not None
+    return sorted(scan().collect()["id"])
+
+
+@pytest.fixture(params=["duckdb", "parquet", "memory"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> object:
+    match request.param:
+        case "duckdb":
+            return hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t", adopt=True)
+        case "parquet":
+            return hr.ParquetDestination(path=str(tmp_path / "lake"), adopt=True)
+    return MemoryDestination(adopt=True)
+
+
+def test_a_load_that_would_take_another_pipelines_rows_away_is_refused_in_the_plan_too(shared):
+    a, b = pipeline("a", shared, [1]), pipeline("b", shared, [2])
+    hr.run(a)
+    hr.run(b)
+    replacing = pipeline("b", shared, [3], hr.Replace())
+    for load, fresh in ((a, True), (b, True), (replacing, False)):
+        for verb in (hr.plan, hr.run):
+            with pytest.raises(hr.ConfigError, match=r"would take away what '[ab]' loaded") as refused:
+                verb(load, full_refresh=fresh)
+            assert "table of its own" in refused.value.hint
+    assert ids(a) == [1, 2]
+    assert hr.run(a).status == "nothing_new"
+
+
+def test_a_table_removed_by_hand_begins_anew_for_all_its_pipelines(tmp_path):
+    """The way out of the refusal."""
+    target = hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t", adopt=True)
+    a, b = pipeline("a", target, [1]), pipeline("b", target, [2])
+    hr.run(a)
+    hr.run(b)
+    with duckdb.connect(tmp_path / "w.duckdb") as connection:
+        connection.execute("DROP TABLE t")
+    hr.run(a, full_refresh=True)
+    assert ids(a) == [1]
+    hr.run(b)
+    assert ids(a) == [1, 2]
+
+
+def test_a_table_source_reads_again_whoever_has_written_the_table(shared, tmp_path):
+    a, b = pipeline("a", shared, [1]), pipeline("b", shared, [2])
+    reader = hr.Pipeline(
+        name="c",
+        source=hr.TableSource(of="a", destination=shared),
+        destination=MemoryDestination(),
+        write=hr.Replace(),
+    )
+    hr.run(a)
+    hr.run(reader)
+    assert hr.run(reader).status == "nothing_new"
+    hr.run(b)
+    assert hr.run(reader).status == "loaded"
+    assert ids(reader) == [1, 2]
+
+
+def test_a_table_that_was_made_anew_is_read_again(tmp_path):
+    """Its last commit has the same number, and is another one."""
+    out = MemoryDestination()
+    for folder, rows in (("one", [1, 2]), ("two", [7, 8])):
+        target = hr.DuckDBDestination(path=str(tmp_path / f"{folder}.duckdb"), table="t")
+        hr.run(pipeline("a", target, rows))
+        reader = hr.Pipeline(
+            name="c", source=hr.TableSource(of="a", destination=target), destination=out, write=hr.Replace()
+        )
+        assert hr.run(reader).status == "loaded"
+        assert ids(reader) == rows
