@@ -19,7 +19,7 @@ from headrace.writes import Append, History, Merge, Partitions, Recompute, Repla
 if TYPE_CHECKING:
     from headrace.flow import Batch, Snapshot, TableChange
     from headrace.pipeline import Pipeline
-    from headrace.transform import Transformed
+    from headrace.transform import Bound, Transformed
 
 __all__ = [
     "Reading",
@@ -164,43 +164,39 @@ def refuse_mixing(pipeline: Pipeline, batches: Mapping[str, Batch], transformed:
             "append would load every row again at each run: no source is read incrementally",
             hint='use merge or replace, or give the source a "cursor"',
         )
-    if isinstance(write, Recompute):
-        return _refuse_dropped_groups(transformed)
-    if isinstance(write, Replace):
+    if isinstance(write, Replace | Recompute):
         return ()
     if len(partial) > 1 and not pipeline.independent:
         raise ConfigError(
             f"several sources are read incrementally ({', '.join(partial)}): new rows of one miss old ones of others",
             hint='say "read": "all" on the look-ups, or use recompute, or "independent": true if they never meet',
         )
-    warnings = []
-    for step in transformed.steps:
-        if not step.increment or not step.mixing or pipeline.independent:
-            if step.increment and pipeline.commit_every and not step.certain:
-                raise ConfigError(
-                    f"commit_every: transform {step.name!r} may look at several rows at once",
-                    hint='say "rows": true on it if each row stands alone',
-                )
-            continue
-        what = f"step {step.name!r} uses {', '.join(step.mixing)} over rows that are only what is new"
-        if step.certain or pipeline.commit_every:
-            raise ConfigError(
-                what,
-                hint='use "write": {"type": "recompute", "by": […]}, or replace, or "independent": true if every '
-                "increment stands alone",
-            )
-        warnings.append(f'{what}; "recompute" would see all rows')
-    return tuple(warnings)
+    if isinstance(write, Append) and not transformed.relation.new:
+        raise ConfigError(
+            f"append would load the same rows at each run: the result has none of {', '.join(partial)}",
+            hint="use merge or replace, or begin with the source that is read incrementally",
+        )
+    if pipeline.independent:
+        return ()
+    return tuple(_refuse_step(pipeline, step) for step in transformed.steps if step.relation.mixing)
 
 
-def _refuse_dropped_groups(transformed: Transformed) -> tuple[str, ...]:
-    for step in transformed.steps:
-        if step.increment and step.drops_groups:
-            raise ConfigError(
-                f"step {step.name!r} uses {', '.join(step.drops_groups)}: recompute would not see all groups change",
-                hint="move the condition into the contract's rules with on_violation drop, or use replace",
-            )
-    return ()
+def _refuse_step(pipeline: Pipeline, step: Bound) -> str:
+    """A step over an increment whose rows are not proven to stand alone: refused in SQL, a warning in Python."""
+    reasons = ", ".join(step.relation.mixing)
+    what = f"step {step.name!r} uses {reasons}, and the rows that it sees are only what is new"
+    if step.certain:
+        raise ConfigError(
+            what,
+            hint='use "write": {"type": "recompute", "by": […]}, or replace, or "independent": true if every '
+            "increment stands alone",
+        )
+    if pipeline.commit_every:
+        raise ConfigError(
+            f"commit_every: transform {step.name!r} may look at several rows at once ({reasons})",
+            hint='say "rows": true on it if each row stands alone',
+        )
+    return f'{what}; "recompute" would see all rows, and "rows": true says that each stands alone'
 
 
 def guarantee(pipeline: Pipeline, *, at_once: str, misses: Sequence[str] = ()) -> tuple[str, str]:

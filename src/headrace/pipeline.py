@@ -41,7 +41,8 @@ class PythonStep:
 
     Parameter names choose frames; a single parameter of another name gets the previous result; keyword-only
     parameters are params. `rows` says that the function looks at each row alone (no aggregate, window,
-    distinct or join), so that a long load may be cut into commits.
+    distinct or join), where Polars' plan of it does not prove that: else a load of what is new warns, and cannot be
+    cut into commits.
     """
 
     python: str | Callable[..., pl.LazyFrame]
@@ -67,7 +68,8 @@ class Pipeline:
     """Sources, transforms, contract, destination and write, under a name that the ledger keeps.
 
     Give `source`, or `sources` by name. `params` reach transforms as keywords and as ``$name``.
-    `independent` says that several incremental sources do not meet (a union). `after` names pipelines that
+    `independent` says that every increment stands alone: several incremental sources do not meet (a union), and what a
+    step computes over several rows is meant to be of the new ones only. `after` names pipelines that
     must have run before in a project. `was` is an earlier name whose ledger this pipeline takes over, or the
     name of the identity that a source had. `commit_every` (bytes of source, e.g. ``"5GB"``) cuts a long load
     into commits. `base` is the folder that relative paths are relative to.

@@ -8,7 +8,6 @@ and the result comes out as Arrow streams, so neither is ever whole in memory; w
 from __future__ import annotations
 
 import difflib
-import functools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,111 +20,11 @@ import polars as pl
 
 from headrace.errors import ConfigError, RejectedError, TransformError
 from headrace.stream import FrameStream, original, scan_batches
+from headrace.syntax import Syntax, identifier, session
 
-__all__ = ["Query", "Scan", "Syntax"]
+__all__ = ["Query", "Scan"]
 
-MEMORY_LIMIT = "400MB"
 _BATCH_ROWS = 100_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Syntax:
-    """What the text of a SELECT says, before any schema is known.
-
-    `mixing` names what makes a row of the result depend on several rows of the input (an aggregate, a window,
-    DISTINCT, LIMIT, a set operation); `after_groups` what can drop a whole group from a result (HAVING,
-    QUALIFY, LIMIT). `tables` are the frames it reads, `params` the ``$names`` it uses.
-    """
-
-    tables: tuple[str, ...]
-    params: tuple[str, ...]
-    mixing: tuple[str, ...]
-    after_groups: tuple[str, ...]
-
-    @staticmethod
-    def of(text: str) -> Syntax:
-        """Parse one SELECT. Raises ConfigError for anything else, with where it stops making sense."""
-        with _session() as con:
-            parsed = json.loads(con.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchall()[0][0])
-        if parsed["error"]:
-            if parsed.get("error_type") == "not implemented":
-                raise ConfigError("an SQL transform must be one SELECT", hint="loading is the destination's part")
-            raise ConfigError(f"SQL does not parse{_position(text, parsed)}", hint="it is DuckDB's dialect")
-        if len(parsed["statements"]) != 1:
-            raise ConfigError("an SQL transform must be one SELECT", hint="give each its own step")
-        statement = parsed["statements"][0]
-        found = _Found()
-        found.visit(statement["node"])
-        params = tuple(sorted(p["key"] for p in statement.get("named_param_map") or ()))
-        return Syntax(
-            tables=tuple(sorted(found.tables - found.defined)),
-            params=params,
-            mixing=tuple(sorted(found.mixing)),
-            after_groups=tuple(sorted(found.after_groups)),
-        )
-
-
-def _position(text: str, parsed: Mapping[str, Any]) -> str:
-    """Where the parser stopped; its own message may quote a literal, so it is not passed on."""
-    if not str(parsed.get("position", "")).isdigit():
-        return ""
-    before = text[: int(parsed["position"])]
-    return f" at line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
-
-
-class _Found:
-    """A walk over DuckDB's serialised syntax tree."""
-
-    def __init__(self) -> None:
-        self.tables: set[str] = set()
-        self.defined: set[str] = set()
-        self.mixing: set[str] = set()
-        self.after_groups: set[str] = set()
-
-    def visit(self, node: Any) -> None:
-        if isinstance(node, list):
-            for item in node:
-                self.visit(item)
-        elif isinstance(node, dict):
-            self.note(node)
-            for value in node.values():
-                self.visit(value)
-
-    def note(self, node: Mapping[str, Any]) -> None:
-        kind = node.get("type")
-        if kind == "BASE_TABLE":
-            self.tables.add(node["table_name"])
-        for entry in (node.get("cte_map") or {}).get("map", ()):
-            self.defined.add(entry["key"])
-        self.mixing |= _mixing(node)
-        self.after_groups |= {clause.upper() for clause in ("having", "qualify") if node.get(clause)}
-        if kind in ("LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"):
-            self.after_groups.add("LIMIT")
-
-
-def _mixing(node: Mapping[str, Any]) -> set[str]:
-    """What in this node makes a row of the result depend on several rows."""
-    kind, name = str(node.get("type")), str(node.get("function_name", ""))
-    union_all = node.get("setop_type") == "UNION" and node.get("setop_all")
-    signs = {
-        "a window function": node.get("class") == "WINDOW",
-        f"the aggregate {name}": node.get("class") == "FUNCTION" and name.lower() in _aggregates(),
-        "GROUP BY": node.get("group_expressions") or node.get("aggregate_handling") == "FORCE_AGGREGATES",
-        "DISTINCT": kind == "DISTINCT_MODIFIER",
-        "LIMIT": kind in ("LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"),
-        "a set operation": kind == "SET_OPERATION_NODE" and not union_all,
-        "SAMPLE": node.get("sample"),
-    }
-    return {words for words, sign in signs.items() if sign}
-
-
-@functools.cache
-def _aggregates() -> frozenset[str]:
-    with _session() as con:
-        rows = con.execute(
-            "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'aggregate'"
-        ).fetchall()
-    return frozenset(name for (name,) in rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,13 +61,13 @@ class Query:
     def _bind(self) -> tuple[pl.Schema, dict[str, Scan]]:
         """The result's schema, and what the query needs of each frame, from empty tables of the same shape."""
         schemas = {name: frame.collect_schema() for name, frame in self.frames.items()}
-        with _session() as con:
+        with session() as con:
             con.execute("SET disabled_optimizers = 'statistics_propagation'")
             try:
                 for name, schema in schemas.items():
                     empty = pl.DataFrame(schema=schema)
                     con.register("_empty", empty.to_arrow())
-                    con.execute(f"CREATE TABLE {_identifier(name)} AS SELECT * FROM _empty")
+                    con.execute(f"CREATE TABLE {identifier(name)} AS SELECT * FROM _empty")
                     con.unregister("_empty")
                 result = con.sql(self.text, params=self.params).pl()
                 plan = con.execute(f"EXPLAIN (FORMAT json) {self.text}", self.params).fetchall()[0][1]
@@ -189,7 +88,7 @@ class Query:
         return scan_batches(self._stream, self.schema)
 
     def _stream(self) -> Iterator[pl.DataFrame]:
-        with TemporaryDirectory(prefix="headrace-sql-") as spill, _session(Path(spill)) as con:
+        with TemporaryDirectory(prefix="headrace-sql-") as spill, session(Path(spill)) as con:
             for name, frame in self.frames.items():
                 needs = self.scans[name]
                 lazy = frame if needs.predicate is None else frame.filter(needs.predicate)
@@ -212,30 +111,6 @@ def _presentable(frame: pl.LazyFrame) -> pl.LazyFrame:
         elif dtype == pl.Int128():
             casts.append(pl.col(name).cast(pl.Decimal(38, 0)))
     return frame.with_columns(casts) if casts else frame
-
-
-class _session:  # noqa: N801 - used as a function
-    """A DuckDB of its own in memory that can reach nothing but what is registered."""
-
-    def __init__(self, spill: Path | None = None) -> None:
-        self.spill = spill
-
-    def __enter__(self) -> duckdb.DuckDBPyConnection:
-        self.con = duckdb.connect(":memory:")
-        if self.spill is not None:
-            self.con.execute("SET memory_limit = ?", [MEMORY_LIMIT])
-            self.con.execute("SET temp_directory = ?", [str(self.spill)])
-        self.con.execute("SET TimeZone = 'UTC'")
-        self.con.execute("SET python_enable_replacements = false")
-        self.con.execute("SET enable_external_access = false")
-        return self.con
-
-    def __exit__(self, *_: object) -> None:
-        self.con.close()
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _refused(error: duckdb.Error, schemas: Mapping[str, pl.Schema]) -> ConfigError:

@@ -13,13 +13,16 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
 from headrace.errors import ConfigError, HeadraceError, TransformError
+from headrace.lineage import Relation
+from headrace.lineage_polars import of_function
+from headrace.lineage_sql import of_select
 from headrace.pipeline import PythonStep, SQLStep, Step
 from headrace.query import Query
 
@@ -31,31 +34,32 @@ __all__ = ["Bound", "Transformed", "load_file", "load_function", "transform"]
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """A step with its result: the frame, its name, and what it says of how rows of the input mix.
+    """A step with its result: the frame, its name, and what is proven of its rows.
 
-    `mixing` is empty for a step that looks at each row alone. `certain` is False where that was read off
-    Polars' plan of an opaque function. `drops_groups`: HAVING and the like, see `query.Syntax`. `increment` is
-    True where any of its input is, directly or through earlier steps, a part of what the source has.
+    `certain`: its reasons are read off the SQL that runs; a Python step's mean only that nothing could be proven.
     """
 
     name: str
     lazy: pl.LazyFrame
-    mixing: tuple[str, ...] = ()
-    drops_groups: tuple[str, ...] = ()
-    certain: bool = True
-    increment: bool = False
+    relation: Relation
+    certain: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transformed:
-    """All steps bound; `lazy` is the last result."""
+    """All steps bound; `lazy` is the last result, `relation` what is proven of its rows."""
 
     lazy: pl.LazyFrame
     steps: tuple[Bound, ...]
+    relation: Relation
 
-    def why_all_groups(self, by: Sequence[str]) -> str | None:  # noqa: ARG002  # the proof is to come
-        """Why rows restricted to some groups might not give what all rows give for them; None: proven that they do."""
-        return None
+    def why_all_groups(self, by: Sequence[str]) -> str | None:
+        """Whether groups of `by` stand alone; None when it is proven, else the reason, in words.
+
+        They do where the steps, over all rows, give for some groups just what they give over the rows of these groups,
+        and where a group that new rows belong to is always among the groups of the new rows' own result.
+        """
+        return self.relation.why_all_groups(by)
 
 
 def transform(
@@ -74,26 +78,21 @@ def transform(
     a part of what their source has. Raises ConfigError (names, params,
     SQL that does not bind) and TransformError (a function that fails; ``__cause__`` is its exception).
     """
-    known = dict(frames)
+    known = {name: _Known(frame, _source_relation(frame, new=name in increments)) for name, frame in frames.items()}
     if previous is not None:
-        known["previous"] = frames[previous]
+        known["previous"] = known[previous]
     if until is not None and until in frames:
-        return Transformed(lazy=frames[until], steps=())
-    partial = set(increments)
-    if previous in partial:
-        partial.add("previous")
+        return Transformed(lazy=frames[until], steps=(), relation=known[until].relation)
     bound: list[Bound] = []
     for number, step in enumerate(steps, start=1):
         name = step.as_ or _default_name(step, number)
         if name in frames:
             raise ConfigError(f"step {name!r} has the name of a source", hint='sources are never shadowed: change "as"')
-        done, reads = _bind(step, name, known, params, base)
-        done = replace(done, increment=not partial.isdisjoint(reads))
+        done = _bind(step, name, known, params, base)
         bound.append(done)
-        partial = partial - {name, "previous"} | ({name, "previous"} if done.increment else set())
-        known[name] = known["previous"] = done.lazy
+        known[name] = known["previous"] = _Known(done.lazy, done.relation)
         if until in (name, str(number)):
-            return Transformed(lazy=done.lazy, steps=tuple(bound))
+            return Transformed(lazy=done.lazy, steps=tuple(bound), relation=done.relation)
     if until is not None:
         names = [*frames, *(b.name for b in bound)]
         near = difflib.get_close_matches(until, names, n=1)
@@ -105,7 +104,20 @@ def transform(
         raise ConfigError(
             "several sources and no transform that joins them", hint="add a transform, or load each by its own pipeline"
         )
-    return Transformed(lazy=known["previous"], steps=tuple(bound))
+    last = known["previous"]
+    return Transformed(lazy=last.lazy, steps=tuple(bound), relation=last.relation)
+
+
+class _Known(NamedTuple):
+    """A frame that steps can name, and what is proven of its rows."""
+
+    lazy: pl.LazyFrame
+    relation: Relation
+
+
+def _source_relation(frame: pl.LazyFrame, *, new: bool) -> Relation:
+    columns = frame.collect_schema().names()
+    return Relation.increment(columns) if new else Relation.look_up(columns)
 
 
 def _default_name(step: Step, number: int) -> str:
@@ -115,18 +127,29 @@ def _default_name(step: Step, number: int) -> str:
     return Path(step.sql_file).stem if step.sql_file else f"sql_{number}"
 
 
-def _bind(
-    step: Step, name: str, known: Mapping[str, pl.LazyFrame], params: Mapping[str, Any], base: Path | None
-) -> tuple[Bound, tuple[str, ...]]:
-    """The step's result, and the names of the frames that it reads."""
+def _bind(step: Step, name: str, known: Mapping[str, _Known], params: Mapping[str, Any], base: Path | None) -> Bound:
+    """The step's result, and what is proven of it where it reads rows that are new."""
+    frames = {n: frame for n, (frame, _) in known.items()}
     if isinstance(step, SQLStep):
-        query = Query(_sql_text(step, base), known, params)
-        mixing, dropping = query.syntax.mixing, query.syntax.after_groups
-        return Bound(name=name, lazy=query.lazy(), mixing=mixing, drops_groups=dropping), query.syntax.tables
+        query = Query(_sql_text(step, base), frames, params)
+        relations = {table: known[table].relation for table in query.syntax.tables}
+        relation = Relation.look_up(query.schema)
+        if any(r.new for r in relations.values()):
+            relation = of_select(query.syntax, relations, list(query.schema))
+        return Bound(name=name, lazy=query.lazy(), relation=relation, certain=True)
     function = load_function(step.python, base) if isinstance(step.python, str) else step.python
-    reads, keywords = _arguments(function, name, known, params)
-    result = _call(function, name, [known[r] for r in reads], keywords)
-    return Bound(name=name, lazy=result, mixing=() if step.rows else _mixing(result), certain=step.rows), tuple(reads)
+    reads, keywords = _arguments(function, name, frames, params)
+    result = _call(function, name, [frames[r] for r in reads], keywords)
+    relation = Relation.look_up(result.collect_schema())
+    if any(known[r].relation.new for r in reads):
+        relation = of_function(
+            lambda stand_ins: _lazy(function(*stand_ins, **keywords), name),
+            [frames[r].collect_schema() for r in reads],
+            [known[r].relation for r in reads],
+            result.collect_schema().names(),
+            rows=step.rows,
+        )
+    return Bound(name=name, lazy=result, relation=relation, certain=False)
 
 
 def _sql_text(step: SQLStep, base: Path | None) -> str:
@@ -216,18 +239,6 @@ def _safe_hint(error: Exception) -> str:
     return f"it raised {kind}; `headrace run -v` shows its traceback"
 
 
-_MIXING = {"AGGREGATE": "group_by", "UNIQUE": "unique", ".over(": "a window (over)", "SLICE": "head or slice"}
-
-
-def _mixing(frame: pl.LazyFrame) -> tuple[str, ...]:
-    """What in Polars' own plan makes a row of the result depend on several of the input."""
-    plan = frame.explain(optimized=False)
-    found = [words for mark, words in _MIXING.items() if mark in plan]
-    if any(f".{name}()" in plan for name in ("sum", "mean", "len", "count", "max", "min", "n_unique", "first", "last")):
-        found.append("an aggregate")
-    return tuple(found)
-
-
 def load_function(reference: str, base: Path | None) -> Callable[..., Any]:
     """The function that ``file.py:name`` (relative to `base`) or ``module:name`` names.
 
@@ -248,7 +259,6 @@ def load_function(reference: str, base: Path | None) -> Callable[..., Any]:
 
 
 def load_file(path: Path) -> ModuleType:
-    """The module of a Python file, executed once in a process for as long as the file does not change."""
     """The module in a file, executed once in a process for as long as it does not change. Raises ConfigError."""
     try:
         text = path.read_bytes()

@@ -75,19 +75,28 @@ def test_appending_what_is_read_whole_is_refused(orders):
         hr.plan(orders.pipeline(files={"read": "all"}, write=hr.Append()))
 
 
-def test_a_condition_after_the_groups_is_refused_in_a_recompute(orders):
-    query = "SELECT g, count(*) AS n FROM source GROUP BY g HAVING count(*) > 1"
-    with pytest.raises(hr.ConfigError, match="HAVING"):
-        hr.plan(orders.pipeline(transforms=(hr.sql(query),), write=hr.Recompute(by=("g",))))
-
-
 def test_commit_every_wants_steps_that_look_at_each_row_alone(orders):
+    def summed(source: pl.LazyFrame) -> pl.LazyFrame:
+        return source.with_columns(pl.col("v").cum_sum())
+
     def doubled(source: pl.LazyFrame) -> pl.LazyFrame:
         return source.with_columns(pl.col("v") * 2)
 
-    with pytest.raises(hr.ConfigError, match="rows"):
-        hr.plan(orders.pipeline(transforms=(doubled,), commit_every="1GB"))
-    assert hr.plan(orders.pipeline(transforms=(hr.python(doubled, rows=True),), commit_every="1GB")).status == "load"
+    with pytest.raises(hr.ConfigError, match=r"cum_sum(.|\n)*rows"):
+        hr.plan(orders.pipeline(transforms=(summed,), commit_every="1GB"))
+    assert hr.plan(orders.pipeline(transforms=(hr.python(summed, rows=True),), commit_every="1GB")).status == "load"
+    assert hr.plan(orders.pipeline(transforms=(doubled,), commit_every="1GB")).status == "load"
+
+
+def test_an_append_of_rows_that_are_not_new_is_refused(orders):
+    (orders.folder / "names.csv").write_text("g,name\na,A\n")
+    sources = {
+        "orders": hr.FileSource(path="in/*.csv", base=orders.folder),
+        "names": hr.FileSource(path="names.csv", base=orders.folder, read="all"),
+    }
+    for query in ("SELECT * FROM names", "SELECT g FROM orders UNION ALL SELECT g FROM names"):
+        with pytest.raises(hr.ConfigError, match=r"at each run|not new"):
+            hr.plan(orders.pipeline(sources=sources, transforms=(hr.sql(query),), write=hr.Append()))
 
 
 def test_a_file_that_is_read_again_needs_a_write_that_replaces_its_rows(orders):

@@ -1,0 +1,64 @@
+"""What the rows of a result depend on: the words in which SQL and Polars steps state what is proven of them.
+
+Nothing is guessed. A step whose text or plan is not understood has a reason to be doubted, and doubt is what the
+callers act on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+__all__ = ["Kind", "Relation"]
+
+
+class Kind(IntEnum):
+    """What a column's value depends on.
+
+    OWN: on the one new row that its row is made of, and it is the same in all rows that any aggregate or window below
+    has looked at together. ROW: on that row and on look-ups. SEVERAL: on several rows.
+    """
+
+    OWN = 0
+    ROW = 1
+    SEVERAL = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """Rows and what is proven of them.
+
+    `new`: they are made from an increment, rows that are only a part of what their source has. `mixing` are the
+    reasons why a row may depend on several rows of the increment, or on none (empty: each row stands alone).
+    `regrouping` are the reasons why a group may depend on rows of other groups, or may come and go with rows that the
+    increment does not have. `grouped` and `windowed`: an aggregate, a window has looked at several rows.
+    """
+
+    columns: Mapping[str, Kind] = field(default_factory=dict)
+    new: bool = False
+    mixing: tuple[str, ...] = ()
+    regrouping: tuple[str, ...] = ()
+    grouped: bool = False
+    windowed: bool = False
+
+    @staticmethod
+    def increment(columns: Iterable[str]) -> Relation:
+        """A source's new rows."""
+        return Relation(columns=dict.fromkeys(columns, Kind.OWN), new=True)
+
+    @staticmethod
+    def look_up(columns: Iterable[str]) -> Relation:
+        """All rows of a source that is read whole."""
+        return Relation(columns=dict.fromkeys(columns, Kind.ROW))
+
+    def why_all_groups(self, by: Sequence[str]) -> str | None:
+        """Why the groups of `by` do not stand alone; None where they do (see `Transformed.why_all_groups`)."""
+        if self.regrouping:
+            return f"a step uses {self.regrouping[0]}"
+        if not self.new:
+            return "the result is not made of rows that are new"
+        for column in by:
+            if self.columns.get(column, Kind.SEVERAL) is not Kind.OWN:
+                return f"{column!r} is not taken from the new rows alone, or not in every GROUP BY and PARTITION BY"
+        return None

@@ -1,0 +1,166 @@
+"""What the text of a SELECT says, as DuckDB's own parser reads it, and DuckDB's word on its functions.
+
+What is analysed is what runs: no second opinion about the dialect. Nothing here knows frames or schemas.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from headrace.errors import ConfigError
+
+__all__ = ["CLOCK_WORDS", "Functions", "Syntax", "functions", "identifier", "session"]
+
+MEMORY_LIMIT = "400MB"
+
+
+class session:  # noqa: N801 - used as a function
+    """A DuckDB of its own in memory that can reach nothing but what is registered."""
+
+    def __init__(self, spill: Path | None = None) -> None:
+        self.spill = spill
+
+    def __enter__(self) -> duckdb.DuckDBPyConnection:
+        self.con = duckdb.connect(":memory:")
+        if self.spill is not None:
+            self.con.execute("SET memory_limit = ?", [MEMORY_LIMIT])
+            self.con.execute("SET temp_directory = ?", [str(self.spill)])
+        self.con.execute("SET TimeZone = 'UTC'")
+        self.con.execute("SET python_enable_replacements = false")
+        self.con.execute("SET enable_external_access = false")
+        return self.con
+
+    def __exit__(self, *_: object) -> None:
+        self.con.close()
+
+
+def identifier(name: str) -> str:
+    """A quoted name for SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Syntax:
+    """A parsed SELECT: DuckDB's syntax tree, the frames it reads (`tables`), the ``$names`` it uses (`params`)."""
+
+    node: Mapping[str, Any]
+    tables: tuple[str, ...]
+    params: tuple[str, ...]
+
+    @staticmethod
+    def of(text: str) -> Syntax:
+        """Parse one SELECT. Raises ConfigError for anything else, with where it stops making sense."""
+        with session() as con:
+            parsed = json.loads(con.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchall()[0][0])
+        if parsed["error"]:
+            if parsed.get("error_type") == "not implemented":
+                raise ConfigError("an SQL transform must be one SELECT", hint="loading is the destination's part")
+            raise ConfigError(f"SQL does not parse{_position(text, parsed)}", hint="it is DuckDB's dialect")
+        if len(parsed["statements"]) != 1:
+            raise ConfigError("an SQL transform must be one SELECT", hint="give each its own step")
+        statement = parsed["statements"][0]
+        params = tuple(sorted(p["key"] for p in statement.get("named_param_map") or ()))
+        tables = tuple(sorted(set(_tables(statement["node"], frozenset()))))
+        return Syntax(node=statement["node"], tables=tables, params=params)
+
+
+def _position(text: str, parsed: Mapping[str, Any]) -> str:
+    """Where the parser stopped; its own message may quote a literal, so it is not passed on."""
+    if not str(parsed.get("position", "")).isdigit():
+        return ""
+    before = text[: int(parsed["position"])]
+    return f" at line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
+
+
+def _tables(node: Any, ctes: frozenset[str]) -> Iterator[str]:
+    """The tables that are read, but for the names that WITH defines where they are in sight.
+
+    A definition sees those before it, not itself: ``WITH x AS (… FROM x)`` reads the table x. A recursive one does.
+    """
+    if isinstance(node, list):
+        for item in node:
+            yield from _tables(item, ctes)
+        return
+    if not isinstance(node, dict):
+        return
+    if node.get("type") == "BASE_TABLE" and (node.get("schema_name") or node["table_name"].lower() not in ctes):
+        yield node["table_name"]
+    if node.get("type") == "RECURSIVE_CTE_NODE":
+        ctes |= {str(node["cte_name"]).lower()}
+    for entry in (node.get("cte_map") or {}).get("map", ()):
+        yield from _tables(entry["value"], ctes)
+        ctes |= {entry["key"].lower()}
+    for key, value in node.items():
+        if key != "cte_map":
+            yield from _tables(value, ctes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Functions:
+    """Names of functions, in lower case: `aggregates` look at several rows, `volatile` ones differ from call to
+    call, `clocks` from query to query. A macro is what its definition uses.
+    """
+
+    aggregates: frozenset[str]
+    volatile: frozenset[str]
+    clocks: frozenset[str]
+
+
+# DuckDB calls half of its date functions "consistent within a query", for the time zone's sake; that is fixed here
+CLOCK_WORDS = frozenset(
+    ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "get_current_time")
+)
+_CLOCKS = CLOCK_WORDS | {
+    *("now", "today", "age", "transaction_timestamp", "txid_current"),
+    *("get_current_timestamp", "current_localtime", "current_localtimestamp"),
+}
+
+
+@functools.cache
+def functions() -> Functions:
+    """DuckDB's own functions, sorted by what their value depends on."""
+    with session() as con:
+        rows = con.execute(
+            "SELECT lower(function_name), function_type, stability, macro_definition FROM duckdb_functions()"
+        ).fetchall()
+        found = {
+            "aggregates": {name for name, kind, _, _ in rows if kind == "aggregate"},
+            "volatile": {name for name, _, stability, _ in rows if stability == "VOLATILE"},
+            "clocks": set(_CLOCKS),
+        }
+        macros = [(name, _words(con, text)) for name, kind, _, text in rows if kind == "macro"]
+    while more := [
+        (sort, name) for sort, names in found.items() for name, words in macros if words & names and name not in names
+    ]:
+        for sort, name in more:
+            found[sort].add(name)
+    return Functions(**{sort: frozenset(names) for sort, names in found.items()})
+
+
+def _words(con: duckdb.DuckDBPyConnection, definition: str) -> set[str]:
+    """The functions and bare words of a macro's definition; one that does not parse is taken for an aggregate."""
+    query = f"SELECT {definition}"
+    parsed = json.loads(con.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchall()[0][0])
+    return {"sum"} if parsed["error"] else set(_named(parsed["statements"]))
+
+
+def _named(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for item in node:
+            yield from _named(item)
+    elif isinstance(node, dict):
+        if node.get("class") in ("FUNCTION", "WINDOW"):
+            yield str(node["function_name"]).lower()
+        elif node.get("class") == "COLUMN_REF":
+            yield str(node["column_names"][-1]).lower()
+        elif node.get("type") == "SUBQUERY":
+            yield "sum"  # it reads tables of its own: never a matter of one row
+        for child in node.values():
+            yield from _named(child)

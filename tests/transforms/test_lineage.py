@@ -1,0 +1,258 @@
+"""What is proven of a step's rows: that each stands alone, and that groups do. What is not proven is doubted."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from headrace.demo.project import transforms as demo
+from headrace.pipeline import Step, python, sql
+from headrace.transform import Transformed, transform
+
+COLUMNS = pl.Schema(
+    {"g": pl.String, "k": pl.Int64, "v": pl.Int64, "ts": pl.Datetime("us"), "tags": pl.List(pl.String), "s": pl.String}
+)
+LOOK_UP = pl.Schema({"k": pl.Int64, "name": pl.String, "p": pl.Int64})
+col = pl.col
+
+
+def bound(*steps: Step) -> Transformed:
+    """The steps over `source`, whose rows are new, and `names`, a look-up."""
+    frames = {"source": pl.LazyFrame(schema=COLUMNS), "names": pl.LazyFrame(schema=LOOK_UP)}
+    return transform(steps, frames, previous="source", params={}, increments=frozenset(("source",)))
+
+
+def select(text: str) -> Transformed:
+    return bound(sql(text))
+
+
+ALONE = [
+    "SELECT * FROM source",
+    "SELECT g, v + 1 AS w FROM source WHERE v > 1 ORDER BY v",
+    "SELECT s.*, name FROM source s LEFT JOIN names USING (k)",
+    "SELECT s.*, name FROM names JOIN source s ON s.k = names.k",
+    "SELECT * FROM source SEMI JOIN names USING (k)",
+    "SELECT * FROM source WHERE k IN (SELECT k FROM names)",
+    "SELECT *, (SELECT max(p) FROM names WHERE names.k = source.k) AS p FROM source",
+    "SELECT * FROM source, LATERAL (SELECT max(p) AS m FROM names WHERE names.k < source.v) t",
+    "SELECT s.g, n.p FROM source s ASOF JOIN names n ON s.v >= n.p",
+    "WITH source AS (SELECT * FROM source WHERE v > 1) SELECT * FROM source",
+    "SELECT g FROM source UNION ALL SELECT s FROM source",
+    "SELECT unnest(tags) AS tag, list_sum([v]) AS t, list_transform(tags, lambda x: x || g) AS u FROM source",
+    "SELECT *, now() AS loaded_at FROM source",
+    "SELECT names.name, n FROM source JOIN (SELECT k, name, count(*) AS n FROM names GROUP BY ALL) names USING (k)",
+]
+
+
+@pytest.mark.parametrize("query", ALONE)
+def test_sql_whose_rows_stand_alone_is_known(query):
+    assert select(query).relation.mixing == ()
+
+
+MIXED = [
+    "SELECT g, count(*) AS n FROM source GROUP BY g",
+    "SELECT a.g FROM source a JOIN source b ON a.k = b.v",
+    "SELECT g FROM source a WHERE NOT EXISTS (SELECT 1 FROM source b WHERE b.k = a.v)",
+    "SELECT g FROM source WHERE v IN (SELECT v + 1 FROM source)",
+    "SELECT v = ANY (SELECT k FROM source) AS a FROM source",
+    "SELECT (SELECT max(v) FROM source) AS m FROM names",
+    "SELECT (SELECT sum(source.v)) AS m FROM source",
+    "SELECT * FROM names LEFT JOIN source USING (k)",
+    "SELECT * FROM source RIGHT JOIN names USING (k)",
+    "SELECT g, name FROM source FULL JOIN names USING (k)",
+    "SELECT * FROM names SEMI JOIN source USING (k)",
+    "SELECT g, p FROM source POSITIONAL JOIN names",
+    "SELECT n.p FROM names n ASOF JOIN source s ON n.p >= s.v",
+    "WITH a AS (SELECT * FROM source) SELECT a.g FROM a JOIN a b ON a.k = b.v",
+    "WITH RECURSIVE t AS (SELECT v FROM source UNION ALL SELECT v + 1 FROM t WHERE v < 5) SELECT * FROM t",
+    "SELECT * FROM (SUMMARIZE source)",
+    "SELECT * FROM (UNPIVOT source ON k, v)",
+    "SELECT a.g FROM source a, query_table('source') b",
+    "SELECT g FROM source UNION ALL SELECT name FROM names",
+    "SELECT g FROM source EXCEPT ALL SELECT 'a'",
+    "SELECT DISTINCT ON (g) * FROM source",
+    "SELECT * FROM source USING SAMPLE 1",
+    "SELECT * FROM source LIMIT 50%",
+    "SELECT *, random() AS r FROM source",
+    "SELECT *, uuid() AS r FROM source",
+    "SELECT geomean(v) AS m FROM source",
+    "SELECT v.max() AS m FROM source",
+    "SELECT first(COLUMNS(*)) FROM source",
+]
+
+
+@pytest.mark.parametrize("query", MIXED)
+def test_sql_whose_rows_meet_each_other_is_not_proven_to_be_of_single_rows(query):
+    assert select(query).relation.mixing
+
+
+PYTHON_ALONE = {
+    "filter": lambda source: source.filter(col("v") > 1).select("g", "v"),
+    "elementwise": lambda source: source.with_columns(
+        w=col("v") * 2 + 1,
+        u=col("g").str.to_uppercase().str.strip_chars(),
+        d=col("ts").dt.truncate("1mo"),
+        r=col("v").cast(pl.Float64).round(1),
+        q=pl.when(col("v") > 1).then(1).otherwise(None),
+        f=col("v").fill_null(0).is_in([1, 2]),
+        h=pl.max_horizontal("v", "k"),
+        t=col("tags").list.eval(pl.element() + "x"),
+        m=col("g").replace({"a": "b"}),
+        y=col("s").str.to_date("%Y-%m-%d"),
+        c=pl.lit("x"),
+    ),
+    "left join": lambda source, names: source.join(names, on="k", how="left"),
+    "inner join": lambda source, names: names.join(source, on="k"),
+    "a frame of its own": lambda source: source.join(pl.LazyFrame({"k": [1], "z": [2]}), on="k"),
+    "concat": lambda source: pl.concat([source, source]),
+    "columns": lambda source: source.rename({"g": "h"}).drop("v").drop_nulls().fill_null(0).cast({"k": pl.String}),
+    "explode": lambda source: source.explode("tags").sort("v"),
+    "names like reasons": lambda source: source.select(col("g").alias("v.sum()"), col("v").alias("AGGREGATE UNIQUE")),
+}
+
+
+@pytest.mark.parametrize("name", PYTHON_ALONE)
+def test_python_whose_rows_stand_alone_is_known_by_its_plan(name):
+    assert bound(python(PYTHON_ALONE[name], as_="step")).relation.mixing == ()
+
+
+PYTHON_MIXED = {
+    "cum_sum": lambda source: source.with_columns(col("v").cum_sum()),
+    "shift": lambda source: source.with_columns(w=col("v").shift()),
+    "rank": lambda source: source.with_columns(col("v").rank()),
+    "forward_fill": lambda source: source.with_columns(col("v").forward_fill()),
+    "rolling": lambda source: source.with_columns(col("v").rolling_mean(2)),
+    "row index": lambda source: source.with_row_index("i"),
+    "self join": lambda source: source.join(source, on="v"),
+    "right join": lambda source, names: source.join(names, on="k", how="right"),
+    "collect": lambda source: source.collect().head(1),
+    "map_batches": lambda source: source.map_batches(lambda rows: rows.head(1)),
+    "map_elements": lambda source: source.with_columns(col("v").map_elements(lambda x: x, return_dtype=pl.Int64)),
+    "aggregate": lambda source: source.filter(col("v") == col("v").max()),
+    "over": lambda source: source.with_columns(w=col("v").sum().over("g")),
+    "len": lambda source: source.with_columns(n=pl.len()),
+    "literals alone": lambda source: source.select(pl.lit(1).alias("g")),
+    "shuffle": lambda source: source.with_columns(col("v").shuffle()),
+    "a guessed format": lambda source: source.with_columns(col("s").str.to_date()),
+    "a series": lambda source: source.with_columns(z=pl.Series([1, 2])),
+    "head": lambda source: source.head(1),
+    "group_by": lambda source: source.group_by("g").agg(pl.len()),
+    "unique": lambda source: source.unique(),
+    "rows of a look-up": lambda source, names: pl.concat([source.select("k"), names.select("k")]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", PYTHON_MIXED)
+def test_python_is_not_proven_where_its_plan_is_not_understood(name):
+    assert bound(python(PYTHON_MIXED[name], as_="step")).relation.mixing
+    if name != "rows of a look-up":
+        assert bound(python(PYTHON_MIXED[name], as_="step", rows=True)).relation.mixing == ()
+
+
+def test_the_demos_own_transform_is_proven():
+    columns = ("carrier", "origin", "dest", "dep_delay", "arr_delay")
+    frame = pl.LazyFrame(schema={"day": pl.Date, **dict.fromkeys(columns, pl.String)})
+    step = python(demo.clean)
+    done = transform(
+        (step,),
+        {"flights": frame},
+        previous="flights",
+        params={"since": "2013-01-01"},
+        increments=frozenset(("flights",)),
+    )
+    assert done.relation.mixing == ()
+    assert done.why_all_groups(("origin", "carrier", "day")) is None
+
+
+GROUPS_ALONE = [
+    ("SELECT * FROM source", "g"),
+    ("SELECT g, sum(v) AS s FROM source WHERE v > 1 GROUP BY g", "g"),
+    ("SELECT upper(g) AS g, sum(v) AS s FROM source GROUP BY 1", "g"),
+    ("SELECT date_trunc('day', ts) AS day, count(*) AS n FROM source GROUP BY ALL", "day"),
+    ("SELECT s.g, name, count(*) AS n FROM source s LEFT JOIN names USING (k) GROUP BY ALL", "g"),
+    ("SELECT g, v, lag(v) OVER (PARTITION BY g ORDER BY v) AS l FROM source", "g"),
+    ("SELECT DISTINCT ON (g) * FROM source ORDER BY g, ts DESC", "g"),
+    ("SELECT g, count(*) AS n FROM source GROUP BY g HAVING g > 'a'", "g"),
+    ("WITH a AS (SELECT g, k, sum(v) AS s FROM source GROUP BY g, k) SELECT g, max(s) AS m FROM a GROUP BY g", "g"),
+    ("WITH a AS (SELECT g, sum(v) AS s FROM source GROUP BY g) SELECT a.*, p FROM a LEFT JOIN names ON s = p", "g"),
+    ("WITH a AS (SELECT g, sum(v) AS s FROM source GROUP BY g) SELECT a.*, p FROM a JOIN names ON g = name", "g"),
+    ("SELECT t AS tag, count(*) AS n FROM source, unnest(tags) u(t) GROUP BY t", "tag"),
+    ("SELECT k, g FROM names JOIN source USING (k)", "k"),
+]
+
+
+@pytest.mark.parametrize(("query", "by"), GROUPS_ALONE)
+def test_groups_that_stand_alone_are_known(query, by):
+    assert select(query).why_all_groups((by,)) is None
+
+
+GROUPS_MIXED = [
+    ("SELECT * FROM (SELECT g, count(*) AS n FROM source GROUP BY g) WHERE n > 2", "g"),
+    ("SELECT g, count(*) AS n FROM source GROUP BY g HAVING count(*) > 1", "g"),
+    ("SELECT * FROM source QUALIFY row_number() OVER (PARTITION BY g) = 1", "g"),
+    ("SELECT g, sum(v) / (SELECT sum(v) FROM source) AS share FROM source GROUP BY g", "g"),
+    ("SELECT g, v, lag(v) OVER (ORDER BY g) AS l FROM source", "g"),
+    ("SELECT * FROM (SELECT g, v, sum(v) OVER (PARTITION BY g) AS s FROM source) WHERE v > 5", "g"),
+    ("SELECT a.g, count(*) AS n FROM source a JOIN source b ON a.k = b.k GROUP BY a.g", "g"),
+    ("SELECT k, max(g) AS g FROM source GROUP BY k", "g"),
+    ("WITH a AS (SELECT k, sum(v) AS s FROM source GROUP BY k) SELECT k, s AS g FROM a", "g"),
+    ("SELECT name AS g, count(*) AS n FROM source JOIN names USING (k) GROUP BY name", "g"),
+    ("WITH a AS (SELECT g, sum(v) AS s FROM source GROUP BY g) SELECT a.*, name FROM a JOIN names ON p = s", "g"),
+    ("SELECT g, count(*) AS n FROM source GROUP BY ROLLUP (g)", "g"),
+    ("SELECT DISTINCT ON (k) * FROM source ORDER BY k, ts DESC", "g"),
+    ("SELECT g, now() AS t FROM source", "g"),
+    ("SELECT current_date AS g, count(*) AS n FROM source GROUP BY ALL", "g"),
+    ("SELECT uuid() AS g FROM source", "g"),
+    ("SELECT g, v FROM source LIMIT 3", "g"),
+    ("SELECT name AS g FROM names", "g"),
+]
+
+
+@pytest.mark.parametrize(("query", "by"), GROUPS_MIXED)
+def test_groups_that_may_depend_on_others_are_not_proven(query, by):
+    assert select(query).why_all_groups((by,)) is not None
+
+
+def test_a_doubt_of_groups_stays_through_later_steps():
+    counted = sql("SELECT g, count(*) AS n FROM source GROUP BY g", as_="counted")
+
+    def many(counted: pl.LazyFrame) -> pl.LazyFrame:
+        return counted.filter(col("n") > 2)
+
+    def wide(counted: pl.LazyFrame) -> pl.LazyFrame:
+        return counted.with_columns(m=col("n") * 2)
+
+    def other(counted: pl.LazyFrame) -> pl.LazyFrame:
+        return counted.with_columns(g=col("n").cast(pl.String))
+
+    assert bound(counted, python(many)).why_all_groups(("g",)) is not None
+    assert bound(counted, python(many), sql("SELECT * FROM many")).why_all_groups(("g",)) is not None
+    assert bound(counted, sql("SELECT * FROM counted WHERE n > 2")).why_all_groups(("g",)) is not None
+    assert bound(counted, python(other)).why_all_groups(("g",)) is not None
+    assert bound(counted, python(wide)).why_all_groups(("g",)) is None
+
+
+def test_a_look_up_that_decides_the_group_is_not_a_group_of_the_new_rows():
+    def named(source: pl.LazyFrame, names: pl.LazyFrame) -> pl.LazyFrame:
+        return source.join(names, on="k", how="left")
+
+    assert bound(python(named)).why_all_groups(("g",)) is None
+    assert bound(python(named)).why_all_groups(("name",)) is not None
+
+
+def test_a_step_over_look_ups_alone_may_do_anything():
+    least = sql("SELECT k, min(name) AS name FROM names GROUP BY k", as_="least")
+    joined = sql("SELECT source.*, name FROM source LEFT JOIN least USING (k)")
+    assert bound(least, joined).relation.mixing == ()
+    assert bound(least, joined).why_all_groups(("g",)) is None
+
+
+def test_declared_rows_stand_alone_but_not_with_what_was_grouped_before():
+    counted = sql("SELECT g, count(*) AS n FROM source GROUP BY g", as_="counted")
+
+    def opaque(previous: pl.LazyFrame) -> pl.LazyFrame:
+        return previous.map_batches(lambda rows: rows)
+
+    assert bound(python(opaque, rows=True)).why_all_groups(("g",)) is None
+    assert bound(counted, python(opaque, rows=True)).why_all_groups(("g",)) is not None
