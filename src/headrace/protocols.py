@@ -23,8 +23,8 @@ class Source(Protocol):
     - `read`: "new" (the default) or "all", a look-up that is read whole at every run.
     - `contract`: what its raw rows must be (None).
     - `cursor`: the `Cursor` that it reads by; a merge without `latest_by` goes by its column (None).
-    - ``reparse(lines, after, name) -> Batch``: what it makes of lines that could not be read (columns ``file``, ``line``
-      and ``row`` of `schema.REJECTS`). Without it such rejects cannot be replayed.
+    - ``reparse(lines, after, name) -> Batch``: what it makes of lines that could not be read (the columns ``file``,
+      ``line`` and ``row`` of `schema.REJECTS`). Without it such rejects cannot be replayed.
     - `rereads`: the columns that name a row's file, where a file that has changed is read again as a whole; then only
       writes that replace the file's rows are taken (None: what was read is not read again).
     """
