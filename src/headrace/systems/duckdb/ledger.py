@@ -232,7 +232,7 @@ def own(connection: DuckDBPyConnection, name: str, key: Key, schema: Schema, add
 
 def forget_others(connection: DuckDBPyConnection, name: str, key: Key) -> None:
     """The table was removed and is made anew: what other pipelines had loaded into it is gone, and they begin anew."""
-    for kept in ("commits", "files", "rejects", "discarded", "tables"):
+    for kept in ("commits", "files", "rejects", "settled", "tables"):
         column = "name" if kept == "tables" else "target"
         connection.execute(f"DELETE FROM _headrace.{kept} WHERE {column} = ? AND pipeline <> ?", [name, key.pipeline])
 
