@@ -236,7 +236,8 @@ class TableChange:
     """How one table changes.
 
     `rows()` opens the stream again at each call. `schema` is the table's logical schema after `changes`.
-    `groups` (recompute only) are the distinct `by` values whose rows are replaced; None: all. `complete` says that the
+    `groups` are `by` values: of a recompute those whose rows are replaced (None: all), of partitions those that are
+    replaced besides the rows' own (None: none). `complete` says that the
     rows are ALL the source has: only then may absence mean anything. `fresh` (a full refresh) says that the table
     begins empty: what it held goes in the same transaction, deletions that a merge remembers too.
     """

@@ -18,17 +18,19 @@ from headrace.decisions import Reading, fingerprint, key_columns, refuse_mixing,
 from headrace.drawing import drawn
 from headrace.errors import ConfigError
 from headrace.flow import Batch, Commit, Frame, Range, Snapshot, TableChange
-from headrace.regroup import Groups, why_all, why_anew
+from headrace.regroup import Groups, reread, why_all, why_anew
 from headrace.schema import Schema, evolve
 from headrace.screen import Screen
 from headrace.sealing import Sealing
 from headrace.stream import FrameStream, scan_batches
 from headrace.transform import Transformed, transform
-from headrace.writes import Merge, Recompute
+from headrace.writes import Merge, Partitions, Recompute
 
 if TYPE_CHECKING:
+    from headrace.flow import ArrowStream
     from headrace.pipeline import Pipeline
     from headrace.protocols import Source
+    from headrace.writes import Write
 
 __all__ = ["Increment", "Replayed", "increment", "increments", "opened"]
 
@@ -152,6 +154,7 @@ def increment(
     keys = key_columns(write)
     _require(keys, transformed.lazy, write.type)
     anew = why_anew(batches, how.drivers, snapshot, fingerprint(pipeline)["transforms"]) if how.whole else None
+    again = () if fresh else reread(batches, how.drivers, snapshot)
     rebuilt, groups = None, None
     if recompute is not None:
         rebuilt = "of --full-refresh" if how.fresh else anew
@@ -174,7 +177,7 @@ def increment(
         schema=schema,
         rows=lambda: FrameStream(_watched(screen.lazy, watch)),
         changes=changes,
-        groups=None if groups is None else (lambda: FrameStream(groups.frame().lazy())),
+        groups=_replaced(write, rows, again) if groups is None else (lambda: FrameStream(groups.frame().lazy())),
         complete=how.whole or all(batches[n].complete for n in how.drivers) or (how.fresh and how.batch_bytes is None),
         fresh=fresh,
     )
@@ -258,11 +261,22 @@ def _groups(pipeline: Pipeline, write: Recompute, batches: Mapping[str, Batch], 
     )
 
 
+def _replaced(write: Write, rows: Schema, files: Sequence[str]) -> Callable[[], ArrowStream] | None:
+    """The partitions of files that are read again: they are replaced even where no row of them is left."""
+    if not isinstance(write, Partitions) or not files:
+        return None
+    types = rows.polars()
+    frame = pl.LazyFrame([pl.Series(b, list(files)).cast(types[b]) for b in write.by])
+    return lambda: FrameStream(frame)
+
+
 def _warnings(
     pipeline: Pipeline, snapshot: Snapshot, how: Reading, batches: Mapping[str, Batch], transformed: Transformed
 ) -> tuple[str, ...]:
     """What the transforms, the sources and the ledger give cause to say."""
     said = [*refuse_mixing(pipeline, batches, transformed), *(w for b in batches.values() for w in b.news.warnings)]
+    if pipeline.write.type == "merge" and not how.fresh and reread(batches, how.drivers, snapshot):
+        said.append("files are read again: rows that they no longer have stay in the table (a merge deletes nothing)")
     if how.fresh and how.batch_bytes is not None:
         said.append("--full-refresh with commit_every takes several commits: until the last one readers see a part")
     before = None if how.fresh else snapshot.record.get("transforms_fingerprint")

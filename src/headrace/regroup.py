@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headrace.screen import Screen
     from headrace.transform import Transformed
 
-__all__ = ["Groups", "Screened", "why_all", "why_anew"]
+__all__ = ["Groups", "Screened", "reread", "why_all", "why_anew"]
 
 Screened = Callable[[str, Frame], "Screen"]
 """A source's frame behind its contract: (name, frame) → screen."""
@@ -49,11 +49,14 @@ def why_all(  # one reason each
     unknown = [n for n, b in batches.items() if n not in drivers and not b.news.empty]
     if unknown:
         return f"{unknown[0]!r} may have changed since the last commit"
-    for name in drivers:
-        again = snapshot.seen(name, [f.name for f in batches[name].news.files])
-        if again and batches[name].former is None:
-            return f"files of {name!r} are read again, and nobody knows which groups they were in"
+    if reread(batches, drivers, snapshot):
+        return "files are read again, and nobody knows which groups their rows were in"
     return transformed.why_all_groups(by)
+
+
+def reread(batches: Mapping[str, Batch], drivers: Sequence[str], snapshot: Snapshot) -> list[str]:
+    """The files that are read again."""
+    return [f for n in drivers for f in snapshot.seen(n, [f.name for f in batches[n].news.files])]
 
 
 class Groups:

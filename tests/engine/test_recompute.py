@@ -160,3 +160,28 @@ def test_groups_are_moments_to_the_last_tick(place, values):
     hr.run(sums)
     assert sorted(place.frame(sums, "n")["n"]) == [1, 2, 3]
     agrees(sums, place, "n")
+
+
+@pytest.mark.parametrize("target", ["duckdb", "parquet"])
+@pytest.mark.parametrize("content", ["id,v\n", "id,v\n1,-1\n"], ids=["empty", "all rejected"])
+def test_the_partition_of_a_file_read_again_is_replaced_though_no_row_is_left(place, target, content):
+    place.write("1.csv", "id,v\n1,1\n")
+    place.write("2.csv", "id,v\n2,2\n")
+    pipeline = place.pipeline(
+        files={"changed": "reread", "add_columns": {"_file": "file"}, "types": {"id": "int64", "v": "int64"}},
+        contract=hr.Contract(columns={"v": hr.Column(min=0)}, on_violation="quarantine"),
+        destination=getattr(place, target)(),
+        write=hr.Partitions(by=("_file",)),
+    )
+    hr.run(pipeline)
+    place.write("1.csv", content)
+    hr.run(pipeline)
+    assert place.frame(pipeline)["id"].to_list() == [2]
+
+
+def test_a_merge_of_files_read_again_says_that_it_deletes_nothing(place):
+    place.write("1.csv", "id,v\n1,1\n2,2\n")
+    pipeline = place.pipeline(files={"changed": "reread"})
+    assert hr.run(pipeline).warnings == ()
+    place.write("1.csv", "id,v\n2,3\n")
+    assert any("deletes nothing" in w for w in hr.plan(pipeline).warnings)

@@ -42,9 +42,9 @@ WRITES: Mapping[str, Write] = {
 class Step:
     """One commit of a script: rows (tuples in the order of `ROWS`), and what goes with them.
 
-    `wide`: the rows have one column more, ``extra``. `groups` (recompute): partitions that are rebuilt though no
-    row of theirs is left. `rejects` are rejected with it. `fresh`: a full refresh. `renamed`: columns by other names.
-    `more`: columns beside these.
+    `wide`: the rows have one column more, ``extra``. `groups` (recompute, partitions): values of ``part`` that are
+    replaced though no row of theirs is left. `rejects` are rejected with it. `fresh`: a full refresh. `renamed`:
+    columns by other names.
     """
 
     rows: Sequence[tuple[Any, ...]]
@@ -94,6 +94,9 @@ def commit_of(  # noqa: PLR0913  # everything a test may want otherwise
     target = None if step.fresh else snapshot.schema
     schema, changes = evolve(target, Schema.of_polars(frame.schema), SchemaPolicy(missing="keep"))
     groups = None
+    if isinstance(write, Partitions) and step.groups:
+        named = pl.DataFrame({"part": list(step.groups)}, schema={"part": pl.String()})
+        groups = lambda: FrameStream(named.lazy())  # noqa: E731  # a callable is what is asked for
     if isinstance(write, Recompute):
         left = pl.DataFrame({"part": list(step.groups)}, schema={"part": pl.String()})
         all_groups = pl.concat([frame.select("part"), left]).unique()

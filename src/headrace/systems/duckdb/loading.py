@@ -77,7 +77,7 @@ class Load:
 
     @property
     def groups(self) -> str:
-        """The name in SQL of the groups that a recompute replaces."""
+        """The name in SQL of the `by` values that the change names."""
         return f"temp.main._headrace_groups_{self.index}"
 
     def run(self, sql: str, values: Sequence[object] = ()) -> int:
@@ -122,6 +122,17 @@ class Load:
             self.require(self.change.write.keys, "key")
             self.run(f"CREATE TEMP TABLE {self.good} AS SELECT DISTINCT {keys} FROM {self.staged}")
         return self.counts["rows"]
+
+    def take_groups(self, by: Sequence[str]) -> None:
+        """Put the `by` values that the change names into `groups`."""
+        if self.change.groups is None:
+            raise AssertionError(self.change.table)
+        with self.incoming(self.change.groups) as (groups, schema):
+            if set(schema.names) != set(by):
+                raise ConfigError(
+                    f"table {self.table}: the groups are not the columns {', '.join(by)}", hint="report this"
+                )
+            self.run(f"CREATE TEMP TABLE {self.groups} AS SELECT DISTINCT * FROM ({groups})")
 
     def delete(self, table: str, rowids: str) -> int:
         """Delete the rows of `table` whose rowid the query gives; how many.
@@ -232,13 +243,17 @@ def _carries_more_than_rows(load: Load) -> bool:
 
 
 def partitions(load: Load, write: Partitions) -> None:
-    """Replace the partitions that the rows touch. NULL is a partition like any other."""
+    """Replace the partitions that the rows touch, and those that the change names. NULL is one like any other."""
     load.stage()
     load.require(write.by, "partition column")
     by = ", ".join(map(quoted, write.by))
+    touched = f"SELECT {by} FROM {load.staged}"
+    if load.change.groups is not None:
+        load.take_groups(write.by)
+        touched += f" UNION SELECT {by} FROM {load.groups}"
     load.counts["deleted"] += load.delete(
         load.table.sql,
-        f"SELECT t.rowid FROM {load.table.sql} AS t SEMI JOIN (SELECT DISTINCT {by} FROM {load.staged}) AS s"
+        f"SELECT t.rowid FROM {load.table.sql} AS t SEMI JOIN (SELECT DISTINCT * FROM ({touched})) AS s"
         f" ON {same('t', 's', write.by)}",
     )
     load.counts["inserted"] += load.insert_stage()
@@ -253,12 +268,7 @@ def recompute(load: Load, write: Recompute) -> None:
         load.counts["deleted"] += load.run(f"DELETE FROM {table.sql}")
         load.counts["inserted"] += load.insert()
         return
-    with load.incoming(load.change.groups) as (groups, schema):
-        if set(schema.names) != set(write.by):
-            raise ConfigError(
-                f"table {table}: the groups are not the columns {', '.join(write.by)}", hint="report this"
-            )
-        load.run(f"CREATE TEMP TABLE {load.groups} AS SELECT DISTINCT * FROM ({groups})")
+    load.take_groups(write.by)
     load.counts["deleted"] += load.delete(
         table.sql, f"SELECT t.rowid FROM {table.sql} AS t SEMI JOIN {load.groups} AS g ON {same('t', 'g', write.by)}"
     )

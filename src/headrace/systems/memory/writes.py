@@ -94,7 +94,8 @@ def written(
                 )
             return _put(table, [rows])
         case Partitions(by=by):
-            return _put(table, [_without(table.rows, by, rows), rows])
+            kept = _without(table.rows, by, rows)
+            return _put(table, [kept if drained.groups is None else _without(kept, by, drained.groups), rows])
         case Recompute(by=by):
             if drained.groups is None and not change.complete:
                 raise ConfigError(f"table {change.table!r}: recompute without its groups", hint="run --full-refresh")

@@ -20,6 +20,7 @@ from headrace.flow import TableChange
 from headrace.journal import Attempt, Journal, State
 from headrace.schema import Schema, Type
 from headrace.sink import drain
+from headrace.stream import reraise
 from headrace.systems.parquet.scan import scan_files
 from headrace.systems.parquet.writing import Layout, write_file, write_rows
 
@@ -47,7 +48,7 @@ def split(
     for batch in drain(change, journal.where):
         buffer.add(batch)
     added = buffer.close()
-    touched = buffer.touched
+    touched = buffer.touched | _named(change, by)
     removed = [
         n for n, about in state.data.items() if about.get("by") == list(by) and tuple(about["values"]) in touched
     ]
@@ -154,6 +155,14 @@ def _keys(schema: Schema, by: Sequence[str]) -> list[pl.Expr]:
                 f"column {name!r} is {schema[name]}: one cannot partition by it", hint="make a scalar column of it"
             )
     return [key_text(pl.col(name), schema[name]) for name in by]
+
+
+def _named(change: TableChange, by: Sequence[str]) -> set[Key]:
+    """The partitions that the change names, whether or not it has rows of them."""
+    if change.groups is None:
+        return set()
+    with reraise():
+        return set(pl.DataFrame(change.groups()).select(_keys(change.schema, by)).rows())
 
 
 def _touched(by: Sequence[str], touched: set[Key]) -> pl.LazyFrame:

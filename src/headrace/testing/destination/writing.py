@@ -154,7 +154,7 @@ def _steps(write: str) -> st.SearchStrategy[Step]:
         Step,
         rows=st.lists(_row, max_size=6),
         wide=st.booleans(),
-        groups=groups if write == "recompute" else st.just(()),
+        groups=groups if write in ("recompute", "partitions") else st.just(()),
     )
 
 
