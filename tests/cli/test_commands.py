@@ -67,10 +67,23 @@ def test_rejects_are_shown_exported_mended_and_replayed(headrace, orders):
     assert "no rejected rows" in headrace("rejects", "orders.json").out
 
 
+def test_a_replay_that_changes_nothing_makes_no_commit_and_says_so(headrace, orders):
+    headrace("run", "orders.json")
+    (before,) = headrace("rejects", "orders.json", "--json").json["rejects"]
+    assert before["row"] == {"id": "3", "value": "-5", "gross": "-10"}
+    done = headrace("replay", "orders.json")
+    assert (done.code, "orders: nothing new" in done.out) == (0, True)
+    assert "nothing was changed, all 1 are rejected again as they were: mend them" in done.out
+    assert headrace("rejects", "orders.json", "--json").json["rejects"] == [before]
+    kinds = [one["kind"] for one in headrace("history", "orders.json", "--json").json["history"]]
+    assert sorted(kinds) == ["commit", "run", "run"]
+
+
 def test_rejects_can_be_given_up_with_a_reason_that_is_kept(headrace, orders):
     headrace("run", "orders.json")
     assert headrace("replay", "orders.json", "--discard").code == 2
-    assert headrace("replay", "orders.json", "--discard", "--reason", "tests").code == 0
+    given_up = headrace("replay", "orders.json", "--discard", "--reason", "tests", "--json")
+    assert (given_up.code, given_up.json["runs"][0]["counts"]["discarded"]) == (0, 1)
     assert "no rejected rows" in headrace("rejects", "orders.json").out
     assert "tests" in headrace("history", "orders.json").out
 
