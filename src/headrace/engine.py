@@ -231,12 +231,14 @@ def running(
             try:
                 yield this
             except HeadraceError as error:
+                error.report = this.report(error)
                 this.close(error)
                 raise
             else:
                 this.close(None)
     except ConflictError as error:
         if not this.commits and "pid" in error.details:
+            error.report = this.report(error)
             this.tell(RunFinished, status="failed", seconds=time.monotonic() - this.began, error=error.to_dict())
         raise
 

@@ -39,7 +39,8 @@ class HeadraceError(Exception):
     """The root of every error that headrace raises on purpose.
 
     `message` says what is wrong and where; `hint` what to do about it; `details` are plain JSON values for
-    machines (a file, a line, counts by rule).
+    machines (a file, a line, counts by rule). `report` is the `RunReport` of the run that it ended, with the commits
+    made before (None: no run had begun).
     """
 
     exit_code: ClassVar[int] = 1
@@ -49,6 +50,7 @@ class HeadraceError(Exception):
         self.message = masked(message)
         self.hint = masked(hint)
         self.details = masked(details or {})
+        self.report: Any = None
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message

@@ -1,8 +1,8 @@
 """Quarantined rows on their second way: through again as they are, mended in a file, or given up.
 
 A `parse` reject goes through everything again; a `contract` reject re-enters at the contract that rejected it.
-What passes is loaded and leaves the quarantine in ONE commit; what fails again is rejected again. The position of
-the sources does not move.
+What passes is loaded and leaves the quarantine in ONE commit; what fails again is rejected again; where all
+of it does, nothing is committed. The position of the sources does not move.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from headrace.errors import ConfigError, DataError
 from headrace.flow import Batch, Commit, Counts, Frame, News, Range, Rejects, Retold, Seal, Snapshot
 from headrace.increment import Replayed, increment, increments, opened
 from headrace.schema import REJECTS, Type
+from headrace.sealing import UnchangedError
 from headrace.stream import FrameStream
 from headrace.tracking import FILE, LINE
 from headrace.writes import Partitions, Recompute, Replace
@@ -80,7 +82,10 @@ def replay(
                     for n in pipeline.named_sources
                 }
                 again = increment(pipeline, snapshot, how, batches, run=this.run, watch=this.watch, replayed=replayed)
-                this.apply(again)
+                try:
+                    this.apply(again)
+                except UnchangedError as error:
+                    this.warn(f"{error.message}: mend them (headrace rejects --export, headrace replay --from)")
     return this.report()
 
 
@@ -94,18 +99,17 @@ def discard(pipeline: Pipeline, *, reason: str, observers: Sequence[Observer] = 
         if ids:
             nothing = Rejects(rows=lambda: FrameStream(pl.LazyFrame(schema=REJECTS.polars())), discarded=ids)
             record = {**_fingerprints(snapshot), "discarded": len(ids), "reason": reason, "write": "discard"}
-            this.applied(
-                pipeline.destination.apply(
-                    Commit(
-                        id=secrets.token_hex(12),
-                        pipeline=pipeline.name,
-                        run=this.run,
-                        expected=snapshot.number,
-                        changes=(),
-                        seal=lambda: Seal(positions={}, files={}, record=record, rejects=nothing),
-                    )
+            receipt = pipeline.destination.apply(
+                Commit(
+                    id=secrets.token_hex(12),
+                    pipeline=pipeline.name,
+                    run=this.run,
+                    expected=snapshot.number,
+                    changes=(),
+                    seal=lambda: Seal(positions={}, files={}, record=record, rejects=nothing),
                 )
             )
+            this.applied(replace(receipt, counts={**receipt.counts, "discarded": len(ids)}))
     return this.report()
 
 

@@ -56,8 +56,8 @@ class RunReport(_Said):
 
     @staticmethod
     def failed(pipeline: str, error: HeadraceError, *, run: str = "") -> RunReport:
-        """The report of a run that ended in `error`."""
-        return RunReport(pipeline=pipeline, run=run, status="failed", error=error.to_dict())
+        """The report of a run that ended in `error`, or could not begin."""
+        return error.report or RunReport(pipeline=pipeline, run=run, status="failed", error=error.to_dict())
 
     @staticmethod
     def skipped(pipeline: str, *, because: str) -> RunReport:

@@ -26,9 +26,13 @@ from headrace.stream import FrameStream, scan_batches
 if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
 
-__all__ = ["Sealing"]
+__all__ = ["Sealing", "UnchangedError"]
 
 _SHOWN = 5
+
+
+class UnchangedError(DataError):
+    """A replay would change nothing: each of its rows is the reject again that it was. No commit is made of that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +105,8 @@ class Sealing:
 
         replayed = self.replayed or ()
         again = {id for frame in frames() for id in frame["id"]} if replayed else set()
+        if replayed and again == set(replayed):
+            raise UnchangedError(f"nothing was changed, all {len(again):,} are rejected again as they were")
         return Rejects(
             rows=lambda: FrameStream(scan_batches(frames, REJECTS.polars())),
             count=sum(f.height for f in frames()),

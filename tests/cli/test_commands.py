@@ -67,10 +67,23 @@ def test_rejects_are_shown_exported_mended_and_replayed(headrace, orders):
     assert "no rejected rows" in headrace("rejects", "orders.json").out
 
 
+def test_a_replay_that_changes_nothing_makes_no_commit_and_says_so(headrace, orders):
+    headrace("run", "orders.json")
+    (before,) = headrace("rejects", "orders.json", "--json").json["rejects"]
+    assert before["row"] == {"id": "3", "value": "-5", "gross": "-10"}
+    done = headrace("replay", "orders.json")
+    assert (done.code, "orders: nothing new" in done.out) == (0, True)
+    assert "nothing was changed, all 1 are rejected again as they were: mend them" in done.out
+    assert headrace("rejects", "orders.json", "--json").json["rejects"] == [before]
+    kinds = [one["kind"] for one in headrace("history", "orders.json", "--json").json["history"]]
+    assert sorted(kinds) == ["commit", "run", "run"]
+
+
 def test_rejects_can_be_given_up_with_a_reason_that_is_kept(headrace, orders):
     headrace("run", "orders.json")
     assert headrace("replay", "orders.json", "--discard").code == 2
-    assert headrace("replay", "orders.json", "--discard", "--reason", "tests").code == 0
+    given_up = headrace("replay", "orders.json", "--discard", "--reason", "tests", "--json")
+    assert (given_up.code, given_up.json["runs"][0]["counts"]["discarded"]) == (0, 1)
     assert "no rejected rows" in headrace("rejects", "orders.json").out
     assert "tests" in headrace("history", "orders.json").out
 
@@ -98,7 +111,21 @@ def test_a_broken_contract_is_three_and_never_shows_a_value(headrace, orders):
     assert done.code == 3
     assert "error: orders: 1 of 3 rows break the contract" in done.err
     assert "-5" not in done.err
-    assert headrace("run", "orders.json", "--json").json["runs"][0]["status"] == "failed"
+    (failed,) = headrace("run", "orders.json", "--json").json["runs"]
+    assert (failed["status"], failed["target"]) == ("failed", "duckdb w.duckdb orders")
+    assert failed["started"].startswith("20")
+
+
+def test_a_failed_run_tells_the_commits_that_it_made(headrace, orders):
+    (orders / "orders_2.csv").write_text("id,value\n4,-1\n")
+    change(
+        orders, transforms=[], params={}, contract={"columns": {"value": {"min": -5}}, "max_rows": 3}, commit_every=1
+    )
+    assert headrace("run", "orders.json").code == 0
+    (orders / "orders_3.csv").write_text("id,value\n5,1\n")
+    (orders / "orders_4.csv").write_text("id,value\n6,-9\n")
+    (failed,) = headrace("run", "orders.json", "--json").json["runs"]
+    assert (failed["status"], failed["counts"]["rows"], len(failed["commits"])) == ("failed", 1, 1)
 
 
 def test_a_failing_transform_is_one_and_names_its_line(headrace, orders):
@@ -113,9 +140,8 @@ def test_set_and_profile_change_the_config(headrace, orders):
     (orders / "headrace.json").write_text('{"profiles": {"dev": {"destination.table": "dev_orders"}}}')
     assert headrace("run", "orders.json", "--profile", "dev", "--set", "params.factor=3").code == 0
     assert rows(orders, "dev_orders") == [(1, 10, 30), (2, 20, 60)]
-    assert headrace("run", "orders.json", HEADRACE_PROFILE="dev").out.endswith(
-        "orders: nothing new into duckdb w.duckdb dev_orders\n"
-    )
+    again = headrace("run", "orders.json", HEADRACE_PROFILE="dev")
+    assert "orders: nothing new into duckdb w.duckdb dev_orders\n" in again.out
 
 
 def test_log_format_json_is_an_object_a_line_with_the_run_on_each(headrace, orders):

@@ -199,6 +199,15 @@ def test_a_mistake_in_the_shared_file_is_told_where_it_stands(tmp_path):
     assert wrong["line"] == 2
 
 
+def test_a_mistake_that_several_pipelines_share_is_told_once(tmp_path):
+    (tmp_path / "headrace.json").write_text('{"profiles": {"dev": {"wirte.by": "x"}}}')
+    write(tmp_path, "a.json")
+    write(tmp_path, "b.json")
+    with pytest.raises(hr.ConfigError) as caught:
+        load_all([str(tmp_path)], profile="dev")
+    assert caught.value.message.count("wirte") == 1
+
+
 def test_set_changes_a_key_and_beats_the_profile(tmp_path):
     (tmp_path / "headrace.json").write_text('{"profiles": {"dev": {"params.a": "dev", "destination.table": "dev_t"}}}')
     file = write(tmp_path, params={"a": "x"})

@@ -44,7 +44,7 @@ def test_a_declared_type_is_cast_exactly_or_rejected(tmp_path):
     one = batch(tmp_path, types={"v": "int64"})
     assert one.frame.lazy.collect().rows() == [(1, "a"), (None, "c")]
     (reject,) = rejects(one)
-    assert (reject["file"], reject["line"], reject["rules"]) == ("a.parquet", 2, ["v: not exactly a int64"])
+    assert (reject["file"], reject["line"], reject["rules"]) == ("a.parquet", 2, ["v: not exactly int64"])
 
 
 @pytest.mark.parametrize("format", ["parquet", "ipc", "stream"])

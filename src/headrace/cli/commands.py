@@ -238,7 +238,7 @@ def rejects(options: Common, *, target: str, export: Path | None) -> Answer:
     """Show the quarantined rows with their reasons."""
     one = _load_one(target, options)
     from headrace import engine
-    from headrace.cli.tables import rejects_text
+    from headrace.cli.tables import rejects_json, rejects_text
 
     frame = engine.rejects(one)
     if export is not None:
@@ -247,7 +247,7 @@ def rejects(options: Common, *, target: str, export: Path | None) -> Answer:
         mendable(frame).write_csv(export)
         document = {"pipeline": one.name, "exported": str(export), "count": frame.height}
         return Answer(document=document, text=f"{frame.height:,} rejected rows written to {export}")
-    return Answer(document={"pipeline": one.name, "rejects": frame.to_dicts()}, text=rejects_text(frame))
+    return Answer(document={"pipeline": one.name, "rejects": rejects_json(frame)}, text=rejects_text(frame))
 
 
 @cli.command()

@@ -69,14 +69,14 @@ def demo(options: Common, *, folder: Path) -> Answer:
     second = _run_project(folder, options)
     _say(options, "\n$ headrace rejects daily_delay.json")
     rejected = _rejects(folder)
-    if not options.json:
-        from headrace.cli.tables import rejects_text
+    from headrace.cli.tables import rejects_json, rejects_text
 
+    if not options.json:
         _say(options, rejects_text(rejected))
     reports = [*first, *second]
     failed = [report for report in reports if report.error is not None]
     return Answer(
-        document={"dir": str(folder), "runs": [r.to_dict() for r in reports], "rejects": rejected.to_dicts()},
+        document={"dir": str(folder), "runs": [r.to_dict() for r in reports], "rejects": rejects_json(rejected)},
         text="\n" + _QUERIES.format(dir=folder),
         exit_code=int(failed[0].error["exit_code"]) if failed and failed[0].error else 0,
         errors=tuple(dict(report.error) for report in failed if report.error),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from headrace.cli.output import table
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["history_text", "rejects_text"]
+__all__ = ["history_text", "rejects_json", "rejects_text"]
 
 _COUNTS = ("rows", "inserted", "updated", "deleted", "rejected", "dropped")
 
@@ -46,6 +47,13 @@ def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
         "run": entry.get("run"),
         "note": error.get("message") or record.get("reason"),
     }
+
+
+def rejects_json(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """Rejected rows as JSON: a row that could be read is an object of exact texts, a line that could not a text."""
+    return [
+        {**one, "row": one["row"] if one["stage"] == "parse" else json.loads(one["row"])} for one in frame.to_dicts()
+    ]
 
 
 def rejects_text(frame: pl.DataFrame) -> str:

@@ -76,7 +76,8 @@ def _value(key: str, value: Any) -> Node:
 
 
 def _raise(errors: Sequence[ConfigError]) -> None:
-    """One error for all of them."""
+    """One error for all of them. A mistake in what several share is told once."""
+    errors = list({error.message: error for error in errors}.values())
     if len(errors) == 1:
         raise errors[0]
     if errors:

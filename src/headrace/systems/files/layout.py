@@ -213,10 +213,10 @@ def _rejects(
 
 def _rule(column: Column) -> str:
     if column.inferred is None:
-        return f"{column.name}: not exactly a {column.type}"
+        return f"{column.name}: not exactly {column.type}"
     sample = f"from the first {column.inferred} rows" if column.inferred else "by an earlier run"
     return (
-        f"{column.name}: not exactly a {column.type}, which was inferred {sample}; "
+        f"{column.name}: not exactly {column.type}, which was inferred {sample}; "
         f'declare it: "types": {{"{column.name}": "string"}}, or read all: "infer": "all"'
     )
 
@@ -255,7 +255,7 @@ def hive_value(column: Column, text: str | None, file: File) -> pl.Series:
     made = frame.select(reading(column, layout).alias(column.name)).to_series()
     if text is not None and made[0] is None:
         raise SchemaError(
-            f"file {file.name!r}: the folder's {column.name!r} is not exactly a {column.type}",
+            f"file {file.name!r}: the folder's {column.name!r} is not exactly {column.type}",
             hint=f'declare it: "types": {{"{column.name}": "string"}}',
         )
     return made

@@ -196,7 +196,7 @@ class Reading:
         for row, line, at in zip(
             texts.iter_rows(named=True), batch.filter(bad)[_SURE].to_list(), bad.arg_true(), strict=True
         ):
-            rules = tuple(f"{c.name}: not exactly a {c.type}" for c, mask in zip(unsure, lost, strict=True) if mask[at])
+            rules = tuple(f"{c.name}: not exactly {c.type}" for c, mask in zip(unsure, lost, strict=True) if mask[at])
             rejects.append(Reject(file.name, line, json.dumps(row, ensure_ascii=False), rules))
         return made.filter(~bad), tuple(rejects)
 
