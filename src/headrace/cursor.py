@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from headrace.logical import check_type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     import polars as pl
 
@@ -71,15 +71,17 @@ def track(  # each is one fact of the read
     ties: Literal["again", "once"],
     source: str,
     newest: Callable[[str], str | None] = lambda _column: None,
+    aside: Collection[str] = (),
 ) -> Tracked:
     """The rows of `frame` that lie after the position, and the position that they lead to.
 
     `frame` may be any lazy frame that can be collected again; what it needs of the source (a filter on the cursor,
     columns) is pushed down into it. `ties` is `Range.ties`, `newest` is `Snapshot.newest`. Columns
-    ``_headrace_file`` and ``_headrace_line`` in `frame` say where a row stands and are no part of it.
+    ``_headrace_file`` and ``_headrace_line`` in `frame` say where a row stands and are no part of it; `aside` are
+    columns that say so too, and may change though the row does not.
 
     Raises ConfigError for a column or a start that cannot be, DataError for a position of another type.
     """
     from headrace.tracking import tracked
 
-    return tracked(frame, cursor, after=after, ties=ties, source=source, newest=newest)
+    return tracked(frame, cursor, after=after, ties=ties, source=source, newest=newest, aside=aside)

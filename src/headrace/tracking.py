@@ -2,7 +2,9 @@
 
 The cursor's values cross runs as exact texts (microseconds, zone and all digits kept). Rows that share the last
 value are read again (``>=``; a merge settles them), or, for an append, told apart by the hashes of the boundary's
-rows, counted: an equal row that comes later is loaded, one that was read is not.
+rows, counted: an equal row that comes later is loaded, one that was read is not. A hash is over values, not over how a
+type writes them, and over the columns that there were when the position was made: neither a wider type nor a new column
+makes a new row of an old one.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,6 +38,7 @@ __all__ = ["FILE", "LINE", "NULL_CURSOR", "Tracked", "reject_id", "tracked"]
 FILE, LINE = "_headrace_file", "_headrace_line"
 NULL_CURSOR = "cursor column is null"
 _TIES_MAX = 10_000
+_NUMBERS = re.compile(r"u?int\d+|float\d+|decimal")
 _ORDERED = (
     "int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64", "float32", "float64",
     "decimal", "string", "date", "datetime", "time",
@@ -75,10 +80,11 @@ def tracked(  # as `headrace.cursor.track`
     ties: Literal["again", "once"],
     source: str,
     newest: Callable[[str], str | None],
+    aside: Collection[str],
 ) -> Tracked:
     """See `headrace.cursor.track`."""
     schema = Schema.of_polars(frame.collect_schema())
-    reader = _Reader(frame, schema, cursor, source, ties)
+    reader = _Reader(frame, schema, cursor, source, ties, aside)
     reader.begin(after, newest)
     return Tracked(
         lazy=scan_generator(reader.read, schema.polars()),
@@ -92,8 +98,14 @@ def tracked(  # as `headrace.cursor.track`
 class _Reader:
     """One reading by cursor, opened any number of times; the widest complete pass counts."""
 
-    def __init__(
-        self, frame: pl.LazyFrame, schema: Schema, cursor: Cursor, source: str, ties: Literal["again", "once"]
+    def __init__(  # each is one fact of the read
+        self,
+        frame: pl.LazyFrame,
+        schema: Schema,
+        cursor: Cursor,
+        source: str,
+        ties: Literal["again", "once"],
+        aside: Collection[str],
     ) -> None:
         if cursor.column not in schema:
             near = difflib.get_close_matches(cursor.column, schema.names, n=1)
@@ -110,8 +122,11 @@ class _Reader:
         self.frame, self.schema, self.cursor, self.source, self.ties = frame, schema, cursor, source, ties
         self.column = pl.col(cursor.column)
         self.values = tuple(n for n in schema.names if n not in (FILE, LINE))
+        self.hashed: tuple[str, ...] = tuple(n for n in self.values if n not in aside)
+        self.told = self.hashed
         self.after: Position = {}
-        self.last: Any = None
+        self.last: pl.Expr | None = None
+        self.last_value: Any = None
         self.last_text: str | None = None
         self.inclusive = True
         self.known: Counter[str] = Counter()
@@ -122,6 +137,7 @@ class _Reader:
     def begin(self, after: Position | None, newest: Callable[[str], str | None]) -> None:
         """Settle the last value, from the position or from `start`."""
         self.after = dict(after or {})
+        was = self.type
         if self.after.get("cursor") is not None:
             self.last_text = str(self.after["cursor"])
             was = parse_type(str(self.after["type"]))
@@ -132,13 +148,14 @@ class _Reader:
                 )
             if self.ties == "once":
                 self.known = Counter(self._known_ties())
+                self.told = self._known_columns()
         elif self.cursor.start == "from_target":
             self.last_text = newest(self.cursor.column)
             self.inclusive = self.ties == "again"
         else:
             self.last_text = self.cursor.start
         if self.last_text is not None:
-            self.last = self._value(self.last_text)
+            self.last = self._value(self.last_text, was)
 
     def _known_ties(self) -> Mapping[str, int]:
         boundary = self.after.get("boundary")
@@ -149,22 +166,44 @@ class _Reader:
             )
         return {str(k): int(v) for k, v in boundary.items()}
 
-    def _value(self, text: str) -> Any:
+    def _known_columns(self) -> tuple[str, ...]:
+        """The columns that the boundary's hashes are over. Raises DataError where their values cannot be compared."""
+        columns = self.after.get("columns")
+        if columns is None:
+            return self.hashed
+        for name, text in columns.items():
+            was = parse_type(text)
+            now = self.schema[name] if name in self.schema else None  # noqa: SIM401  # a Schema has no get
+            if now is None or not (now == was or (_is_number(now) and _is_number(was)) or was.name == "null"):
+                raise DataError(
+                    f"source {self.source!r}: column {name!r} was {was} and is {now or 'gone'} now: rows at the end "
+                    f"of cursor {self.cursor.column!r} cannot be told from new ones",
+                    hint="declare or rename it so that it is as it was, or run with --full-refresh",
+                )
+        return tuple(columns)
+
+    def _value(self, text: str, was: Type) -> pl.Expr:
+        """The value that a text of type `was` means: a float32's text is not that of the float64 it has become."""
         try:
-            value = pl.select(exact.from_text(pl.lit(text), self.type)).item()
+            value = exact.cast(exact.from_text(pl.lit(text), was), was, self.type)
+            found = pl.select(value.alias("v"))["v"]
         except pl.exceptions.PolarsError:
-            value = None
-        if value is None:
+            found = pl.Series([None])
+        if found.null_count():
             raise ConfigError(
                 f"the start of cursor {self.cursor.column!r} is no {self.type}",
                 hint="write it as the type is written; a datetime with a zone needs one (…Z), one without has none",
             )
-        return self._moment(text) if self._by_ticks() else pl.lit(value, dtype=self.type.polars())
+        self.last_value = (found.to_physical() if self._by_ticks() else found).item()
+        return self._literal(self.last_value)
 
-    def _moment(self, text: str) -> pl.Expr:
-        """A datetime as a literal: Python's own would lose nanoseconds."""
-        ticks = pl.select(exact.from_text(pl.lit(text), self.type).to_physical()).item()
-        return pl.lit(ticks, dtype=pl.Int64).cast(self.type.polars())
+    def _literal(self, value: Any) -> pl.Expr:
+        """A value, or its ticks, as the cursor's type: Python's own have neither nanoseconds nor the year 10000."""
+        return (
+            pl.lit(value, dtype=pl.Int64).cast(self.type.polars())
+            if self._by_ticks()
+            else pl.lit(value, dtype=self.type.polars())
+        )
 
     def _missing(self) -> pl.Expr:
         null = self.column.is_null()
@@ -188,7 +227,7 @@ class _Reader:
         left = n_rows
         with self.spool.passed() as spooled:
             missing = 0
-            known = self.known.copy()
+            known = _Ties(self.known.copy(), self._unwidened())
             for batch in drawn(frame):
                 bad = batch.filter(self._missing()).height
                 rows = batch.filter(~self._missing()) if bad else batch
@@ -206,9 +245,9 @@ class _Reader:
                     spooled.write(self._rejects(batch))
         self._finish(reach)
 
-    def _measure(self, rows: pl.DataFrame, reach: _Reach, known: Counter[str]) -> pl.DataFrame:
+    def _measure(self, rows: pl.DataFrame, reach: _Reach, known: _Ties) -> pl.DataFrame:
         """Count the batch, note its boundary, and leave out the ties that were read before."""
-        if known and self.last is not None:
+        if known.left and self.last is not None:
             rows = self._without(rows, known)
         reach.rows += rows.height
         if rows.is_empty():
@@ -220,31 +259,52 @@ class _Reader:
             at = rows.filter((self.column.to_physical() if self._by_ticks() else self.column) == greatest)
             reach.ties += at.height
             if reach.ties <= _TIES_MAX:
-                reach.boundary.update(self._hashes(at))
+                reach.boundary.update(self._hashes(at, self._boundary_columns(greatest)))
         return rows
 
     def _by_ticks(self) -> bool:
-        return self.type.name in ("datetime", "time")
+        return self.type.name in ("datetime", "time", "date")
 
-    def _without(self, rows: pl.DataFrame, known: Counter[str]) -> pl.DataFrame:
+    def _boundary_columns(self, greatest: Any) -> tuple[str, ...]:
+        """What a hash is over, of rows at this value: at the last position's what it was there."""
+        return self.told if greatest == self.last_value else self.hashed
+
+    def _added(self) -> list[str]:
+        """The columns that have come since the boundary's hashes were made."""
+        return [n for n in self.hashed if n not in self.told]
+
+    def _unwidened(self) -> Counter[str]:
+        """The ties that have no value in the columns that have come since. Where a new row is like an old one but for
+        such a value, it is the new one that has it.
+        """
+        found: Counter[str] = Counter()
+        if self.known and self.last is not None and (added := self._added()):
+            plain = pl.all_horizontal(pl.col(added).is_null())
+            for batch in drawn(self.frame.filter((self.column == self.last) & plain)):
+                found.update(self._hashes(batch, self.told))
+        return found
+
+    def _without(self, rows: pl.DataFrame, known: _Ties) -> pl.DataFrame:
         at = rows.select(self.column == self.last).to_series()
         if not at.any():
             return rows
-        keep = []
-        for digest in self._hashes(rows.filter(at)):
-            seen = known[digest] > 0
-            known[digest] -= seen
-            keep.append(not seen)
+        ties = rows.filter(at)
+        added = self._added()
+        plain = ties.select(pl.all_horizontal(pl.col(added).is_null())).to_series() if added else [True] * ties.height
+        keep = [not known.seen(d, plain=p) for d, p in zip(self._hashes(ties, self.told), plain, strict=True)]
         return rows.filter((~at).scatter(at.arg_true(), keep))
 
-    def _texts(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return rows.select([exact.to_text(pl.col(n), self.schema[n]).alias(n) for n in self.values])
+    def _texts(self, rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+        return rows.select([exact.to_text(pl.col(n), self.schema[n]).alias(n) for n in columns])
 
-    def _hashes(self, rows: pl.DataFrame) -> list[str]:
-        """By row. Nulls are left out, so that a column which later files add changes no hash."""
+    def _hashes(self, rows: pl.DataFrame, columns: Sequence[str]) -> list[str]:
+        """By row, over values: equal numbers are equal in all number types. Nulls are left out."""
+        texts = rows.select(_value_text(n, self.schema[n]).alias(n) for n in columns)
+        numbers = {n for n in columns if _is_number(self.schema[n])}
         found = []
-        for row in self._texts(rows).iter_rows(named=True):
-            text = json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False, sort_keys=True)
+        for row in texts.iter_rows(named=True):
+            values = {k: _plain(v) if k in numbers else v for k, v in row.items() if v is not None}
+            text = json.dumps(values, ensure_ascii=False, sort_keys=True)
             found.append(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest())
         return found
 
@@ -252,7 +312,7 @@ class _Reader:
         files = rows[FILE].to_list() if FILE in rows.columns else [None] * rows.height
         lines = rows[LINE].to_list() if LINE in rows.columns else [None] * rows.height
         made = []
-        for file, line, row in zip(files, lines, self._texts(rows).iter_rows(named=True), strict=True):
+        for file, line, row in zip(files, lines, self._texts(rows, self.values).iter_rows(named=True), strict=True):
             text = json.dumps(row, ensure_ascii=False)
             made.append((reject_id("cursor", self.source, file, line, text), "cursor", self.source, file, line,
                          [NULL_CURSOR], text, None))  # fmt: skip
@@ -273,11 +333,49 @@ class _Reader:
         reach = self.done
         if reach is None or reach.greatest is None:
             return self.after
-        literal = pl.lit(reach.greatest)
-        value = literal.cast(self.type.polars())
-        text = pl.select(exact.to_text(value, self.type)).item()
-        boundary: dict[str, int] | None = None
+        text = pl.select(exact.to_text(self._literal(reach.greatest), self.type)).item()
+        told: dict[str, Any] = {"cursor": text, "type": str(self.type), "boundary": None}
         if self.ties == "once":
-            ties = reach.boundary + (self.known if text == self.last_text else Counter())
-            boundary = dict(ties)
-        return {"cursor": text, "type": str(self.type), "boundary": boundary}
+            same = reach.greatest == self.last_value
+            told["boundary"] = dict(reach.boundary + (self.known if same else Counter()))
+            told["columns"] = {n: str(self.schema[n]) for n in self._boundary_columns(reach.greatest)}
+        return told
+
+
+@dataclass
+class _Ties:
+    """The boundary's rows that are still to be found among those read: `left` by hash. `plain` counts those of today's
+    that have no value in a column which has come since: they are the old ones first.
+    """
+
+    left: Counter[str]
+    plain: Counter[str]
+
+    def seen(self, digest: str, *, plain: bool) -> bool:
+        """Whether this row was read before; it is counted as found."""
+        free = self.left[digest] - (0 if plain else self.plain[digest])
+        if free <= 0:
+            return False
+        self.left[digest] -= 1
+        if plain and self.plain[digest] > 0:
+            self.plain[digest] -= 1
+        return True
+
+
+def _is_number(type: Type) -> bool:
+    return _NUMBERS.fullmatch(type.name) is not None
+
+
+def _value_text(name: str, type: Type) -> pl.Expr:
+    """A column's text; a float32's is that of the same value as a float64."""
+    if type.name == "float32":
+        return exact.to_text(pl.col(name).cast(pl.Float64), Type("float64"))
+    return exact.to_text(pl.col(name), type)
+
+
+def _plain(number: str) -> str:
+    """A number's text without exponent and trailing zeros: the same for 2, 2.0 and 2.00."""
+    if "e" in number:
+        number = format(Decimal(number), "f")
+    number = number.rstrip("0").rstrip(".") if "." in number else number
+    return "0" if number == "-0" else number

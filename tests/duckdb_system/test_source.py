@@ -58,7 +58,7 @@ def test_either_a_table_or_a_query():
 def test_without_a_cursor_everything_is_read_at_every_run(file):
     sql(file, "CREATE TABLE s AS SELECT 1 AS a")
     rows, position, batch = drain(source(file))
-    assert (rows.to_dicts(), position, batch.complete, batch.news.empty) == ([{"a": 1}], {}, True, False)
+    assert (rows.to_dicts(), position, batch.complete, batch.news.empty) == ([{"a": 1}], {}, True, None)
     assert batch.counts().rows == 1
 
 

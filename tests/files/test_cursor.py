@@ -79,6 +79,70 @@ def test_a_column_that_comes_later_does_not_double_ties():
     assert run(wider, after=position, ties="once")[0].rows() == [(1, 1, "new")]
 
 
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        (pl.Int32(), pl.Float64()),
+        (pl.Float32(), pl.Float64()),
+        (pl.Decimal(10, 2), pl.Decimal(12, 3)),
+        (pl.Int64(), pl.Decimal(38, 2)),
+    ],
+)
+@pytest.mark.parametrize("column", ["c", "v"])
+def test_a_wider_type_makes_no_new_row_of_one_that_was_read(was, now, column):
+    before = pl.DataFrame({"c": [1, 2, 2], "v": [1, 2, -0]}).with_columns(pl.col(column).cast(was))
+    if was == pl.Float32():
+        before = before.with_columns((pl.col(column) + 0.1).cast(was))
+    position = run(before, ties="once")[1]
+    after = before.with_columns(pl.col(column).cast(now))
+    rows, position, _ = run(pl.concat([after, after[1:2]]), position, ties="once")
+    assert rows.rows() == [after.row(1)]  # a row that is there once more is a new one
+    assert run(after, position, ties="once")[0].is_empty()
+
+
+def test_a_type_whose_values_cannot_be_compared_is_refused():
+    position = run(pl.DataFrame({"c": [1], "v": [1]}), ties="once")[1]
+    for frame in (pl.DataFrame({"c": [1], "v": ["1"]}), pl.DataFrame({"c": [1]})):
+        with pytest.raises(DataError, match="column 'v' was int64"):
+            run(frame, position, ties="once")
+
+
+def test_a_column_that_comes_with_a_default_makes_no_new_rows_of_old_ones():
+    position = run(pl.DataFrame({"c": [1, 2], "v": [1, 2]}), ties="once")[1]
+    wider = pl.DataFrame({"c": [1, 2, 3], "v": [1, 2, 3], "w": [7, 7, 3]})
+    rows, position, _ = run(wider, position, ties="once")
+    assert rows.rows() == [(3, 3, 3)]
+    assert run(wider, position, ties="once")[0].is_empty()
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_of_two_rows_like_an_old_one_that_with_a_value_in_a_new_column_is_the_new_one(order):
+    position = run(pl.DataFrame({"c": [1], "v": [1]}), ties="once")[1]
+    wider = pl.DataFrame({"c": [1, 1], "v": [1, 1], "w": [None, "new"]})[order]
+    assert run(wider, position, ties="once")[0].rows() == [(1, 1, "new")]
+
+
+@pytest.mark.parametrize("word", ["file", "line", "modified"])
+def test_a_rows_place_is_no_part_of_it(tmp_path, word):
+    source = FileSource(path="*.csv", base=tmp_path, cursor="c", add_columns={"_at": word})
+    (tmp_path / "b.csv").write_text("c\n1\n2\n")
+    batch = next(source.batches(Range(ties="once"), Snapshot(), "in"))
+    batch.frame.lazy.collect()
+    (tmp_path / "b.csv").unlink()
+    (tmp_path / "c.csv").write_text("c\n0\n1\n2\n3\n")
+    again = next(source.batches(Range(after=batch.position(), ties="once"), Snapshot(), "in"))
+    assert again.frame.lazy.collect()["c"].to_list() == [3]
+
+
+@pytest.mark.parametrize("dtype", [pl.Date(), pl.Datetime("us"), pl.Datetime("ms", "UTC")])
+def test_a_cursor_beyond_the_year_9999_is_read_on(dtype):
+    unit = 1 if dtype == pl.Date() else 86_400_000_000
+    ticks = pl.Series([2_932_897, 2_932_898]) * unit
+    frame = pl.DataFrame({"c": ticks.cast(pl.Int32 if unit == 1 else pl.Int64).cast(dtype), "v": [1, 2]})
+    position = run(frame.head(1), ties="once")[1]
+    assert run(frame, position, ties="once")[0]["v"].to_list() == [2]
+
+
 def test_rows_without_a_cursor_are_rejects():
     frame = pl.DataFrame({"c": [None, 2.0, float("nan")], "v": ["x", "y", None]})
     rows, position, rejects = run(frame)

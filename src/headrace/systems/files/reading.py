@@ -303,7 +303,15 @@ def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot
     reading = Reading(source, looked, files, name)
     kept = {**pinned, **looked.pinned()}
     part, everything = (
-        track(reading.placed, cursor, after=after, ties=range.ties, source=name, newest=snapshot.newest)
+        track(
+            reading.placed,
+            cursor,
+            after=after,
+            ties=range.ties,
+            source=name,
+            newest=snapshot.newest,
+            aside=tuple(source.add_columns),
+        )
         for after in (range.after, None)
     )
     drained: set[str] = set()
