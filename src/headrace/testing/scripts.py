@@ -44,7 +44,7 @@ class Step:
 
     `wide`: the rows have one column more, ``extra``. `groups` (recompute, partitions): values of ``part`` that are
     replaced though no row of theirs is left. `rejects` are rejected with it. `fresh`: a full refresh. `renamed`:
-    columns by other names.
+    columns by other names. `more`: columns beside these.
     """
 
     rows: Sequence[tuple[Any, ...]]
