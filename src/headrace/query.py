@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +18,9 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from headrace.errors import ConfigError, RejectedError, TransformError
+from headrace.columns import Column, carry, columns_of, logical, physical, restated, restore
+from headrace.errors import ConfigError, RejectedError, SchemaError, TransformError
+from headrace.schema import Schema, Type
 from headrace.stream import FrameStream, original, scan_batches
 from headrace.syntax import Syntax, identifier, session
 
@@ -36,14 +38,30 @@ class Scan:
 
 
 class Query:
-    """A SELECT bound to frames and params.
+    """A SELECT bound to frames and params. `said` is what errors call it, with its place.
 
-    Binding reads no rows. Raises ConfigError for an unknown table, column or function, or a missing param.
+    Binding reads no rows. Raises ConfigError for an unknown table, column or function, or a missing param; SchemaError
+    for a column of the result or of a frame that cannot cross exactly.
     """
 
-    def __init__(self, text: str, frames: Mapping[str, pl.LazyFrame], params: Mapping[str, Any]) -> None:
+    def __init__(
+        self, text: str, frames: Mapping[str, pl.LazyFrame], params: Mapping[str, Any], *, said: str = ""
+    ) -> None:
         self.text = text.rstrip().rstrip(";")
-        self.syntax = Syntax.of(self.text)
+        self.said = said
+        try:
+            self.syntax = Syntax.of(self.text)
+            self._require(frames, params)
+            self.params = {name: params[name] for name in self.syntax.params}
+            self.frames = {table: frames[table] for table in self.syntax.tables}
+            self.result, self.scans = self._bind()
+        except (ConfigError, SchemaError) as error:
+            if not said:
+                raise
+            raise type(error)(f"{said}: {error.message}", hint=error.hint) from error.__cause__
+        self.schema = pl.Schema({name: column.type.polars() for name, column in self.result})
+
+    def _require(self, frames: Mapping[str, pl.LazyFrame], params: Mapping[str, Any]) -> None:
         for table in self.syntax.tables:
             if table not in frames:
                 near = difflib.get_close_matches(table, frames, n=1)
@@ -51,82 +69,165 @@ class Query:
                     f"SQL reads {table!r}, and no frame has that name",
                     hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(frames))}",
                 )
+            _refuse_names(table, frames[table].collect_schema())
         for name in self.syntax.params:
             if name not in params:
                 raise ConfigError(f"SQL uses ${name}, and params have no {name!r}", hint='add it to "params"')
-        self.params = {name: params[name] for name in self.syntax.params}
-        self.frames = {table: _presentable(frames[table]) for table in self.syntax.tables}
-        self.schema, self.scans = self._bind()
 
-    def _bind(self) -> tuple[pl.Schema, dict[str, Scan]]:
-        """The result's schema, and what the query needs of each frame, from empty tables of the same shape."""
+    def _bind(self) -> tuple[tuple[tuple[str, Column], ...], dict[str, Scan]]:
+        """The result's columns, and what the query needs of each frame, from empty tables of the same shape."""
         schemas = {name: frame.collect_schema() for name, frame in self.frames.items()}
+        whole = {name: Scan(columns=tuple(schema), predicate=None) for name, schema in schemas.items()}
         with session() as con:
             con.execute("SET disabled_optimizers = 'statistics_propagation'")
             try:
-                for name, schema in schemas.items():
-                    empty = pl.DataFrame(schema=schema)
-                    con.register("_empty", empty.to_arrow())
-                    con.execute(f"CREATE TABLE {identifier(name)} AS SELECT * FROM _empty")
+                for number, (name, schema) in enumerate(schemas.items()):
+                    empty = pl.DataFrame(schema=schema).select(carry(schema))
+                    con.register("_empty", empty.to_arrow(compat_level=pl.CompatLevel.newest()))
+                    con.execute(f"CREATE TABLE {_STREAM}{number} AS SELECT * FROM _empty")
                     con.unregister("_empty")
-                result = con.sql(self.text, params=self.params).pl()
-                plan = con.execute(f"EXPLAIN (FORMAT json) {self.text}", self.params).fetchall()[0][1]
+                    self._mount(con, number, name, whole[name])
+                plan = self._plan(con)  # first: its errors say the line
+                relation = con.sql(self.text, params=self.params)
+                result = _result(relation.columns, relation.types)
+                scans = {
+                    name: _needs(con, plan, f"{_STREAM}{number}", schema)
+                    for number, (name, schema) in enumerate(schemas.items())
+                }
+                for number, name in enumerate(schemas):
+                    self._mount(con, number, name, scans[name])
+                sure = _UNNEEDED not in json.dumps(self._plan(con))
             except duckdb.Error as error:
                 raise _refused(error, schemas) from error
-            except pl.exceptions.DuplicateError as error:
-                raise ConfigError(
-                    "SQL gives two columns of one name", hint="SELECT * EXCLUDE (name), or * REPLACE (… AS name)"
-                ) from error
-            except pl.exceptions.ComputeError as error:
-                raise ConfigError(
-                    "SQL returns a type that cannot go on (an INTERVAL)", hint="cast it, e.g. to a number of seconds"
-                ) from error
-            return result.schema, {n: _needs(con, json.loads(plan), n, s) for n, s in schemas.items()}
+        return result, scans if sure else whole
+
+    def _plan(self, con: duckdb.DuckDBPyConnection) -> Any:
+        return json.loads(con.execute(f"EXPLAIN (FORMAT json) {self.text}", self.params).fetchall()[0][1])
+
+    def _mount(self, con: duckdb.DuckDBPyConnection, number: int, name: str, needs: Scan) -> None:
+        """A view of a frame's stream with ALL its columns, so that the text always means what it meant when bound.
+
+        A column that the query does not need is not streamed: to have taken it for unneeded in error raises.
+        """
+        parts = []
+        for field in Schema.of_polars(self.frames[name].collect_schema()):
+            if field.name in needs.columns:
+                parts.append(restated(Schema((field,))))
+            else:
+                parts.append(f"CAST(error('{_UNNEEDED}') AS {physical(field.type)}) AS {identifier(field.name)}")
+        con.execute(f"CREATE OR REPLACE VIEW {identifier(name)} AS SELECT {', '.join(parts)} FROM {_STREAM}{number}")
 
     def lazy(self) -> pl.LazyFrame:
         """The result, lazily; reads its frames again each time it is collected."""
         return scan_batches(self._stream, self.schema)
 
     def _stream(self) -> Iterator[pl.DataFrame]:
+        columns = tuple(column for _, column in self.result)
+        names, sent = ", ".join(c.name for c in columns), ", ".join(_sent(c) for c in columns)
+        select = f"SELECT {sent} FROM (\n{self.text}\n) AS _result({names})"
         with TemporaryDirectory(prefix="headrace-sql-") as spill, session(Path(spill)) as con:
-            for name, frame in self.frames.items():
-                needs = self.scans[name]
-                lazy = frame if needs.predicate is None else frame.filter(needs.predicate)
-                con.register(name, FrameStream(lazy.select(needs.columns)))
             try:
-                for batch in con.sql(self.text, params=self.params).arrow(_BATCH_ROWS):
-                    yield pl.DataFrame(pl.from_arrow(batch)).cast(self.schema)
+                for number, (name, frame) in enumerate(self.frames.items()):
+                    needs = self.scans[name]
+                    lazy = (frame if needs.predicate is None else frame.filter(needs.predicate)).select(needs.columns)
+                    con.register(f"{_STREAM}{number}", FrameStream(lazy.select(carry(lazy.collect_schema()))))
+                    self._mount(con, number, name, needs)
+                for batch in con.sql(select, params=self.params).arrow(_BATCH_ROWS):
+                    rows = pl.DataFrame(pl.from_arrow(batch)).select(restore(logical(columns)))
+                    rows.columns = [name for name, _ in self.result]
+                    yield rows
             except (duckdb.Error, OSError, pl.exceptions.PolarsError) as error:
                 if (cause := original(error)) is not None:
                     raise cause from None
-                raise _failed(error) from error
+                raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> TransformError | RejectedError:
+        what = self.said or "the SQL transform"
+        if isinstance(error, duckdb.OutOfMemoryException | OSError):
+            return RejectedError(
+                f"{what} ran out of memory or of temporary disk", hint="free space in the temporary folder"
+            )
+        for name, column in self.result:
+            for guard, words in (
+                (column.no_time, "24:00:00, no time of a day"),
+                (_wide(column), "more than 38 digits"),
+            ):
+                if guard in str(error):
+                    return TransformError(f"{what}: column {name!r} holds {words}", hint="cast it to text")
+        kind = type(error).__name__.removesuffix("Exception")
+        return TransformError(
+            f"{what} failed on a value ({kind})", hint="try_cast, or a contract on the source, names the rows"
+        )
 
 
-def _presentable(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """The frame with the few types that DuckDB cannot take in written as ones that it can, exactly."""
-    casts = []
-    for name, dtype in frame.collect_schema().items():
-        if dtype == pl.Null():
-            casts.append(pl.col(name).cast(pl.String))
-        elif dtype == pl.Int128():
-            casts.append(pl.col(name).cast(pl.Decimal(38, 0)))
-    return frame.with_columns(casts) if casts else frame
+_STREAM = "_headrace_stream_"
+_UNNEEDED = "headrace took a column for unneeded"
+
+
+def _refuse_names(table: str, schema: pl.Schema) -> None:
+    """Names that SQL has no word for."""
+    lowered = [name.lower() for name in schema]
+    for name in schema:
+        if not name or lowered.count(name.lower()) > 1:
+            what = "differs from another in case alone" if name else "has no name"
+            raise ConfigError(f"column {name!r} of {table!r} {what}: SQL cannot say it", hint="rename it in Python")
+
+
+def _result(names: Sequence[str], types: Sequence[Any]) -> tuple[tuple[str, Column], ...]:
+    """The result's columns: names, and the columns as they cross, under names of their own.
+
+    A HUGEINT, which is what sum() gives, goes on as decimal(38,0), which every destination has: exact, or refused.
+    """
+    if len(set(names)) < len(names):
+        raise ConfigError("SQL gives two columns of one name", hint="SELECT * EXCLUDE (name), or * REPLACE (… AS name)")
+    found = columns_of(names, types)
+    return tuple((c.name, replace(c, name=f"c{i}", type=_decimal(c.type))) for i, c in enumerate(found))
+
+
+def _decimal(type: Type) -> Type:
+    match type.name, type.args:
+        case "int128", _:
+            return Type("decimal", (38, 0))
+        case "list", (inner,):
+            return Type("list", (_decimal(inner),))
+        case "array", (inner, width):
+            return Type("array", (_decimal(inner), width))
+        case "struct", fields:
+            return Type("struct", tuple((n, _decimal(t)) for n, t in fields))
+    return type
+
+
+def _wide(column: Column) -> str:
+    return f"column {column.name} holds more than 38 digits"
+
+
+def _sent(column: Column) -> str:
+    """SQL that sends a column of the result as its carried type, exactly or not at all."""
+    if column.held != "HUGEINT":
+        return column.sent()
+    name = column.name
+    cast = f"TRY_CAST({name} AS DECIMAL(38,0))"
+    return f"CASE WHEN {name} IS NULL OR {cast} IS NOT NULL THEN {cast} ELSE error('{_wide(column)}') END AS {name}"
 
 
 def _refused(error: duckdb.Error, schemas: Mapping[str, pl.Schema]) -> ConfigError:
     """Why a query does not bind, in safe words: names of columns and functions, never a literal."""
     text = str(error)
+    line = _between(text, "\nLINE ", ":")
+    place = f" (line {line})" if line is not None and line.isdigit() else ""
     if (missing := _between(text, 'Referenced column "', '"')) is not None:
         columns = sorted({c for s in schemas.values() for c in s})
         near = difflib.get_close_matches(missing, columns, n=1)
         return ConfigError(
-            f"SQL reads column {missing!r}, and no frame has it",
+            f"SQL reads column {missing!r}, and no frame has it{place}",
             hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(columns[:30])}",
         )
     if (missing := _between(text, "with name ", " does not exist")) is not None:
-        return ConfigError(f"SQL uses {missing}, which does not exist", hint="it is DuckDB's dialect")
+        return ConfigError(f"SQL uses {missing}, which does not exist{place}", hint="it is DuckDB's dialect")
     kind = type(error).__name__.removesuffix("Exception")
-    return ConfigError(f"SQL does not fit the frames ({kind})", hint="run `headrace preview` with --step before it")
+    return ConfigError(
+        f"SQL does not fit the frames ({kind}){place}", hint="run `headrace preview` with --step before it"
+    )
 
 
 def _between(text: str, start: str, end: str) -> str | None:
@@ -134,30 +235,21 @@ def _between(text: str, start: str, end: str) -> str | None:
     return rest.partition(end)[0] if found and end in rest else None
 
 
-def _failed(error: Exception) -> TransformError | RejectedError:
-    if isinstance(error, duckdb.OutOfMemoryException | OSError):
-        return RejectedError(
-            "the SQL transform ran out of memory or of temporary disk", hint="free space in the temporary folder"
-        )
-    kind = type(error).__name__.removesuffix("Exception")
-    return TransformError(
-        f"the SQL transform failed on a value ({kind})", hint="try_cast, or a contract on the source, names the rows"
-    )
-
-
-def _needs(con: duckdb.DuckDBPyConnection, plan: Any, name: str, schema: pl.Schema) -> Scan:
+def _needs(con: duckdb.DuckDBPyConnection, plan: Any, table: str, schema: pl.Schema) -> Scan:
     """The columns and simple filters that DuckDB's optimiser would push into a scan of the table.
 
     One row of a table that is scanned twice must serve both scans: then no filter is pushed.
     """
     scans: list[Mapping[str, Any]] = []
-    _collect_scans(plan, f"memory.main.{name}", scans)
+    _collect_scans(plan, f"memory.main.{table}", scans)
     if not scans:  # the optimiser found that no row can matter; still, one column keeps the row count
         return Scan(columns=tuple(schema)[:1], predicate=None)
     filters = [[_parsed_filter(con, f) for f in _listed(scan.get("Filters"))] for scan in scans]
     if any(node is None for nodes in filters for node in nodes):
         return Scan(columns=tuple(schema), predicate=None)
     used = {c for scan in scans for c in _listed(scan.get("Projections"))}
+    if not used <= set(schema):  # a name that the plan prints in another way
+        return Scan(columns=tuple(schema), predicate=None)
     used |= {c for nodes in filters for node in nodes for c in _columns(node)}  # those are not among the projections
     columns = tuple(c for c in schema if c in used) or tuple(schema)[:1]
     found = [e for node in filters[0] for e in _comparisons(node, schema)] if len(scans) == 1 else []

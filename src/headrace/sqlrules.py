@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 
+from headrace.columns import carry, restated
 from headrace.errors import ConfigError, ContractError
 from headrace.query import Query
+from headrace.schema import Schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,8 +38,7 @@ class SQLRules:
         used: set[str] = set()
         if rules:
             with _connect() as con:
-                empty = pl.DataFrame(schema=schema)
-                con.register("row", empty.select(_presentable(empty)).to_arrow(compat_level=_ARROW))
+                _mount(con, pl.DataFrame(schema=schema))
                 for name, text in rules.values():
                     used |= _bind(con, name, text, schema)
         self._rules = rules
@@ -66,9 +67,8 @@ class SQLEvaluation:
             return []
         if self._con is None:
             self._con = _connect()
-        needed = rows.select(_presentable(rows.select(self._columns)))
-        self._con.register("row", needed.to_arrow(compat_level=_ARROW))
         try:
+            _mount(self._con, rows.select(self._columns))
             table = self._con.sql(self._query).to_arrow_table()
         except duckdb.Error as error:
             kind = type(error).__name__.removesuffix("Exception")
@@ -104,10 +104,10 @@ def _connect() -> duckdb.DuckDBPyConnection:
     return con
 
 
-def _presentable(rows: pl.DataFrame) -> list[pl.Expr]:
-    """The columns, those of types that DuckDB cannot take in written as ones that it can, exactly."""
-    written = {pl.Null(): pl.String(), pl.Int128(): pl.Decimal(38, 0)}
-    return [pl.col(n).cast(written[d]) if d in written else pl.col(n) for n, d in rows.schema.items()]
+def _mount(con: duckdb.DuckDBPyConnection, rows: pl.DataFrame) -> None:
+    """The rows as ``row``, each column as DuckDB holds its type exactly."""
+    con.register("_carried", rows.select(carry(rows.schema)).to_arrow(compat_level=_ARROW))
+    con.execute(f'CREATE OR REPLACE TEMP VIEW "row" AS SELECT {restated(Schema.of_polars(rows.schema))} FROM _carried')
 
 
 def _bind(con: duckdb.DuckDBPyConnection, name: str, text: str, schema: pl.Schema) -> set[str]:

@@ -131,7 +131,8 @@ def _bind(step: Step, name: str, known: Mapping[str, _Known], params: Mapping[st
     """The step's result, and what is proven of it where it reads rows that are new."""
     frames = {n: frame for n, (frame, _) in known.items()}
     if isinstance(step, SQLStep):
-        query = Query(_sql_text(step, base), frames, params)
+        place = f" ({step.sql_file})" if step.sql_file else ""
+        query = Query(_sql_text(step, base), frames, params, said=f"step {name!r}{place}")
         relations = {table: known[table].relation for table in query.syntax.tables}
         relation = Relation.look_up(query.schema)
         if any(r.new for r in relations.values()):

@@ -270,3 +270,11 @@ def test_a_bound_that_does_not_fit_the_column_is_refused_by_name(rules):
     column = pl.Series("a", [1] if "type" not in rules and "pattern" not in rules else ["1"])
     with pytest.raises(ConfigError, match="column 'a'"):
         Contract(columns={"a": Column(**rules)}).split(column.to_frame())
+
+
+def test_an_sql_rule_sees_every_whole_number_as_it_is():
+    rows = pl.DataFrame({"n": pl.Series([2**126, 5], dtype=pl.Int128)})
+    contract = Contract(rules={"small": "n < 10"}, on_violation="quarantine")
+    good, rejects = contract.split(rows)
+    assert good.lazy().collect()["n"].to_list() == [5]
+    assert rejects.lazy().collect().height == 1

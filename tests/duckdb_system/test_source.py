@@ -12,7 +12,7 @@ import pytest
 from commits import load, read
 
 from headrace.cursor import Cursor
-from headrace.errors import ConfigError, SchemaError
+from headrace.errors import ConfigError, DataError, SchemaError
 from headrace.flow import Range, Snapshot
 from headrace.schema import Schema
 from headrace.systems.duckdb import DuckDBDestination, DuckDBSource
@@ -206,6 +206,12 @@ def test_a_type_that_nothing_carries_exactly_is_refused_by_name(file, value):
     sql(file, "CREATE TABLE s (i INT)")
     with pytest.raises(SchemaError, match="'odd'"):
         news(source(file, query=f"SELECT {value} AS odd"))
+
+
+def test_a_time_of_24_hours_is_refused_by_its_column_and_never_null(file):
+    sql(file, "CREATE TABLE s AS SELECT TIME '24:00:00' AS t")
+    with pytest.raises(DataError, match="column t holds 24:00:00"):
+        drain(source(file))
 
 
 def test_what_the_source_reads_the_destination_holds_unchanged(file, tmp_path):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import duckdb
 
+from headrace.columns import NO_TIME
 from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, UnavailableError
 from headrace.stream import original
 
@@ -156,5 +157,7 @@ def _verdict(error: duckdb.Error, where: str) -> HeadraceError:
                 return kind(f"{where}: {what}", hint=hint)
     if _NOT_A_SELECT.search(text):
         return ConfigError(f"{where}: what is read must be one SELECT, which changes nothing", hint="check the query")
+    if found := NO_TIME.search(text):
+        return DataError(f"{where}: {found[0]}", hint="read it as text: CAST(… AS VARCHAR) in a query")
     kind, what, hint = next(BY_CLASS[c.__name__] for c in type(error).__mro__ if c.__name__ in BY_CLASS)
     return kind(f"{where}: {what} ({type(error).__name__})", hint=hint)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from headrace.columns import Column, quoted
 from headrace.errors import ConfigError
 from headrace.exact import to_text
 from headrace.schema import Type
-from headrace.systems.duckdb.columns import Column, quoted
 from headrace.systems.duckdb.frames import batches
 from headrace.systems.duckdb.loading import ORDINAL, Load, same
 from headrace.systems.duckdb.merging import newest_first, refuse_null_keys

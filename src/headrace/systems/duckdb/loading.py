@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from headrace.columns import Column, carry, check_fits, quoted
 from headrace.errors import ConfigError, DataError
 from headrace.schema import Schema
 from headrace.stream import FrameStream
-from headrace.systems.duckdb.columns import Column, carry, check_fits, quoted
 from headrace.systems.duckdb.tables import Table, columns_of, definitions
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from headrace.columns import quoted
 from headrace.errors import ConfigError, DataError
-from headrace.systems.duckdb.columns import quoted
 from headrace.systems.duckdb.loading import ORDINAL, Load, same
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from headrace.columns import quoted
 from headrace.exact import to_text
 from headrace.schema import REJECTS
 from headrace.stream import FrameStream
-from headrace.systems.duckdb.columns import quoted
 from headrace.systems.duckdb.frames import batches
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace import exact
+from headrace.columns import Column, logical, quoted
 from headrace.flow import FileStamp, Snapshot
 from headrace.schema import Schema
 from headrace.systems.duckdb import ledger, quarantine
-from headrace.systems.duckdb.columns import Column, logical, quoted
 from headrace.systems.duckdb.connection import reading
 from headrace.systems.duckdb.frames import batches, scan
 from headrace.systems.duckdb.tables import Table, columns_of, existing

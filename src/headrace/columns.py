@@ -7,7 +7,8 @@ into an Arrow stream (a HUGEINT goes as text).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,19 @@ from headrace.schema import Field, Schema, Type, widens
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Column", "carried", "carry", "check_fits", "described", "logical", "physical", "quoted", "restore"]
+__all__ = [
+    "Column",
+    "carried",
+    "carry",
+    "check_fits",
+    "columns_of",
+    "described",
+    "logical",
+    "physical",
+    "quoted",
+    "restated",
+    "restore",
+]
 
 _PHYSICAL = {
     "int8": "TINYINT",
@@ -44,6 +57,8 @@ _PHYSICAL = {
     "null": "VARCHAR",  # all NULL: any type can be made of it later
     "duration": "BIGINT",
 }
+NO_TIME = re.compile(r"column .* holds 24:00:00, which is no time of a day")
+"""What `Column.sent` has DuckDB say of a TIME that would become null on its way."""
 _TEXT = ("string", "categorical", "enum", "json")
 _CARRIED_AS_TEXT = ("int128", "json", "null", "categorical", "enum")
 
@@ -95,6 +110,15 @@ def carry(schema: Mapping[str, pl.DataType]) -> list[pl.Expr]:
         column = pl.col(field.name)
         exprs.append(column if goes == field.type else column.cast(goes.polars()))
     return exprs
+
+
+def restated(schema: Schema) -> str:
+    """SQL that makes of columns as they were carried the ones that DuckDB holds, for a SELECT list."""
+    parts = []
+    for field in schema:
+        name, held = quoted(field.name), physical(field.type)
+        parts.append(name if held == physical(carried(field.type)) else f"CAST({name} AS {held}) AS {name}")
+    return ", ".join(parts)
 
 
 def restore(schema: Schema) -> list[pl.Expr]:
@@ -166,10 +190,18 @@ class Column:
         """Whether the held type is the one headrace would choose."""
         return physical(self.type) == self.held
 
+    @property
+    def no_time(self) -> str:
+        """What is said where a TIME is 24:00:00, in SQL's quotes."""
+        return f"column {self.name} holds 24:00:00, which is no time of a day".replace("'", "")
+
     def sent(self) -> str:
         """SQL that sends the column as its carried type."""
         name = quoted(self.name)
         goes = physical(carried(self.type))
+        if self.held in ("TIME", "TIME_NS"):  # DuckDB's 24:00:00 would become null on its way
+            guarded = f"CASE WHEN {name} = TIME '24:00:00' THEN error('{self.no_time}') ELSE {name} END"
+            return f"CAST({guarded} AS {goes}) AS {name}"
         if self.held.startswith("MAP("):
             return f"CASE WHEN {name} IS NOT NULL THEN CAST(map_entries({name}) AS {goes}) END AS {name}"
         return name if goes == self.held else f"CAST({name} AS {goes}) AS {name}"
@@ -194,12 +226,14 @@ def described(connection: DuckDBPyConnection, query: str) -> tuple[Column, ...]:
     if relation is None:
         raise ConfigError("the query gives no rows", hint="write one SELECT")
     try:
-        return tuple(
-            Column(name, _spelled(held), _logical_column(name, held))
-            for name, held in zip(relation.columns, relation.types, strict=True)
-        )
+        return columns_of(relation.columns, relation.types)
     finally:
         del relation
+
+
+def columns_of(names: Sequence[str], types: Sequence[Any]) -> tuple[Column, ...]:
+    """Columns by their names and DuckDB's types. Raises SchemaError that names a column no type can carry."""
+    return tuple(Column(n, _spelled(t), _logical_column(n, t)) for n, t in zip(names, types, strict=True))
 
 
 def _logical_column(name: str, held: Any) -> Type:

@@ -1,0 +1,133 @@
+"""What goes into SQL and what comes out of it is exact, or refused by name; what binds, runs."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+
+import polars as pl
+import pytest
+
+import headrace as hr
+from headrace.pipeline import SQLStep
+from headrace.query import Query
+from headrace.transform import transform
+
+FRAME = pl.LazyFrame({"a": [1, 2], "b": ["x", "y"], "c": [2, 3]})
+
+
+def answer(text: str, frame: pl.LazyFrame = FRAME, **params: object) -> pl.DataFrame:
+    return Query(text, {"source": frame}, params).lazy().collect()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "WITH x AS (SELECT a, upper(b) AS b FROM source) SELECT a FROM x",
+        "WITH x AS MATERIALIZED (SELECT *, b || 'q' AS z FROM source) SELECT a FROM x",
+        "SELECT a FROM (SELECT a, b FROM source)",
+        "SELECT a FROM source WHERE b IS NOT NULL OR true",
+        "SELECT a FROM source WHERE (c = 5 AND c = 3) OR a > 0",
+        "SELECT s.a FROM source s LEFT JOIN (SELECT b, c FROM source WHERE false) t ON s.a = t.c",
+        "SELECT COLUMNS('a') FROM source",
+        "SELECT a FROM source ORDER BY b",
+        "SELECT a FROM source -- a remark",
+    ],
+)
+def test_a_column_that_is_named_but_not_needed_runs_too(text):
+    assert answer(text).to_dict(as_series=False) == {"a": [1, 2]}
+
+
+def test_a_query_of_which_no_row_can_come_runs():
+    assert answer("SELECT b FROM source WHERE 1 = 0").to_dict(as_series=False) == {"b": []}
+
+
+def test_only_the_columns_that_are_needed_are_read():
+    assert Query("SELECT a FROM (SELECT * FROM source)", {"source": FRAME}, {}).scans["source"].columns == ("a",)
+
+
+def test_a_name_that_a_plan_prints_in_another_way_is_read():
+    frame = pl.LazyFrame({"two\nlines": [1], 'q"uote': [2], "x": [3]})
+    text = 'SELECT "two\nlines" AS l, "q""uote" AS q FROM source WHERE "two\nlines" > 0'
+    assert answer(text, frame).rows() == [(1, 2)]
+
+
+def test_a_row_number_that_only_a_table_has_is_refused_when_it_is_bound():
+    with pytest.raises(hr.ConfigError, match="rowid"):
+        Query("SELECT a, rowid FROM source", {"source": FRAME}, {})
+
+
+def test_a_name_that_is_defined_over_its_own_table_reads_the_table():
+    assert answer("WITH source AS (SELECT a + 1 AS a FROM source) SELECT a FROM source")["a"].to_list() == [2, 3]
+
+
+@pytest.mark.parametrize("names", [("a", "A"), ("a", "")])
+def test_names_that_sql_cannot_say_are_refused_by_name(names):
+    with pytest.raises(hr.ConfigError, match="SQL cannot say it"):
+        Query("SELECT 1 AS x FROM source", {"source": pl.LazyFrame({n: [1] for n in names})}, {})
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("340282366920938463463374607431768211455::UHUGEINT", "340282366920938463463374607431768211455"),
+        ("'12:00:00+02'::TIMETZ", "12:00:00+02"),
+        ("'101'::BIT", "101"),
+        ("INTERVAL 1 DAY", "1 day"),
+        ("123456789012345678901234567890123456789012::BIGNUM", "123456789012345678901234567890123456789012"),
+        ("sum(a)", Decimal(3)),
+        ("'a'::ENUM('b', 'a')", "a"),
+        ("TIME '23:59:59.999999'", dt.time(23, 59, 59, 999999)),
+        ("[1::HUGEINT, NULL]", [Decimal(1), None]),
+        ("MAP {'k': 1}", [{"key": "k", "value": 1}]),
+        ("NULL", None),
+        ("99999999999999999999999999999999999999::HUGEINT", Decimal("9" * 38)),
+    ],
+)
+def test_what_sql_gives_comes_out_exactly(expression, value):
+    assert answer(f"SELECT {expression} AS v FROM source")["v"].to_list()[0] == value
+
+
+@pytest.mark.parametrize("expression", ["('1' || repeat('0', 37 + a::INT))::HUGEINT", "'1' || repeat('0', 38)"])
+def test_a_whole_number_beyond_38_digits_is_refused_by_its_column(expression):
+    with pytest.raises(hr.TransformError, match="'h' holds more than 38 digits"):
+        answer(f"SELECT ({expression})::HUGEINT AS h FROM source WHERE a = 1")
+
+
+def test_a_time_of_24_hours_is_refused_by_its_column_and_never_null():
+    with pytest.raises(hr.TransformError, match="'t' holds 24:00:00"):
+        answer("SELECT TIME '24:00:00' AS t FROM source")
+
+
+def test_a_type_that_nothing_carries_is_refused_by_its_column():
+    with pytest.raises(hr.SchemaError, match="'u'"):
+        Query("SELECT union_value(k := 1) AS u FROM source", {"source": FRAME}, {})
+
+
+def test_every_value_of_a_frame_is_in_sql_what_it_was():
+    wide = pl.Series("h", [2**126, -(2**126), None], dtype=pl.Int128)
+    frame = pl.LazyFrame(
+        {
+            "h": wide,
+            "n": pl.Series([None] * 3),
+            "d": pl.Series([dt.timedelta(milliseconds=1500), None, None], dtype=pl.Duration("ms")),
+            "l": pl.Series([[2**100], [], None], dtype=pl.List(pl.Int128)),
+            "t": pl.Series([dt.time(1, 2, 3, 4), None, None]),
+        }
+    )
+    found = answer("SELECT h::VARCHAR AS h, n, d, l[1]::VARCHAR AS l, t FROM source WHERE h > 5", frame)
+    assert found.rows() == [(str(2**126), None, 1500, str(2**100), dt.time(1, 2, 3, 4))]
+
+
+def test_errors_name_the_step_and_its_file_and_line(tmp_path):
+    (tmp_path / "daily.sql").write_text("SELECT a,\n  nope\nFROM source")
+
+    def bound(step):
+        return transform((step,), {"source": FRAME}, previous="source", params={}, base=tmp_path)
+
+    with pytest.raises(hr.ConfigError, match=r"step 'daily' \(daily.sql\).*nope.*line 2"):
+        bound(SQLStep(sql_file="daily.sql"))
+    with pytest.raises(hr.TransformError, match="step 'wrong' failed on a value"):
+        bound(hr.sql("SELECT b::INT AS b FROM source", as_="wrong")).lazy.collect()
+    with pytest.raises(hr.ConfigError, match=r"step 'bad'.*line 1, column"):
+        bound(hr.sql("SELECT FROM WHERE", as_="bad"))
