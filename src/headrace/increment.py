@@ -311,6 +311,11 @@ def _settled(pipeline: Pipeline, rows: Schema) -> Any:
     """The write with `latest_by` settled: the source's cursor, where it is among the rows and none was given."""
     write = pipeline.write
     if isinstance(write, Merge) and not write.latest_by:
+        for source in pipeline.named_sources.values():
+            latest = getattr(source, "latest", None) if getattr(source, "read", "new") == "new" else None
+            if latest is not None:
+                _require(latest.by, pl.LazyFrame(schema=rows.polars()), "latest")
+                return Merge(keys=write.keys, latest_by=latest.by, delete_when=write.delete_when)
         cursors = [getattr(s, "cursor", None) for s in pipeline.named_sources.values()]
         columns = tuple(c.column for c in cursors if c is not None and c.column in rows)
         if len(columns) == 1:
