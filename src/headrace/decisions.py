@@ -103,6 +103,7 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
         raise ConfigError(f"commit_every cannot cut this load: {reason}", hint="leave commit_every out")
     for name, source in pipeline.named_sources.items():
         _refuse_reread(pipeline.write, name, source)
+        _refuse_latest(pipeline.write, name, source)
         before, now = snapshot.identities.get(name), source.identity()
         if before is not None and before != now and pipeline.was != name and not full_refresh:
             raise ConfigError(
@@ -137,6 +138,24 @@ def _uncut(pipeline: Pipeline) -> str | None:
         return "close_absent must see all rows to know which keys are gone"
     news = [n for n, s in pipeline.named_sources.items() if getattr(s, "read", "new") == "new"]
     return f"{', '.join(news)} are read in step" if len(news) > 1 else None
+
+
+def _refuse_latest(write: Write, name: str, source: Any) -> None:
+    """`latest` over files that are each read once: only a write that sees the older rows too can honour it."""
+    latest = getattr(source, "latest", None)
+    if latest is None or getattr(source, "read", "new") == "all" or isinstance(write, Replace | Recompute):
+        return
+    if not isinstance(write, Merge):
+        raise ConfigError(
+            f'source {name!r}: "latest" cannot be honoured by {write.type}: it does not see the rows read before',
+            hint="use merge, recompute or replace; or leave it out",
+        )
+    same = set(write.keys) == set(latest.keys) and tuple(latest.by) == tuple(write.latest_by or latest.by)
+    if not same or {"file", "line"} & set(latest.by):
+        raise ConfigError(
+            f'source {name!r}: "latest" and the merge must have the same keys, and "by" columns that the rows have',
+            hint='say "latest_by" on the merge (with "add_columns" for file and line), and leave "latest" out',
+        )
 
 
 def _refuse_reread(write: Write, name: str, source: Any) -> None:

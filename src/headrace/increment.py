@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -24,6 +24,7 @@ from headrace.screen import Screen
 from headrace.sealing import Sealing
 from headrace.stream import FrameStream, scan_batches
 from headrace.transform import Transformed, transform
+from headrace.verdict import Versions
 from headrace.writes import Merge, Partitions, Recompute
 
 if TYPE_CHECKING:
@@ -160,6 +161,9 @@ def increment(
         rebuilt = "of --full-refresh" if how.fresh else anew
         rebuilt = rebuilt or why_all(batches, how.drivers, snapshot, transformed, recompute.by)
         groups = None if rebuilt else _groups(pipeline, recompute, batches, how)
+    settled = _settled(pipeline, result.collect_schema().names())
+    if isinstance(settled, Merge):
+        _require(settled.latest_by, transformed.lazy, "latest_by")
     screen = Screen(
         pipeline.contract,
         result if groups is None else groups.only(result),
@@ -167,13 +171,14 @@ def increment(
         keys=keys,
         required=() if recompute is not None else keys,
         existing=_existing(pipeline, snapshot),
+        versions=_versions(settled, result.collect_schema().names()),
     )
     rows = screen.schema
     target = None if fresh else snapshot.schema
     schema, changes = evolve(target, rows, pipeline.on_schema_change)
     change = TableChange(
         table=getattr(pipeline.destination, "table", None) or pipeline.name,
-        write=_settled(pipeline, rows),
+        write=settled,
         schema=schema,
         rows=lambda: FrameStream(_watched(screen.lazy, watch)),
         changes=changes,
@@ -234,11 +239,13 @@ def _source_screen(pipeline: Pipeline, name: str, frame: Frame) -> Screen:
     if contract is None:
         return Screen(None, frame.lazy, source=name)
     placed = frame.placed is not None
+    columns = frame.lazy.collect_schema().names()
     return Screen(
         contract,
         frame.placed if frame.placed is not None else frame.lazy,
         source=name,
         place=_PLACE if placed else None,
+        versions=_versions(_settled(pipeline, columns), columns),
     )
 
 
@@ -307,15 +314,25 @@ def _existing(pipeline: Pipeline, snapshot: Snapshot) -> Callable[[Sequence[str]
     return lambda columns: scan().select(columns)
 
 
-def _settled(pipeline: Pipeline, rows: Schema) -> Any:
+def _settled(pipeline: Pipeline, columns: Sequence[str]) -> Write:
     """The write with `latest_by` settled: the source's cursor, where it is among the rows and none was given."""
     write = pipeline.write
     if isinstance(write, Merge) and not write.latest_by:
+        for source in pipeline.named_sources.values():
+            latest = getattr(source, "latest", None) if getattr(source, "read", "new") == "new" else None
+            if latest is not None:
+                return Merge(keys=write.keys, latest_by=latest.by, delete_when=write.delete_when)
         cursors = [getattr(s, "cursor", None) for s in pipeline.named_sources.values()]
-        columns = tuple(c.column for c in cursors if c is not None and c.column in rows)
-        if len(columns) == 1:
-            return Merge(keys=write.keys, latest_by=columns, delete_when=write.delete_when)
+        found = tuple(c.column for c in cursors if c is not None and c.column in columns)
+        if len(found) == 1:
+            return Merge(keys=write.keys, latest_by=found, delete_when=write.delete_when)
     return write
+
+
+def _versions(write: Write, columns: Sequence[str]) -> Versions | None:
+    """Which rows of a merge are versions of one: its last one is read again with those that are new."""
+    whole = isinstance(write, Merge) and {*write.keys, *write.latest_by} <= set(columns)
+    return Versions(keys=write.keys, by=write.latest_by) if isinstance(write, Merge) and whole else None
 
 
 def _watched(lazy: pl.LazyFrame, watch: Watch) -> pl.LazyFrame:

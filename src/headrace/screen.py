@@ -23,7 +23,7 @@ from headrace.repeats import spilling
 from headrace.schema import REJECTS, Schema
 from headrace.spool import Spool, SpoolPass
 from headrace.stream import FrameStream, scan_batches
-from headrace.verdict import Judge, Verdict, by_rule, check_rows
+from headrace.verdict import Judge, Verdict, Versions, by_rule, check_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +79,7 @@ class Screen:
     a row's file and line; they are for rejects, and are not among the good rows' columns. `keys` are the columns whose
     texts a reject carries as its key; those that are `required` (by default all of them) break the rule
     ``"<key>: null"`` where they are NULL, with or without a contract. `existing` gives columns of the target's rows,
-    among which a value of a ``unique`` column must not stand either.
+    among which a value of a ``unique`` column must not stand either; `versions` which rows are versions of one.
 
     Without anything to check `lazy` is `frame` itself, and nothing is counted. Close it: the rejects are on disk.
 
@@ -97,6 +97,7 @@ class Screen:
         keys: Sequence[str] = (),
         required: Sequence[str] | None = None,
         existing: Callable[[Sequence[str]], pl.LazyFrame] | None = None,
+        versions: Versions | None = None,
     ) -> None:
         self.contract = contract or Contract()
         required = keys if required is None else required
@@ -105,7 +106,7 @@ class Screen:
         self._lock = Lock()
         self._counts: ScreenCounts | None = None
         self._parsed = _Parsed(contract=self.contract)
-        self._verdict = Verdict(self.contract, frame, keys=required, existing=existing)
+        self._verdict = Verdict(self.contract, frame, keys=required, existing=existing, versions=versions or Versions())
         bound = self._verdict.bound
         self._origin = _Origin(bound=bound, source=source, place=place, keys=tuple(keys))
         self.schema: Schema = Schema(tuple(f for f in bound.schema if f.name not in (place or ())))

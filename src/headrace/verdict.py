@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headrace.contract import Contract
     from headrace.sqlrules import SQLEvaluation
 
-__all__ = ["Judge", "Verdict", "check", "split"]
+__all__ = ["Judge", "Verdict", "Versions", "check", "split"]
 
 _ACTION = "\0action"
 _HARD = "\0hard"
@@ -53,6 +53,24 @@ class Judge:
         return self.bad[_ACTION]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """Rows of equal `keys` that differ in `by` are versions of one row, of which the write keeps the newest. The last
+    version of a key is read again with the next: that alone breaks no ``unique``.
+    """
+
+    keys: Sequence[str] = ()
+    by: Sequence[str] = ()
+
+    def apart(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """The columns in which two rows must be equal for their values in `columns` to repeat."""
+        keyed = bool(self.keys) and set(self.keys) <= set(columns)
+        return tuple(dict.fromkeys([*columns, *(self.by if keyed else ())]))
+
+
+_ONE = Versions()
+
+
 class Verdict:
     """A contract over one re-openable frame.
 
@@ -67,7 +85,9 @@ class Verdict:
         *,
         keys: Sequence[str] = (),
         existing: Callable[[Sequence[str]], pl.LazyFrame] | None = None,
+        versions: Versions = _ONE,
     ) -> None:
+        self._versions = versions
         self.bound: Bound = bind(contract, frame.collect_schema(), keys=keys)
         self._frame = frame
         self._existing = existing
@@ -97,7 +117,8 @@ class Verdict:
             if self._repeats is None:
                 casts = [e.alias(n) for n, e in self.bound.casts.items()]
                 cast = self._frame.with_columns(casts)
-                self._repeats = Repeats(cast, self.bound.schema, self.bound.unique, self._existing)
+                sets = {name: self._versions.apart(columns) for name, columns in self.bound.unique.items()}
+                self._repeats = Repeats(cast, self.bound.schema, sets, self._existing)
             return self._repeats
 
     def _safely(self, rows: pl.DataFrame, sql: SQLEvaluation, repeats: Repeats | None) -> Judge:

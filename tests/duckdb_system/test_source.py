@@ -237,3 +237,20 @@ def test_columns_and_conditions_are_pushed_down(file):
     assert lazy.filter(pl.col("b") == 2).select("a").collect().to_dicts() == [{"a": 1}]
     assert lazy.select(pl.len()).collect().item() == 1
     assert lazy.join(lazy, on="a").collect().height == 1
+
+
+def test_a_source_that_has_gone_back_is_an_error(file):
+    sql(file, "CREATE TABLE s AS SELECT unnest([1, 9]) AS a")
+    _, position, _ = drain(source(file, cursor="a"))
+    sql(file, "UPDATE s SET a = 5 WHERE a = 9")
+    with pytest.raises(DataError, match="read further in 'a'"):
+        drain(source(file, cursor="a"), position)
+    sql(file, "DELETE FROM s")
+    assert drain(source(file, cursor="a"), position)[0].is_empty()  # an emptied table has nothing that could be missed
+
+
+def test_equal_rows_that_change_alike_are_news(file):
+    sql(file, "CREATE TABLE s AS SELECT 1 AS a, unnest([2, 2]) AS v")
+    _, position, _ = drain(source(file, cursor="a"))
+    sql(file, "UPDATE s SET v = 3")
+    assert not news(source(file, cursor="a"), position).news.empty

@@ -192,3 +192,37 @@ def test_a_timeout_stops_between_batches_and_keeps_nothing(orders):
     with pytest.raises(hr.UnavailableError, match="timeout"):
         hr.run(orders.pipeline(), timeout=1e-6)
     assert orders.pipeline().destination.inspect("orders").number == 0
+
+
+LATEST = hr.Latest(keys=("id",), by=("u",))
+
+
+@pytest.mark.parametrize("write", [hr.Append(), hr.Partitions(by=("id",)), hr.History(keys=("id",))])
+def test_latest_is_refused_where_the_write_cannot_honour_it(place, write):
+    place.write("1.csv", "id,u\n1,1\n")
+    with pytest.raises(hr.ConfigError, match="latest"):
+        hr.plan(place.pipeline(write=write, files={"latest": LATEST}))
+
+
+@pytest.mark.parametrize(
+    ("latest", "write"),
+    [
+        (hr.Latest(keys=("id",)), hr.Merge(keys=("id",))),
+        (hr.Latest(keys=("u",), by=("u",)), hr.Merge(keys=("id",))),
+        (LATEST, hr.Merge(keys=("id",), latest_by=("id",))),
+    ],
+)
+def test_a_merge_that_would_choose_another_row_than_latest_is_refused(place, latest, write):
+    place.write("1.csv", "id,u\n1,1\n")
+    with pytest.raises(hr.ConfigError, match="latest"):
+        hr.plan(place.pipeline(write=write, files={"latest": latest}))
+
+
+@pytest.mark.parametrize("latest_by", [(), ("u",)])
+def test_a_merge_takes_the_latest_row_of_a_key(place, latest_by):
+    pipeline = place.pipeline(write=hr.Merge(keys=("id",), latest_by=latest_by), files={"latest": LATEST})
+    place.write("1.csv", "id,u\n1,9\n1,3\n")
+    hr.run(pipeline)
+    place.write("2.csv", "id,u\n1,5\n")
+    hr.run(pipeline)
+    assert place.rows(pipeline) == [(1, 9)]

@@ -112,3 +112,18 @@ def test_a_reject_that_fails_its_replay_keeps_its_place_and_comes_back(place):
     hr.replay(pipeline)
     assert hr.rejects(pipeline).sort("id").equals(before)
     assert not pipeline.destination.inspect("orders").loaded
+
+
+@pytest.mark.parametrize("where", ["source", "result"])
+def test_an_update_of_the_row_at_the_cursors_end_breaks_no_unique_key(place, where):
+    unique = hr.Contract(columns={"id": hr.Column(unique=True)})
+    files = {"cursor": "u", **({"contract": unique} if where == "source" else {})}
+    pipeline = place.pipeline(files=files, contract=unique if where == "result" else None)
+    place.write("1.csv", "id,u\n1,1\n2,2\n")
+    hr.run(pipeline)
+    place.write("2.csv", "id,u\n2,3\n")
+    hr.run(pipeline)
+    assert place.rows(pipeline) == [(1, 1), (2, 3)]
+    place.write("3.csv", "id,u\n4,4\n4,4\n")  # two rows of one version: which of them is meant?
+    with pytest.raises(hr.ContractError, match="unique"):
+        hr.run(pipeline)

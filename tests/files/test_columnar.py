@@ -3,6 +3,7 @@ import sys
 import polars as pl
 import pytest
 
+from headrace.cursor import Latest
 from headrace.errors import ConfigError, DataError, SchemaError
 from headrace.flow import Range, Snapshot
 from headrace.systems.files import FileSource
@@ -87,3 +88,27 @@ def test_excel_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         batch(tmp_path)
     assert "headrace[excel]" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["decimal256(50, 2)", "timestamp with an offset"])
+def test_a_type_that_nothing_reads_is_refused_by_file(tmp_path, kind):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    dtype = pa.decimal256(50, 2) if kind.startswith("decimal") else pa.timestamp("us", tz="+05:30")
+    pq.write_table(pa.table({"v": pa.array([None], dtype)}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet"):
+        batch(tmp_path).frame.lazy.collect()
+
+
+def test_a_name_of_headraces_own_is_refused(tmp_path):
+    pl.DataFrame({"_headrace_line": [1]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match="_headrace_line"):
+        batch(tmp_path)
+    assert batch(tmp_path, rename={"_headrace_line": "line"}).frame.lazy.collect().rows() == [(1,)]
+
+
+def test_a_latest_key_of_128_bits_is_refused_by_name(tmp_path):
+    pl.DataFrame({"k": [1]}, schema={"k": pl.Int128}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match="'k'"):
+        batch(tmp_path, read="all", latest=Latest(keys=("k",))).frame.lazy.collect()

@@ -237,3 +237,15 @@ def test_the_whole_that_was_drained_alone_leads_the_position(tmp_path):
     assert one.whole.lazy.collect().height == 2
     assert one.position()["cursor"] == "7"
     assert one.counts().rows == 2
+
+
+@pytest.mark.parametrize("values", ["28/01/2024", "true"])
+@pytest.mark.parametrize("start", [None, "2012-06-01"])
+def test_a_cursor_whose_type_was_only_guessed_as_text_is_refused_until_it_is_declared(tmp_path, values, start):
+    (tmp_path / "a.csv").write_text(f"c,v\n{values},1\n")
+    cursor = Cursor(column="c", start=start)
+    with pytest.raises(ConfigError, match="'c' was taken for a") as caught:
+        next(FileSource(path="*.csv", base=tmp_path, cursor=cursor).batches(Range(), Snapshot(), "in"))
+    assert '"types": {"c":' in caught.value.hint
+    declared = FileSource(path="*.csv", base=tmp_path, cursor=cursor, types={"c": "string"})
+    assert next(declared.batches(Range(), Snapshot(), "in")).frame.lazy.collect().height == 1

@@ -115,3 +115,25 @@ def test_quarantined_records_go_through_the_same_parser(tmp_path):
 def _drained(one):
     one.frame.lazy.collect()
     return one
+
+
+def test_no_number_is_rounded_and_no_sign_is_lost(tmp_path):
+    one = batch(tmp_path, '{"a": 1.5, "z": -0, "n": 1}\n{"a": 9007199254740993, "z": 1.5, "n": 9007199254740993}\n')
+    assert one.frame.lazy.collect().rows() == [("1.5", -0.0, 1), ("9007199254740993", 1.5, 9007199254740993)]
+    assert str(one.frame.lazy.collect()["z"][0]) == "-0.0"
+    one = batch(tmp_path, '{"a": 1.5}\n{"a": 9007199254740993}\n', infer=1)
+    assert one.frame.lazy.collect()["a"].to_list() == [1.5]
+    assert [line for line, *_ in rejects(one)] == [2]
+
+
+@pytest.mark.parametrize("bad", ['{"a": "\\ud83d"}', '{"\\ud83d": 1, "a": "x"}', '{"a": {"b": "\\ud83d"}}'])
+def test_half_of_a_surrogate_pair_in_the_sample_is_a_reject(tmp_path, bad):
+    one = batch(tmp_path, '{"a": "x"}\n' + bad + "\n")
+    assert one.frame.lazy.collect()["a"].to_list() == ["x"]
+    assert [line for line, *_ in rejects(one)] == [2]
+
+
+def test_a_file_without_a_readable_record_is_refused_by_its_first_line(tmp_path):
+    with pytest.raises(DataError, match=r"x\.ndjson:2: not JSON") as caught:
+        batch(tmp_path, '\n{"a": secret}\n')
+    assert "secret" not in str(caught.value)

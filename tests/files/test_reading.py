@@ -115,10 +115,10 @@ def test_a_young_file_is_not_new_yet(tmp_path):
 def test_read_all_reads_everything_at_every_run(tmp_path):
     write(tmp_path, "a.csv", "a\n1\n")
     ledger = Ledger(FileSource(path="*.csv", base=tmp_path, read="all"))
-    for _ in range(2):
+    for empty in (False, True):
         (batch,) = ledger.batches()
         assert ledger.commit(batch)["a"].to_list() == [1]
-        assert not batch.news.empty
+        assert batch.news.empty is empty
         assert batch.complete
         assert batch.position().keys() == {"version"}
 
@@ -264,3 +264,21 @@ def test_quarantined_lines_go_through_the_same_parser(tmp_path):
     mended = source.reparse(texts.with_columns(row=pl.lit('2,"y\n!"')))
     assert mended.frame.lazy.collect().rows() == [(2, "y\n!")]
     assert list(mended.rejects()) == []
+
+
+def test_a_file_name_that_is_not_utf_8_is_refused(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"a\xff.csv")).write_text("a\n1\n")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(DataError, match=r"a\\xff\.csv"):
+        Ledger(FileSource(path="*.csv", base=tmp_path)).run()
+
+
+def test_what_is_read_whole_has_the_latest_rows_alone(tmp_path):
+    write(tmp_path, "a.csv", "id,v\n1,1\n2,2\n")
+    write(tmp_path, "b.csv", "id,v\n1,3\n")
+    ledger = Ledger(FileSource(path="*.csv", base=tmp_path, read="all", latest=Latest(keys=("id",))))
+    (batch,) = ledger.batches()
+    assert batch.frame.lazy.collect().sort("id").rows() == [(1, 3), (2, 2)]
+    assert batch.frame.placed.collect()["_headrace_file"].to_list() == ["a.csv", "b.csv"]

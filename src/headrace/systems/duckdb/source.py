@@ -12,7 +12,7 @@ import polars as pl
 from headrace.columns import Column, described, logical, quoted
 from headrace.cursor import Cursor, track
 from headrace.drawing import drawn
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, DataError
 from headrace.exact import from_text, to_text
 from headrace.flow import Batch, Counts, Frame, News, Position, Range, Retold, Snapshot, Superseded
 from headrace.schema import Schema, Type
@@ -167,18 +167,41 @@ class _News:
         name, table = quoted(column.name), f"({found.query})"
         ((greatest,),) = connection.execute(f"SELECT CAST(max({name}) AS VARCHAR) FROM {table}").fetchall()
         last = _last(cursor, column.type, range.after, snapshot)
+        _refuse_behind(connection, column, greatest, range.after)
         top, bottom = _pushed(connection, column, greatest), _pushed(connection, column, last)
         until = f"({name} IS NULL OR {name} <= {top})" if top else "true"
         where = f"({name} IS NULL OR {name} >= {bottom}) AND {until}" if bottom else until
         ((rows, nulls, state),) = connection.execute(
             f"SELECT count(*) FILTER ({where}), count(*) FILTER ({name} IS NULL),"
-            f" concat_ws('/', count(*), CAST(bit_xor(hash(r)) FILTER ({name} = {top or 'NULL'}) AS VARCHAR),"
+            f" concat_ws('/', count(*), CAST(sum(hash(r)) FILTER ({name} = {top or 'NULL'}) AS VARCHAR),"
             f" count(*) FILTER ({name} = {top or 'NULL'})) FROM {table} AS r"
         ).fetchall()
         state = f"{greatest}/{nulls}/{state}"
         known = rows if bottom is not None or last is None else None
         empty = known == 0 or (range.after is not None and range.after.get("state") == state)
         return _News(last, where, until, known, empty, state)
+
+
+def _refuse_behind(
+    connection: DuckDBPyConnection, column: Column, greatest: str | None, after: Position | None
+) -> None:
+    """A source that has rows, and none as far as it was read, has gone back: what comes now would be taken for old.
+
+    Raises DataError.
+    """
+    last = (after or {}).get("cursor")
+    if last is None or greatest is None or (after or {}).get("type") != str(column.type):
+        return
+    now, then = _pushed(connection, column, greatest), _pushed(connection, column, str(last))
+    if now is None or then is None:
+        return
+    ((behind,),) = connection.execute(f"SELECT {now} < {then}").fetchall()
+    if behind:
+        raise DataError(
+            f"the source was read further in {column.name!r} than it goes now",
+            hint="has it been restored from a backup? run with --full-refresh",
+            details={"column": column.name},
+        )
 
 
 def _last(cursor: Cursor, type: Type, after: Position | None, snapshot: Snapshot) -> str | None:

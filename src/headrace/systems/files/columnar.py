@@ -31,11 +31,18 @@ class ColumnarReader:
         """The file's columns. Raises DataError naming a file that is broken or cut off."""
         self._check_whole(file)
         try:
-            return Schema.of_polars(self.scan(file).collect_schema())
+            found = Schema.of_polars(self.scan(file).collect_schema())
+        except pl.exceptions.PanicException as error:
+            raise _unreadable(file) from error
         except pl.exceptions.PolarsError as error:
             raise _broken(file, self.format) from error
         except OSError as error:
             raise _broken(file, self.format) from error
+        try:
+            pl.DataFrame(schema=found.polars())
+        except pl.exceptions.PolarsError as error:
+            raise _unreadable(file) from error
+        return found
 
     def rows(self, file: File) -> int | None:
         """How many rows it has, where that costs nothing."""
@@ -97,6 +104,14 @@ class ColumnarReader:
             raise _broken(file, self.format) from error
         footer = self.source.skip_footer
         return (frame.head(frame.height - footer) if footer else frame).lazy()
+
+
+def _unreadable(file: File) -> DataError:
+    return DataError(
+        f"file {file.name!r} has a column of a type that cannot be read",
+        hint="decimals of more than 38 digits and time zones that are offsets (+05:30) must be converted first",
+        details={"file": file.name},
+    )
 
 
 def _broken(file: File, format: str) -> DataError:

@@ -48,6 +48,11 @@ def newest(placed: pl.LazyFrame, latest: Latest, files: Sequence[str]) -> pl.Laz
     """The rows of `placed` that no later one with equal keys supersedes. `files` in the order in which they count."""
     schema = placed.collect_schema()
     _checked(schema.names(), latest)
+    if wide := [c for c in (*latest.keys, *latest.by) if schema.get(c) in (pl.Int128, pl.UInt128)]:
+        raise ConfigError(
+            f'"latest" names the column {wide[0]!r}, an integer of 128 bits, which cannot be compared there',
+            hint=f'declare it: "types": {{"{wide[0]}": "decimal(38, 0)"}}',
+        )
     ranks = pl.DataFrame({FILE: list(files), _RANK: range(len(files))}, schema={FILE: pl.String, _RANK: pl.Int64})
 
     def read(

@@ -151,8 +151,9 @@ def strict(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.Data
     padded = text.str.contains(r"^(?:\+|-?0[0-9]" + (")" if column.type.name == "float64" else "|-0$)"))
     if not both.select((padded | long).any()).item():
         return values
-    short = text.str.contains(r"^-?[0.,]*[0-9.,]{1,16}0*$") | (text.str.len_bytes() <= _SAFE_LENGTH)
-    exactly = ~padded & (short | (made.cast(pl.String) == text)) if column.type.name == "float64" else ~padded
+    short = text.str.contains(r"^-?[0.,]*[0-9.,]{1,15}0*$") | (text.str.len_bytes() <= _SAFE_LENGTH)
+    whole = text.str.contains(r"^-?[0-9]+$") & (made.cast(pl.Int128, strict=False).cast(pl.String) == text)
+    exactly = ~padded & (short | whole | (made.cast(pl.String) == text)) if column.type.name == "float64" else ~padded
     return values.with_columns(both.select(pl.when(exactly).then(made).alias(column.name)).to_series())
 
 

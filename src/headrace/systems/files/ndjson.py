@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["JSONReader", "KeyGuess"]
 
 T = TypeVar("T")
-_RISKY = r'[0-9][0-9.]{15,}|[0-9][eE][+-]?[0-9]|\\u[dD][89a-fA-F]|"-0'
+_RISKY = r'[0-9][0-9.]{15,}|[0-9][eE][+-]?[0-9]|\\u[dD][89a-fA-F]|"-0|-0(?:[^0-9.]|$)'
 _AHEAD = 3
 _CHUNK = 1024 * 1024
 _WHITE = re.compile(r"[ \t\r\n]*")
@@ -183,11 +183,22 @@ class JSONReader:
                     count += 1
                     try:
                         record = _record(text)
-                    except _Refused:
+                        _ = b"\\ud" in text.lower() and _dump(record).encode("utf-8")
+                    except (_Refused, UnicodeEncodeError):  # reading says where
                         continue
                     for key, value in record.items():
                         keys.setdefault(key, KeyGuess()).feed(value)
         return keys, count
+
+    def refusal(self, file: File) -> tuple[int, str] | None:
+        """The line of the file's first record, and why it cannot be read; None for a file without one."""
+        with opened(file, self.source.encoding) as stream:
+            for text, number in (r for b in self._blocks(file, stream) for r in zip(*b.records(), strict=True)):
+                try:
+                    _record(text)
+                except _Refused as refused:
+                    return number, str(refused)
+        return None
 
     def read(
         self, file: File, fields: Sequence[str], columns: Sequence[str], finish: Callable[[Texts], T], *, head: Head
@@ -273,10 +284,8 @@ class JSONReader:
                 values = {key: _text(record.get(key)) for key in names}
                 for value in values.values():
                     (value or "").encode("utf-8")
-            except UnicodeEncodeError:
-                bad.append(_rejected(file, number, text, "wrong encoding: half of a surrogate pair"))
-            except _Refused as refused:
-                bad.append(_rejected(file, number, text, str(refused)))
+            except (UnicodeEncodeError, _Refused) as refused:
+                bad.append(_rejected(file, number, text, refused))
             else:
                 good.append(values)
                 kept.append(at)
@@ -301,8 +310,10 @@ def _unknown(key: str, infer: int | str) -> str:
     )
 
 
-def _rejected(file: File, line: int, text: bytes, rule: str) -> Reject:
-    return Reject(file.name, line, text.removesuffix(b"\r").decode("utf-8", "backslashreplace"), (rule,))
+def _rejected(file: File, line: int, text: bytes, why: ValueError) -> Reject:
+    rule = "wrong encoding: half of a surrogate pair" if isinstance(why, UnicodeEncodeError) else str(why)
+    shown = rule.encode("utf-8", "backslashreplace").decode()  # it may name a key that is such a half
+    return Reject(file.name, line, text.removesuffix(b"\r").decode("utf-8", "backslashreplace"), (shown,))
 
 
 class _Feed:

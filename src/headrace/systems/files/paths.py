@@ -83,9 +83,19 @@ def find(patterns: Sequence[str], base: Path | None, *, format: str | None, allo
         if not paths and not allow_missing:
             raise _nothing(pattern, written)
         for path in paths:
+            _refuse_name(path)
             absolute = Path(os.path.abspath(path))  # noqa: PTH100
             found.setdefault(absolute, stat(absolute, absolute.relative_to(root).as_posix()))
     return sorted(found.values(), key=lambda f: name_order(f.name))
+
+
+def _refuse_name(path: Path) -> None:
+    """A name that is no text cannot be remembered. Raises DataError."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        shown = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+        raise DataError(f"the name of file '{shown}' is not UTF-8", hint="rename the file") from None
 
 
 def _fixed(pattern: str) -> Path:

@@ -130,6 +130,9 @@ def _news(reading: Reading, facts: Mapping[str, Any]) -> News:
 def _all(source: FileSource, files: Sequence[File], range: Range, name: str) -> Batch:
     reading = Reading(source, survey(source, files, {}), files, name)
     frame = _frame(reading)
+    if source.latest is not None:
+        rows = newest(reading.placed, source.latest, [f.name for f in files])
+        frame = Frame(lazy=rows.drop(FILE, LINE), placed=rows, scan=frame.scan)
     version = _version(files)
     return Batch(
         frame=frame,
@@ -293,6 +296,23 @@ def _tracked_frame(found: Tracked, drained: Callable[[], None], reading: Reading
     return Frame(lazy=placed.drop(FILE, LINE), placed=placed, scan=_scan(reading.survey, reading.files))
 
 
+def _refuse_guessed(looked: Survey, cursor: Cursor, name: str) -> None:
+    """A cursor whose type was only inferred as text may be dates or numbers that do not sort as such: rows would be
+    taken for old ones. Raises ConfigError.
+    """
+    text = not isinstance(looked.reader, ColumnarReader)
+    for column in looked.layout.columns:
+        guessed = column.inferred is not None and (text or column.origin == "hive")
+        if column.name == cursor.column and guessed and column.type.name in ("string", "bool", "null"):
+            raise ConfigError(
+                f"source {name!r}: the cursor {column.name!r} was taken for a {column.type}, as its values are neither "
+                "numbers nor dates in the usual form",
+                hint=f'declare its type: "types": {{"{column.name}": {{"type": "date", "format": "%d/%m/%Y"}}}}, '
+                'or "string" if it is meant to be compared as text',
+                details={"column": column.name},
+            )
+
+
 def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot: Snapshot, name: str) -> Batch:
     cursor = source.cursor
     assert isinstance(cursor, Cursor)  # noqa: S101  # __post_init__ saw to it
@@ -300,6 +320,7 @@ def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot
     pinned = dict(after.get("types") or {})
     files = _settled(source, files)
     looked = survey(source, files, pinned)
+    _refuse_guessed(looked, cursor, name)
     reading = Reading(source, looked, files, name)
     kept = {**pinned, **looked.pinned()}
     part, everything = (

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Survey", "survey"]
 
 Reader = CSVReader | JSONReader | ColumnarReader
+RESERVED = "_headrace_"
 _ADDED = {"file": Type("string"), "line": Type("int64"), "modified": Type("datetime", ("us", "UTC"))}
 
 
@@ -96,6 +97,11 @@ def _nothing(source: FileSource, pinned: Mapping[str, str]) -> Survey:
 
 def _check_names(columns: Sequence[Column], declared: Mapping[str, TextType], pinned: Mapping[str, str]) -> None:
     names = [c.name for c in columns]
+    if reserved := [n for n in names if n.startswith(RESERVED)]:
+        raise ConfigError(
+            f"column {reserved[0]!r}: names that begin with {RESERVED} are headrace's own",
+            hint=f'call it otherwise: "rename": {{"{reserved[0]}": "…"}}',
+        )
     if double := [n for n in names if names.count(n) > 1]:
         raise ConfigError(
             f"column {double[0]!r} would stand twice", hint="choose another name in add_columns or rename"
@@ -212,6 +218,13 @@ def _json(
             guesses.setdefault(key, KeyGuess()).add(guess)
     every = tuple(dict.fromkeys([*guesses, *(k for k in known if k not in guesses)]))
     if not every:
+        for file in files:
+            if (refused := reader.refusal(file)) is not None:
+                raise DataError(
+                    f"{file.name}:{refused[0]}: {refused[1]}; no file has a record that can be read",
+                    hint='mend it, or declare the columns in "types"',
+                    details={"file": file.name, "line": refused[0]},
+                )
         raise DataError("no file has a record, and nothing says what its columns are", hint='declare them in "types"')
     heads = {name: Head(every) for name in heads}  # a key may come late in any file
     names = renamed(source, files[0], every) if files else every

@@ -172,7 +172,9 @@ def _state(table: _Table, column: str) -> str:
         ).fetchall()
         mark = 0
         for row in connection.execute(f"SELECT * FROM ({table.sql}) WHERE {name} = ?", [greatest]):
-            mark ^= int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=8).digest())
+            mark += int.from_bytes(
+                hashlib.blake2b(repr(row).encode(), digest_size=8).digest()
+            )  # a sum: equal rows count
     told = hashlib.blake2b(repr(greatest).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     return f"{told}/{count}/{nulls}/{mark}"
 
