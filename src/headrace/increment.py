@@ -43,7 +43,7 @@ Watch = Callable[[int], None]
 @dataclass(frozen=True, kw_only=True)
 class Replayed:
     """Quarantined rows on their second way: the `ids` that leave the quarantine with this commit, and `result`, the
-    rows that re-enter at the result's contract (their schema given), made from the transform's own.
+    rows that re-enter at the result's contract (their schema, the transform's own, given), each with its place.
     """
 
     ids: tuple[str, ...]
@@ -150,8 +150,9 @@ def increment(
     transformed = _transform(pipeline, frames, how.drivers, partial)
     warnings = _warnings(pipeline, snapshot, how, batches, transformed)
     result = transformed.lazy
-    if replayed is not None and (more := replayed.result(result.collect_schema())) is not None:
-        result = pl.concat([result, more])
+    more = None if replayed is None else replayed.result(result.collect_schema())
+    if more is not None:
+        result = pl.concat([result, more.drop(_PLACE)])
     keys = key_columns(write)
     _require(keys, transformed.lazy, write.type)
     anew = why_anew(batches, how.drivers, snapshot, fingerprint(pipeline)["transforms"]) if how.whole else None
@@ -164,10 +165,12 @@ def increment(
     settled = _settled(pipeline, result.collect_schema().names())
     if isinstance(settled, Merge):
         _require(settled.latest_by, transformed.lazy, "latest_by")
+    placed = _placed(pipeline, chosen, more)
+    result = result if placed is None else placed
     screen = Screen(
         pipeline.contract,
         result if groups is None else groups.only(result),
-        source=None,
+        place=None if placed is None else _PLACE,
         keys=keys,
         required=() if recompute is not None else keys,
         existing=_existing(pipeline, snapshot),
@@ -232,6 +235,17 @@ def _chosen(batch: Batch, name: str, pipeline: Pipeline, how: Reading) -> Frame:
             hint='take the "cursor" off the source, or use merge',
         )
     return batch.whole
+
+
+def _placed(pipeline: Pipeline, chosen: Mapping[str, Frame], more: pl.LazyFrame | None) -> pl.LazyFrame | None:
+    """The result's rows with their places, where they are just a source's: no transform has lost them."""
+    ((name, frame), *others) = chosen.items()
+    own = getattr(pipeline.named_sources[name], "contract", None)
+    if others or pipeline.steps or own is not None or pipeline.contract is None or frame.placed is None:
+        return None
+    return (
+        frame.placed if more is None else pl.concat([frame.placed, more.select(frame.placed.collect_schema().names())])
+    )
 
 
 def _source_screen(pipeline: Pipeline, name: str, frame: Frame) -> Screen:

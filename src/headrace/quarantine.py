@@ -74,7 +74,7 @@ def replay(
         if not rows.is_empty():
             result = rows.filter(pl.col("source").is_null())
             replayed = Replayed(
-                ids=tuple(rows["id"]), result=lambda schema: _typed(result, schema).lazy() if result.height else None
+                ids=tuple(rows["id"]), result=lambda schema: _placed(result, schema).lazy() if result.height else None
             )
             with ExitStack() as reads:
                 batches = {
@@ -257,17 +257,21 @@ def _batch(  # what a batch is made of, and how long it must last
     )
 
 
+def _placed(rejects: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    """As `_typed`, with the columns that say where each row stands."""
+    return _typed(rejects, schema).with_columns(rejects["file"].alias(FILE), rejects["line"].alias(LINE))
+
+
 def _frame(usual: Frame, rejects: pl.DataFrame, lines: Frame | None) -> Frame:
     """Rows that could be read and lines that could not, as rows of the source again: each with its place, so that what
     fails again is the reject that it was.
     """
     schema = usual.lazy.collect_schema()
-    rows = _typed(rejects, schema)
-    frames = [rows.lazy(), *([lines.lazy.select(schema.names())] if lines else [])]
+    frames = [_typed(rejects, schema).lazy(), *([lines.lazy.select(schema.names())] if lines else [])]
     placed = None
     if usual.placed is not None:
         names = usual.placed.collect_schema().names()
-        held = rows.with_columns(rejects["file"].alias(FILE), rejects["line"].alias(LINE)).select(names)
+        held = _placed(rejects, schema).select(names)
         more = [lines.placed.select(names)] if lines is not None and lines.placed is not None else []
         placed = pl.concat([held.lazy(), *more])
     return Frame(lazy=pl.concat(frames), placed=placed)

@@ -59,7 +59,7 @@ class Sealing:
         kept = self._judge_malformed(malformed)
         for screen in self.screens.values():
             screen.judge()
-        self.screen.judge()
+        self._judge_result()
         self._refuse_emptying()
         files = {n: tuple(self.batches[n].files()) for n in self.how.drivers}
         rejects = self._rejects(kept)
@@ -72,6 +72,16 @@ class Sealing:
             rejects=rejects,
             forget_files=self.change.fresh,
         )
+
+    def _judge_result(self) -> None:
+        """Judge the result; where the transforms have lost the rows' places, say who has them."""
+        try:
+            self.screen.judge()
+        except ContractError as error:
+            if error.details.get("places") or all(b.frame.placed is None for b in self.batches.values()):
+                raise
+            hint = f"{error.hint}; transforms keep no file and line, a contract on the source tells them"
+            raise ContractError(error.message, hint=hint, details=error.details) from None
 
     def _judge_malformed(self, malformed: Mapping[str, _Malformed]) -> list[str]:
         """Raise for lines that could not be read where the contract says fail; the sources whose lines are kept."""

@@ -116,6 +116,22 @@ def test_a_broken_contract_is_three_and_never_shows_a_value(headrace, orders):
     assert failed["started"].startswith("20")
 
 
+def test_a_broken_contract_says_where_the_rows_stand_and_where_nobody_knows_says_that(headrace, orders):
+    contract = {"columns": {"value": {"min": 0}}}
+    change(orders, contract=contract)
+    assert "transforms keep no file and line, a contract on the source tells them" in headrace("run", "orders.json").err
+    change(orders, "plain.json", name="plain", transforms=[], params={}, contract=contract)
+    assert "(first at orders.csv:4)" in headrace("run", "plain.json").err
+    change(
+        orders, "kept.json", name="kept", transforms=[], params={}, contract={**contract, "on_violation": "quarantine"}
+    )
+    assert headrace("run", "kept.json").code == 0
+    (reject,) = headrace("rejects", "kept.json", "--json").json["rejects"]
+    assert (reject["file"], reject["line"]) == ("orders.csv", 4)
+    assert "nothing was changed" in headrace("replay", "kept.json").out
+    assert headrace("rejects", "kept.json", "--json").json["rejects"] == [reject]
+
+
 def test_a_failed_run_tells_the_commits_that_it_made(headrace, orders):
     (orders / "orders_2.csv").write_text("id,value\n4,-1\n")
     change(
