@@ -76,6 +76,27 @@ class Applying(Subject):
         )
         assert holds(destination) == before
 
+    def test_settle_says_what_became_of_a_commit_and_changes_nothing(self, tmp_path: Path, usual: Write) -> None:
+        destination = self.destination(tmp_path)
+        assert destination.settle(PIPELINE, "unknown") is None
+        assert list(tmp_path.iterdir()) == []
+        commit = commit_of(destination, FIRST, usual, position=1)
+        assert destination.settle(PIPELINE, commit.id) is None
+        receipt = destination.apply(commit)
+        destination.apply(commit_of(destination, SECOND, usual, position=2))
+        before = holds(destination)
+        settled = self.destination(tmp_path).settle(PIPELINE, commit.id)
+        assert settled is not None
+        assert settled.repeated
+        assert (settled.id, settled.number, dict(settled.counts), settled.record) == (
+            receipt.id,
+            receipt.number,
+            dict(receipt.counts),
+            receipt.record,
+        )
+        assert destination.settle(PIPELINE, "unknown") is None
+        assert holds(destination) == before
+
     def test_a_stale_expected_is_a_conflict_and_changes_nothing(self, tmp_path: Path, usual: Write) -> None:
         destination = self.destination(tmp_path)
         stale = commit_of(destination, SECOND, usual, position=9)
