@@ -108,15 +108,19 @@ class Running:
             self.tell(Warned, message=message)
 
     def inspect(self) -> Snapshot:
-        """What the target holds. A commit whose answer was lost is found again here, and not made twice."""
-        snapshot = self.pipeline.destination.inspect(self.pipeline.name)
-        if self.pending is not None and snapshot.last_id == self.pending.id:
-            self.applied(self.pipeline.destination.apply(self.pending))
+        """What the target holds. A commit whose answer was lost is settled first, and not made twice."""
+        if self.pending is not None and (receipt := self.settled(self.pending)) is not None:
+            self.applied(receipt)
         self.pending = None
+        snapshot = self.pipeline.destination.inspect(self.pipeline.name)
         for name in self.pipeline.named_sources:
             if (position := snapshot.positions.get(name)) is not None:
                 self.confirm(name, position)  # a run that died after its commit may not have come to it
         return snapshot
+
+    def settled(self, commit: Commit) -> Receipt | None:
+        """What became of a commit whose end is in doubt."""
+        return self.pipeline.destination.settle(commit.pipeline, commit.id)
 
     def confirm(self, name: str, position: Position) -> None:
         """Tell a source that its position is durable. It is committed already: what fails here can only be said."""
@@ -157,7 +161,7 @@ class Running:
             if increment.empty:
                 return
             self.pending = increment.commit
-            receipt = _drained(lambda: self.pipeline.destination.apply(increment.commit))
+            receipt = self._receipt(increment.commit)
             self.pending = None
             self.applied(receipt, changes=in_words(increment.change.changes))
             for name, position in ((n, increment.batches[n].position()) for n in increment.drivers):
@@ -165,6 +169,14 @@ class Running:
         finally:
             self.current = None
             increment.close()
+
+    def _receipt(self, commit: Commit) -> Receipt:
+        try:
+            return _drained(lambda: self.pipeline.destination.apply(commit))
+        except ConflictError:
+            if (receipt := self.settled(commit)) is None:  # else what has moved the target was this very commit
+                raise
+            return receipt
 
     def applied(self, receipt: Receipt, *, changes: Sequence[str] = ()) -> None:
         """A commit is durable: keep it for the report, and tell."""

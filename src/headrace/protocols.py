@@ -108,6 +108,15 @@ class Destination(Ledger, Protocol):
         """
         ...
 
+    def settle(self, pipeline: str, id: str) -> Receipt | None:
+        """What became of a commit whose answer was lost: its receipt (`repeated`), or None: it is not in the ledger and
+        never will be.
+
+        Asked before anything else after a doubtful end. Answered under the target's lock, so that an earlier attempt
+        that the system is still committing has ended first; by the id, and nothing else is compared.
+        """
+        ...
+
     def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
         """Hold the target for one run, of whichever pipeline. Held by a live run: ConflictError that names it (host,
         PID, run, since). A dead run holds nothing. A courtesy to people: safety is `apply`'s.

@@ -5,17 +5,33 @@ from __future__ import annotations
 import pytest
 
 import headrace as hr
-from headrace.testing import BreakStream, FailAfterApply, Reject
+from headrace.testing import BreakStream, FailAfterApply, HoldCommit, Reject
 
 PATIENT = hr.Retry(attempts=2, wait_initial=0.01, wait_max=0.01)
 
 
-@pytest.mark.parametrize("fault", [Reject, FailAfterApply, BreakStream])
+@pytest.mark.parametrize("fault", [Reject, FailAfterApply, HoldCommit, BreakStream])
 def test_a_run_that_meets_a_fault_once_tells_of_its_commit_and_loads_each_row_once(place, fault):
-    """Done-but-answer-lost too: the pending commit is found in the ledger, and is this run's own."""
+    """Done-but-answer-lost too, even while the system is still committing: the pending commit is asked for by its id,
+    and is this run's own.
+    """
     place.write("1.csv", "id,v\n1,a\n2,b\n")
     calm = place.duckdb()
     error = hr.UnavailableError("the connection is gone")
     report = hr.run(place.pipeline(destination=fault(calm, error), write=hr.Append()), retry=PATIENT)
     assert (report.status, [c.number for c in report.commits]) == ("loaded", [1])
     assert place.rows(place.pipeline(destination=calm, write=hr.Append())) == [(1, "a"), (2, "b")]
+
+
+class ConflictsWithItself(FailAfterApply):
+    """A driver that sends the commit again by itself, and hears that the target has moved."""
+
+    def __init__(self, destination):
+        super().__init__(destination, hr.ConflictError("the target is at commit 1, this run began at 0"))
+
+
+def test_a_conflict_with_the_runs_own_commit_is_no_failure(place):
+    place.write("1.csv", "id,v\n1,a\n")
+    report = hr.run(place.pipeline(destination=ConflictsWithItself(place.duckdb()), write=hr.Append()))
+    assert (report.status, [c.number for c in report.commits]) == ("loaded", [1])
+    assert place.rows(place.pipeline(write=hr.Append())) == [(1, "a")]

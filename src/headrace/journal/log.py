@@ -162,6 +162,11 @@ class Journal:
             settle.finish(self)  # it is committed; what cannot be finished now, the next run finishes or complains of
         return receipt_of(entry, repeated=False)
 
+    def settle(self, id: str) -> Receipt | None:
+        """The receipt of the commit of this id. Its entry is made in one step by who asked for it: nothing to wait for."""
+        number = self.load().ids.get(id)
+        return None if number is None else receipt_of(self.entry(number), repeated=True)
+
     @contextlib.contextmanager
     def _attempt(self, number: int) -> Iterator[Attempt]:
         with disk.translated(self.where):

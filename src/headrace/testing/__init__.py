@@ -13,7 +13,7 @@ import pytest
 pytest.register_assert_rewrite("headrace.testing.destination", "headrace.testing.sources", "headrace.testing.kill")
 
 from headrace.testing.destination import DestinationSuite  # noqa: E402  # after the asserts are rewritten
-from headrace.testing.faults import BreakStream, FailAfterApply, Reject  # noqa: E402
+from headrace.testing.faults import BreakStream, FailAfterApply, HoldCommit, Reject  # noqa: E402
 from headrace.testing.kill import killed_at_every_effect  # noqa: E402
 from headrace.testing.scripts import Step  # noqa: E402
 from headrace.testing.sources import SourceSuite  # noqa: E402
@@ -22,6 +22,7 @@ __all__ = [
     "BreakStream",
     "DestinationSuite",
     "FailAfterApply",
+    "HoldCommit",
     "Reject",
     "SourceSuite",
     "Step",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headrace.flow import ArrowStream, Commit, Place, Receipt, Snapshot
     from headrace.protocols import Destination, Holder
 
-__all__ = ["BreakStream", "FailAfterApply", "Reject", "Wrapped"]
+__all__ = ["BreakStream", "FailAfterApply", "HoldCommit", "Reject", "Wrapped"]
 
 
 class Wrapped:
@@ -40,6 +40,10 @@ class Wrapped:
     def apply(self, commit: Commit) -> Receipt:
         """Passed on."""
         return self.destination.apply(commit)
+
+    def settle(self, pipeline: str, id: str) -> Receipt | None:
+        """Passed on."""
+        return self.destination.settle(pipeline, id)
 
     def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
         """Passed on."""
@@ -98,6 +102,55 @@ class FailAfterApply(Wrapped):
         if lost:
             raise self.error
         return receipt
+
+
+class HoldCommit(Wrapped):
+    """In the `at`-th apply (counted from 1) the answer to COMMIT is lost while the system is still committing: `error`
+    is raised, and the commit becomes durable only afterwards, when somebody next waits for the target's lock:
+    `settle` or `apply`. `inspect` does not wait, and sees the target as it was.
+    """
+
+    def __init__(self, destination: Destination, error: Exception | None = None, *, at: int = 1) -> None:
+        super().__init__(destination)
+        self.error = error or UnavailableError("a scripted fault: the connection was lost in COMMIT")
+        self.at = at
+        self._calls = itertools.count(1)
+        self._held: Commit | None = None
+
+    def apply(self, commit: Commit) -> Receipt:
+        """Apply; the one time send all of it, and lose the answer."""
+        self._end()
+        if next(self._calls) != self.at:
+            return self.destination.apply(commit)
+        self._held = _sent(commit)
+        raise self.error
+
+    def settle(self, pipeline: str, id: str) -> Receipt | None:
+        """Wait for the commit under way, then ask."""
+        self._end()
+        return self.destination.settle(pipeline, id)
+
+    def _end(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            self.destination.apply(held)
+
+
+def _sent(commit: Commit) -> Commit:
+    """The commit with nothing of the client's left in it: all rows drained, the seal known."""
+    changes = []
+    for change in commit.changes:
+        rows = pl.DataFrame(change.rows())
+        groups = None if change.groups is None else pl.DataFrame(change.groups())
+        changes.append(replace(change, rows=_again(rows), groups=None if groups is None else _again(groups)))
+    seal = commit.seal()
+    if seal.rejects is not None:
+        seal = replace(seal, rejects=replace(seal.rejects, rows=_again(pl.DataFrame(seal.rejects.rows()))))
+    return replace(commit, changes=tuple(changes), seal=lambda: seal)
+
+
+def _again(rows: pl.DataFrame) -> Callable[[], ArrowStream]:
+    return lambda: FrameStream(rows.lazy())
 
 
 class BreakStream(Wrapped):

@@ -57,6 +57,16 @@ class DuckDBDestination:
 
         return apply(self._file, self._key(commit.pipeline), commit, adopt=self.adopt)
 
+    def settle(self, pipeline: str, id: str) -> Receipt | None:  # noqa: ARG002  # the protocol's
+        """What the ledger says of the commit, once nobody else of this process is writing."""
+        from headrace.systems.duckdb import ledger
+        from headrace.systems.duckdb.connection import writing
+
+        if not self._file.exists():
+            return None
+        with writing(self._file) as connection:
+            return ledger.receipt(connection, id) if ledger.exists(connection) else None
+
     def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
         """Hold the table for one run, by a lock file beside the database."""
         from headrace.guard import hold

@@ -183,6 +183,12 @@ class MemoryDestination:
     def _key(self, pipeline: str) -> tuple[str, str]:
         return pipeline, self.table
 
+    def settle(self, pipeline: str, id: str) -> Receipt | None:  # noqa: ARG002  # the protocol's
+        """The receipt of the commit, if there is one."""
+        with self.store.lock:
+            receipt: Receipt | None = self.store.receipts.get(id)
+        return None if receipt is None else replace(receipt, repeated=True)
+
     @contextmanager
     def hold(self, pipeline: str, holder: Holder) -> Iterator[None]:
         """Hold the table. Held by another run: ConflictError that names it."""

@@ -82,6 +82,10 @@ class FileDestination:
 
         return table.apply(self._journal, commit, self._format)
 
+    def settle(self, pipeline: str, id: str) -> Receipt | None:  # noqa: ARG002  # the protocol's
+        """What the log says of the commit."""
+        return self._journal.settle(id)
+
     def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
         """Hold the file for one run, and clear what a killed one left."""
         from headrace.systems.outfile import table

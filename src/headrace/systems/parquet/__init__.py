@@ -71,6 +71,10 @@ class ParquetDestination:
 
         return table.apply(self._journal, commit, self)
 
+    def settle(self, pipeline: str, id: str) -> Receipt | None:  # noqa: ARG002  # the protocol's
+        """What the log says of the commit."""
+        return self._journal.settle(id)
+
     def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
         """Hold the folder for one run, and clear what a killed one left."""
         from headrace.systems.parquet import table

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
-from headrace.errors import ConflictError, ContractError, HeadraceError
+from headrace.errors import ConflictError, ContractError, HeadraceError, UnavailableError
 from headrace.flow import FileStamp
 from headrace.stream import FrameStream, scan_batches
 from headrace.testing.destination.subject import FIRST, SECOND, STEPS, Subject, files_of, memory
 from headrace.testing.scripts import PIPELINE, SOURCE, WRITES, commit_of, holds, play
 
 if TYPE_CHECKING:
-    from headrace.flow import ArrowStream
+    from headrace.flow import ArrowStream, Snapshot
     from headrace.writes import Write
 
 __all__ = ["Applying"]
@@ -61,6 +61,28 @@ class Applying(Subject):
         destination.apply(commit_of(destination, SECOND, usual, position=2))
         assert (before.number, dict(before.positions)) == (1, {SOURCE: {"step": 1}})
 
+    def test_a_scan_reads_whole_commits_as_of_its_snapshot_or_later(self, tmp_path: Path, usual: Write) -> None:
+        """Never a part of one, and never fewer than the snapshot had; where that cannot be, it says so."""
+        destination = self.destination(tmp_path)
+        snapshots, whole = [], []
+        for n in range(1, len(STEPS) + 1):
+            play(destination, STEPS[:n], usual)
+            snapshots.append(destination.inspect(PIPELINE))
+            whole.append(texts(snapshots[-1]))
+        for n, snapshot in enumerate(snapshots):
+            try:
+                rows = texts(snapshot)
+            except UnavailableError:
+                continue
+            assert rows in whole[n:]
+
+    def test_a_scan_in_the_midst_of_a_commit_sees_nothing_of_it(self, tmp_path: Path, usual: Write) -> None:
+        destination = self.destination(tmp_path)
+        destination.apply(commit_of(destination, FIRST, usual))
+        snapshot, seen = destination.inspect(PIPELINE), list[str]()
+        destination.apply(commit_of(destination, SECOND, usual, seal=lambda: seen.extend(texts(snapshot))))
+        assert seen == sorted(FIRST.frame["text"])
+
     def test_the_same_id_twice_gives_the_receipt_and_doubles_nothing(self, tmp_path: Path, usual: Write) -> None:
         commit = commit_of(destination := self.destination(tmp_path), FIRST, usual, position=1)
         first = destination.apply(commit)
@@ -74,6 +96,27 @@ class Applying(Subject):
             dict(first.counts),
             first.record,
         )
+        assert holds(destination) == before
+
+    def test_settle_says_what_became_of_a_commit_and_changes_nothing(self, tmp_path: Path, usual: Write) -> None:
+        destination = self.destination(tmp_path)
+        assert destination.settle(PIPELINE, "unknown") is None
+        assert list(tmp_path.iterdir()) == []
+        commit = commit_of(destination, FIRST, usual, position=1)
+        assert destination.settle(PIPELINE, commit.id) is None
+        receipt = destination.apply(commit)
+        destination.apply(commit_of(destination, SECOND, usual, position=2))
+        before = holds(destination)
+        settled = self.destination(tmp_path).settle(PIPELINE, commit.id)
+        assert settled is not None
+        assert settled.repeated
+        assert (settled.id, settled.number, dict(settled.counts), settled.record) == (
+            receipt.id,
+            receipt.number,
+            dict(receipt.counts),
+            receipt.record,
+        )
+        assert destination.settle(PIPELINE, "unknown") is None
         assert holds(destination) == before
 
     def test_a_stale_expected_is_a_conflict_and_changes_nothing(self, tmp_path: Path, usual: Write) -> None:
@@ -157,6 +200,12 @@ class Applying(Subject):
         assert heard[-1] == "seal"
         assert heard.count("seal") == 1
         assert "drained" in heard
+
+
+def texts(snapshot: Snapshot) -> list[str]:
+    """What the target holds in one column."""
+    assert snapshot.scan is not None
+    return sorted(snapshot.scan().select(pl.col("text").fill_null("NULL")).collect()["text"])
 
 
 def breaking(frame: pl.DataFrame, error: BaseException) -> Callable[[], ArrowStream]:

@@ -12,7 +12,7 @@ import pytest
 
 from headrace.errors import UnavailableError
 from headrace.testing.destination.subject import KILLED, REJECTED, Run, Subject, made
-from headrace.testing.faults import BreakStream, FailAfterApply, Reject
+from headrace.testing.faults import BreakStream, FailAfterApply, HoldCommit, Reject
 from headrace.testing.kill import killed_at_every_effect, resolve, shape
 from headrace.testing.scripts import PIPELINE, WRITES, holds, play
 
@@ -26,7 +26,7 @@ __all__ = ["Failing"]
 class Failing(Subject):
     """Scripted faults, and SIGKILL at every effect."""
 
-    @pytest.mark.parametrize("fault", ["reject", "answer_lost", "stream_broken"])
+    @pytest.mark.parametrize("fault", ["reject", "answer_lost", "commit_held", "stream_broken"])
     def test_a_run_with_faults_ends_as_a_calm_run(self, tmp_path: Path, write: str, fault: str) -> None:
         calm = self.destination(made(tmp_path / "calm"))
         play(calm, REJECTED, WRITES[write])
@@ -66,11 +66,11 @@ def look(folder: Path, suite: str, write: str) -> str:  # noqa: ARG001  # the sc
 
 
 def again(destination: Destination, commit: Commit) -> Receipt:
-    """What the engine does with an attempt that failed: the same commit again."""
+    """What the engine does with an attempt that failed: it asks what became of it, and tries again."""
     try:
         return destination.apply(commit)
     except UnavailableError:
-        return destination.apply(commit)
+        return destination.settle(commit.pipeline, commit.id) or destination.apply(commit)
 
 
 def _with_fault(fault: str, destination: Destination, n: int) -> Destination:
@@ -79,4 +79,6 @@ def _with_fault(fault: str, destination: Destination, n: int) -> Destination:
             return Reject(destination, at=n)
         case "answer_lost":
             return FailAfterApply(destination, at=n)
+        case "commit_held":
+            return HoldCommit(destination, at=n)
     return BreakStream(destination, after_rows=2, at=n)
