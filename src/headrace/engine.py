@@ -161,7 +161,7 @@ class Running:
             if increment.empty:
                 return
             self.pending = increment.commit
-            receipt = self._receipt(increment.commit)
+            receipt = self._receipt(increment)
             self.pending = None
             self.applied(receipt, changes=in_words(increment.change.changes))
             for name, position in ((n, increment.batches[n].position()) for n in increment.drivers):
@@ -170,11 +170,13 @@ class Running:
             self.current = None
             increment.close()
 
-    def _receipt(self, commit: Commit) -> Receipt:
+    def _receipt(self, increment: Increment) -> Receipt:
         try:
-            return _drained(lambda: self.pipeline.destination.apply(commit))
+            return _drained(lambda: self.pipeline.destination.apply(increment.commit), increment)
         except ConflictError:
-            if (receipt := self.settled(commit)) is None:  # else what has moved the target was this very commit
+            if (
+                receipt := self.settled(increment.commit)
+            ) is None:  # else what has moved the target was this very commit
                 raise
             return receipt
 
@@ -274,15 +276,17 @@ def _held(pipeline: Pipeline, holder: Running, wait: float) -> Iterator[None]:
         hold.__exit__(None, None, None)
 
 
-def _drained(work: Callable[[], T]) -> T:
-    """What the work gives; an exception that was raised inside a stream comes out as it was."""
+def _drained(work: Callable[[], T], increment: Increment) -> T:
+    """What the work gives; an exception that was raised inside a stream comes out as it was, a transform's as its."""
     try:
         return work()
     except HeadraceError:
         raise
     except Exception as error:
-        found = original(error)
-        if found is None or found is error:
+        found = original(error) or error
+        if (failure := increment.transformed.blamed(found)) is not None:
+            raise failure from found
+        if found is error:
             raise
         raise found from None
 
@@ -348,7 +352,7 @@ def preview(pipeline: Pipeline, *, step: str | None = None, limit: int = 10) -> 
             lazy = transform(
                 pipeline.steps, frames, previous=previous, params=pipeline.params, base=pipeline.base, until=step
             ).lazy
-        return _drained(lambda: lazy.head(limit).collect())
+        return _drained(lambda: lazy.head(limit).collect(), increment)
 
 
 def history(pipeline: Pipeline) -> list[dict[str, Any]]:

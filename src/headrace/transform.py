@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,12 +38,14 @@ class Bound:
     """A step with its result: the frame, its name, and what is proven of its rows.
 
     `certain`: its reasons are read off the SQL that runs; a Python step's mean only that nothing could be proven.
+    `file` is where a Python step's function stands.
     """
 
     name: str
     lazy: pl.LazyFrame
     relation: Relation
     certain: bool
+    file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,20 @@ class Transformed:
         and where a group that new rows belong to is always among the groups of the new rows' own result.
         """
         return self.relation.why_all_groups(by)
+
+    def blamed(self, error: BaseException) -> TransformError | None:
+        """What broke off while rows were drawn, as the failure of a Python step; None where it is none's.
+
+        What Polars raises over a value (a strict cast) comes from no line of anybody's: all Python steps are named.
+        """
+        steps = [s for s in self.steps if not s.certain]
+        for step in steps:
+            if place := _place(error, step.file):
+                return TransformError(f"transform {step.name!r} failed{place}", hint=_safe_hint(error))
+        if not steps or not isinstance(error, pl.exceptions.PolarsError):
+            return None
+        names = " or ".join(repr(s.name) for s in steps)
+        return TransformError(f"transform {names} failed on a value", hint=_safe_hint(error))
 
 
 def transform(
@@ -150,7 +167,7 @@ def _bind(step: Step, name: str, known: Mapping[str, _Known], params: Mapping[st
             result.collect_schema().names(),
             rows=step.rows,
         )
-    return Bound(name=name, lazy=result, relation=relation, certain=False)
+    return Bound(name=name, lazy=result, relation=relation, certain=False, file=_file(function))
 
 
 def _sql_text(step: SQLStep, base: Path | None) -> str:
@@ -178,8 +195,9 @@ def _call(
         result.collect_schema()
     except HeadraceError:
         raise
-    except Exception as error:
-        raise TransformError(f"transform {name!r} failed{_place(error, function)}", hint=_safe_hint(error)) from error
+    except (Exception, pl.exceptions.PanicException) as error:
+        place = _place(error, _file(function))
+        raise TransformError(f"transform {name!r} failed{place}", hint=_safe_hint(error)) from error
     return result
 
 
@@ -221,22 +239,28 @@ def _arguments(
     return frames, {k.name: params[k.name] for k in keywords if k.name in params}
 
 
-def _place(error: BaseException, function: Callable[..., Any]) -> str:
-    """`` at file:line``: the innermost line of the file that holds the function."""
-    file = inspect.unwrap(function).__code__.co_filename if hasattr(function, "__code__") else None
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == file:
-            line = trace.tb_lineno
-        trace = trace.tb_next
+def _file(function: Callable[..., Any]) -> str | None:
+    """The file that holds the function."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return None if code is None else str(code.co_filename)
+
+
+def _place(error: BaseException, file: str | None) -> str:
+    """`` at file:line``: the innermost line of the file."""
+    line = None if file is None else _line_in(error, file)
     return f" at {file}:{line}" if line is not None else ""
 
 
-def _safe_hint(error: Exception) -> str:
-    """The exception's kind, and the missing column's name where that is what it is. Other texts may hold values."""
+_CAST = re.compile(r"conversion from `[^`]*` to `[^`]*` failed in column '[^']*' for \d+ out of \d+ values")
+
+
+def _safe_hint(error: BaseException) -> str:
+    """What was raised, and what of Polars' words is safe: names of columns and types. Other texts may hold values."""
     kind = type(error).__name__
     if isinstance(error, pl.exceptions.ColumnNotFoundError):
         return f"{kind}: {str(error).splitlines()[0][:120]}"
+    if found := _CAST.search(str(error)):
+        return f"{kind}: {found[0]}"
     return f"it raised {kind}; `headrace run -v` shows its traceback"
 
 

@@ -226,3 +226,40 @@ def test_a_merge_takes_the_latest_row_of_a_key(place, latest_by):
     place.write("2.csv", "id,u\n1,5\n")
     hr.run(pipeline)
     assert place.rows(pipeline) == [(1, 9)]
+
+
+def test_a_value_that_breaks_a_python_transform_is_the_transforms_failure_and_not_shown(orders):
+    def strict(source: pl.LazyFrame) -> pl.LazyFrame:
+        return source.with_columns(pl.col("g").cast(pl.Int64))
+
+    def mapped(source: pl.LazyFrame) -> pl.LazyFrame:
+        return source.map_batches(broken)
+
+    def broken(rows: pl.DataFrame) -> pl.DataFrame:
+        raise KeyError(rows["g"][0])
+
+    with pytest.raises(hr.TransformError, match=r"'strict'(.|\n)*column 'g'") as caught:
+        hr.run(orders.pipeline(transforms=(strict,)))
+    assert "[" not in str(caught.value)
+    with pytest.raises(hr.TransformError, match=rf"'mapped' failed at .*{Path(__file__).name}:\d+"):
+        hr.run(orders.pipeline(transforms=(mapped,)))
+    with pytest.raises(hr.TransformError, match="'strict'"):
+        hr.preview(orders.pipeline(transforms=(strict,)))
+
+
+def test_a_transform_that_fails_shows_its_own_traceback_when_asked(orders, command):
+    (orders.folder / "t.py").write_text("def wrong(source):\n    raise ValueError('the words of its author')\n")
+    (orders.folder / "p.json").write_text(
+        '{"name": "p", "source": {"type": "files", "path": "in/*.csv"}, "transforms": [{"python": "t.py:wrong"}], '
+        '"destination": {"type": "duckdb", "path": "w.duckdb", "table": "t"}, "write": "append"}'
+    )
+    code, out, err = command("run", orders.folder / "p.json")
+    assert (code, out) == (1, "")
+    assert "t.py:2" in err
+    assert "ValueError" in err
+    assert "author" not in err
+    code, _, err = command("run", "-v", orders.folder / "p.json")
+    assert code == 1
+    assert 'raise ValueError("' in err or "raise ValueError('" in err
+    assert "ValueError: the words of its author" in err
+    assert str(Path(hr.__file__).parent) not in err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,12 +83,13 @@ def reported(one: Pipeline, run: Callable[[tuple[Observer, ...]], RunReport], op
     except Exception as error:
         if caught:
             raise KeyboardInterrupt from error
-        run_id = runs[-1] if runs else ""
-        if isinstance(error, HeadraceError):
-            return RunReport.failed(one.name, error, run=run_id)
-        from headrace.cli import output  # a bug; in a project the others go on
+        from headrace.cli import output  # in a project the others go on
 
-        return RunReport(pipeline=one.name, run=run_id, status="failed", error=output.bug(error, options))
+        run_id = runs[-1] if runs else ""
+        failed = RunReport(pipeline=one.name, run=run_id, status="failed")
+        if isinstance(error, HeadraceError):
+            failed = RunReport.failed(one.name, error, run=run_id)
+        return replace(failed, error=output.problem(error, options))
 
 
 def _runs(reports: list[RunReport], options: Common) -> Answer:

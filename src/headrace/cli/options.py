@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from headrace.cli.signals import caught
-from headrace.errors import HeadraceError
 
 __all__ = ["Answer", "Common", "Duration", "common", "pipeline", "pipelines"]
 
@@ -123,7 +122,7 @@ def _answered(command: Callable[[], Answer], options: Common, empty: dict[str, A
     except Exception as error:
         if caught:
             raise KeyboardInterrupt from error
-        problem = error.to_dict() if isinstance(error, HeadraceError) else output.bug(error, options)
+        problem = output.problem(error, options)
         code = int(problem["exit_code"])
         answer = Answer(document={**empty, "error": problem}, exit_code=code, errors=(problem,))
     output.show(answer, options)

@@ -6,6 +6,7 @@ import json
 import math
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["bug", "jsonable", "show", "table"]
 
 _WIDEST = 60  # characters of a cell that others follow
+
+
+_OURS = str(Path(__file__).parent.parent)
 
 
 def show(answer: Answer, options: Common) -> None:
@@ -44,6 +48,25 @@ def _error(error: Mapping[str, Any], options: Common) -> None:
         click.echo(f"hint: {error['hint']}", err=True)
     if options.verbosity > 0 and (frames := error.get("details", {}).get("traceback")):
         click.echo("".join(frames), err=True)
+
+
+def problem(error: Exception, options: Common) -> dict[str, Any]:
+    """An exception as an error. With -v a failed transform's has the traceback of the user's own exception."""
+    from headrace.errors import HeadraceError, TransformError
+
+    if not isinstance(error, HeadraceError):
+        return bug(error, options)
+    found = error.to_dict()
+    if options.verbosity > 0 and isinstance(error, TransformError) and error.__cause__ is not None:
+        cause = error.__cause__
+        frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith(_OURS)]
+        while frames and "site-packages" in frames[0].filename:  # the engine's, before it came to the user's code
+            del frames[0]
+        # What a library says may quote a cell; what the user's own `raise` says is what they wrote.
+        own = bool(frames) and str(frames[-1].line).startswith("raise")
+        said = traceback.format_exception_only(cause) if own else [f"{type(cause).__name__}\n"]
+        found["details"] = {**found["details"], "traceback": [*traceback.format_list(frames), *said]}
+    return found
 
 
 def bug(error: Exception, options: Common) -> dict[str, Any]:
