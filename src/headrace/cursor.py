@@ -37,9 +37,11 @@ class Cursor:
 
 @dataclass(frozen=True, kw_only=True)
 class Latest:
-    """Which row of several with equal `keys` counts: the one with the greatest `by`.
+    """Which row of several with equal `keys` counts: the one with the greatest `by`. For replace, recompute, files that
+    are read whole, and a merge by the same keys and columns; other writes refuse it.
 
-    `by` are columns, and the words ``file`` (name order) and ``line``; what they leave open, file and line decide.
+    `by` are columns, and the words ``file`` (name order) and ``line`` (then no column may be called so); what they
+    leave open, file and line decide.
     NULL is the oldest. A row with a NULL key supersedes nothing.
     """
 

@@ -282,3 +282,13 @@ def test_what_is_read_whole_has_the_latest_rows_alone(tmp_path):
     (batch,) = ledger.batches()
     assert batch.frame.lazy.collect().sort("id").rows() == [(1, 3), (2, 2)]
     assert batch.frame.placed.collect()["_headrace_file"].to_list() == ["a.csv", "b.csv"]
+
+
+@pytest.mark.parametrize("word", ["file", "line"])
+def test_a_word_of_latest_that_is_a_column_too_is_refused(tmp_path, word):
+    write(tmp_path, "a.csv", f"id,{word}\n1,1\n")
+    latest = Latest(keys=("id",), by=(word,))
+    (batch,) = Ledger(FileSource(path="*.csv", base=tmp_path, rename={word: "x"}, latest=latest)).batches()
+    assert batch.whole.lazy.collect().rows() == [(1, 1)]
+    with pytest.raises(ConfigError, match="a column of the files too"):
+        next(FileSource(path="*.csv", base=tmp_path, read="all", latest=latest).batches(Range(), Snapshot(), "in"))

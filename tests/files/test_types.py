@@ -139,3 +139,13 @@ def test_the_near_miss_of_a_type_is_named(tmp_path):
     with pytest.raises(ConfigError) as caught:
         batch(tmp_path, "updated_at,b\n1,2\n", types={"updatedat": "string"})
     assert caught.value.hint == "did you mean 'updated_at'?"
+
+
+def test_the_plan_says_which_row_made_a_column_text(tmp_path):
+    rows = ["1.5,7,x,2024-01-01", "2.25,,y,", "0.12345678901234567,8,z,28/01/2024", "3,007,7,2024-01-01"]
+    facts = batch(tmp_path, "f,n,s,d\n" + "\n".join(rows) + "\n").news.facts
+    assert facts["text_because"] == {
+        "f": "row 3 of the sample is not exactly float64",
+        "n": "row 4 of the sample is not exactly int64",
+        "d": "row 3 of the sample is not exactly date",
+    }

@@ -26,6 +26,10 @@ _CANDIDATES: tuple[tuple[Type, str], ...] = (
 )
 
 
+def _first_false(answers: pl.Series) -> int:
+    return int((~answers).arg_true()[0])
+
+
 class Guess:
     """What one column's texts may still be. Fed a piece at a time; `rows` counts what it was fed."""
 
@@ -34,6 +38,8 @@ class Guess:
         self._left = [(t, p) for t, p in _CANDIDATES if only is None or t.name in only]
         self._any = False
         self.rows = 0
+        self.why: str | None = None
+        """Why the column is text, where its first values were not: the row that decided it."""
 
     def feed(self, texts: pl.Series) -> None:
         """Rule out what a text of `texts` (String) is not."""
@@ -42,16 +48,24 @@ class Guess:
         if values.is_empty():
             return
         self._any = True
-        self._left = [(t, p) for t, p in self._left if self._all(values, t, p)]
+        before = self._left
+        self._left = [(t, p) for t, p in before if self._fits(values, t, p).all()]
+        if before and not self._left:
+            first = [(_first_false(self._fits(texts.alias("t"), t, p)), t) for t, p in before]
+            at, type = max(first, key=lambda f: f[0])
+            if texts.head(at).count():
+                self.why = f"row {self.rows - len(texts) + at + 1} of the sample is not exactly {type}"
 
-    def _all(self, values: pl.Series, type: Type, pattern: str) -> bool:
+    def _fits(self, values: pl.Series, type: Type, pattern: str) -> pl.Series:
+        """Whether each text is exactly a value of the type; a null is no text."""
         if type.name == "float64" and self._decimal != ".":
             pattern = pattern.replace(r"\.", self._decimal)
-        if not values.str.contains(rf"^(?:{pattern})$").all():
-            return False
+        looks = values.str.contains(rf"^(?:{pattern})$").fill_null(value=True)
+        if not looks.all():
+            return looks
         frame = values.to_frame()
         made = frame.select(exact.from_text(pl.col("t"), type, decimal=self._decimal))
-        return bool(strict(frame, made, Column("t", type)).null_count().item() == 0)
+        return strict(frame, made, Column("t", type)).to_series().is_not_null() | values.is_null()
 
     @property
     def type(self) -> Type:

@@ -33,7 +33,12 @@ def _quoted(name: str) -> str:
 
 
 def _checked(columns: Sequence[str], latest: Latest) -> None:
-    """Raises ConfigError for a column that is not there."""
+    """Raises ConfigError for a column that is not there, and for a word that is a column's name too."""
+    if twofold := [c for c in latest.by if c in _PLACE and c in columns]:
+        raise ConfigError(
+            f'"latest": "by" says {twofold[0]!r}, which is a word for the row\'s place, and a column of the files too',
+            hint=f'give the column another name: "rename": {{"{twofold[0]}": "{twofold[0]}_no"}}',
+        )
     for name in (*latest.keys, *(c for c in latest.by if c not in _PLACE)):
         if name not in columns:
             near = difflib.get_close_matches(name, columns, n=1)

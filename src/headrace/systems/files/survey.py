@@ -151,9 +151,12 @@ def _csv(
         raise DataError("every file is empty, and nothing says what its columns are", hint='declare them in "types"')
     settled = {n: parse_type(t) for n, t in pinned.items() if n in names}
     open_names = [n for n in names if n not in declared and n not in settled]
-    types, count = _infer(source, reader, files, heads, open_names)
+    guesses, count = _infer(source, reader, files, heads, open_names)
+    types = {n: g.type for n, g in guesses.items()}
     columns = tuple(_column(n, declared, settled | types, count) for n in names)
     facts: dict[str, Any] = {"inferred": {c.name: str(c.type) for c in columns if c.name in types}}
+    if why := {n: g.why for n, g in guesses.items() if g.why}:
+        facts["text_because"] = why
     if types:
         facts["sample_rows"] = count if source.infer != "all" else "all"
     guessed: dict[str, str] = {}
@@ -173,8 +176,8 @@ def _column(name: str, declared: Mapping[str, TextType], types: Mapping[str, Typ
 
 def _infer(
     source: FileSource, reader: CSVReader, files: Sequence[File], heads: Mapping[str, Head], names: Sequence[str]
-) -> tuple[dict[str, Type], int]:
-    """Types from the first rows of the first files; a column that they do not have, from the first file that has it."""
+) -> tuple[dict[str, Guess], int]:
+    """Guesses from the first rows of the first files; of a column that they do not have, from the first that has it."""
     guesses = {n: Guess(decimal=source.decimal) for n in names}
     limit = None if source.infer == "all" else int(source.infer)
     read = 0
@@ -196,7 +199,7 @@ def _infer(
             left = None if left is None else left - part.height
             if left == 0:
                 break
-    return {n: g.type for n, g in guesses.items()}, read
+    return guesses, read
 
 
 def _json(
