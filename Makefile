@@ -40,9 +40,12 @@ wheel-test: $(VENV)/.dev ## build the wheel and run the demo from it in a clean 
 	  "import json, sys; runs = json.load(sys.stdin)['runs']; assert [r['status'] for r in runs] == ['nothing_new'] * 3, runs"
 
 reference: $(VENV)/.dev ## write docs/reference.md anew from the code
-	$(BIN)/python -m headrace.cli.reference
+	$(BIN)/python -m headrace.cli.reference > docs/reference.md
+
+bench: $(VENV)/.user ## measure the claims of speed in ARCHITECTURE.md again
+	$(BIN)/python benchmarks/claims.py
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test lint wheel-test reference clean
+.PHONY: help demo test lint wheel-test reference bench clean

@@ -32,7 +32,7 @@ class Cursor:
     @property
     def misses(self) -> str:
         """What a later run will not see, for `News.misses`."""
-        return f"rows that come later with a {self.column!r} below the greatest one read"
+        return f"rows that come later and whose {self.column!r} is below the greatest one read"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Decisions: how a pipeline reads, what is refused before anything is, and what guarantee follows.
 
-No I/O, no clock. `run` and `plan` both go by what is decided here.
+No row is read here and no clock asked; of files only the transforms' own text, for the fingerprint. `run` and `plan`
+both go by what is decided here.
 """
 
 from __future__ import annotations

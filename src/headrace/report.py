@@ -78,7 +78,8 @@ class RunReport(_Said):
         return {**asdict(self), "counts": self.counts}
 
     def __str__(self) -> str:
-        lines = [f"{self.pipeline}: {self.status.replace('_', ' ')}" + (f" into {self.target}" if self.target else "")]
+        where = f" {'into' if self.status == 'loaded' else 'for'} {self.target}" if self.target else ""
+        lines = [f"{self.pipeline}: {self.status.replace('_', ' ')}{where}"]
         if self.commits:
             told = ", ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
             lines.append(f"  {told or 'no rows'}")

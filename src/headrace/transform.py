@@ -1,4 +1,5 @@
-"""Transforms: functions of lazy frames and SELECTs, bound to frames by name. Pure; nothing here reads a row.
+"""Transforms: functions of lazy frames and SELECTs, bound to frames by name. No row is read here; a Python
+transform's file is executed, once.
 
 Each step's result is bound under its ``as`` and as ``previous``; sources are never shadowed; the last result is
 what is loaded. ``previous`` begins as the single source, or as the one that is read incrementally.

@@ -157,7 +157,7 @@ def test_set_and_profile_change_the_config(headrace, orders):
     assert headrace("run", "orders.json", "--profile", "dev", "--set", "params.factor=3").code == 0
     assert rows(orders, "dev_orders") == [(1, 10, 30), (2, 20, 60)]
     again = headrace("run", "orders.json", HEADRACE_PROFILE="dev")
-    assert "orders: nothing new into duckdb w.duckdb dev_orders\n" in again.out
+    assert "orders: nothing new for duckdb w.duckdb dev_orders\n" in again.out
 
 
 def test_log_format_json_is_an_object_a_line_with_the_run_on_each(headrace, orders):

@@ -101,6 +101,17 @@ def test_reading_on_skips_nothing_and_reads_nothing_twice(file, ties):
     assert batch.frame.lazy.collect()["id"].to_list() == ([4] if ties == "once" else [2, 4])
 
 
+def test_a_table_or_a_column_that_is_not_there_is_named_with_the_one_that_was_meant(file):
+    sql(file, "CREATE TABLE invoice (id INTEGER); CREATE VIEW customers AS SELECT * FROM invoice")
+    for wrong, said in (
+        ({"table": "Invoce"}, "no table 'Invoce'\n  hint: did you mean 'invoice'"),
+        ({"table": "xyz"}, "no table 'xyz'\n  hint: there are: customers, invoice"),
+        ({"query": "SELECT nope FROM invoice"}, "no column 'nope'"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            news(file, **wrong)
+
+
 def test_what_cannot_be_read_is_named(file):
     with pytest.raises(ConfigError, match="no such file"):
         news(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 import sqlite3
@@ -251,6 +252,15 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         raise _verdict(error, path) from error
 
 
+def _near(path: Path, table: str) -> str:
+    """Which table was meant, or which there are."""
+    listed = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name"
+    with _opened(path) as connection:
+        names = [str(name) for (name,) in connection.execute(listed)]
+    near = difflib.get_close_matches(table, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names[:20])}"
+
+
 def _verdict(error: sqlite3.Error, path: Path) -> HeadraceError:
     text = str(error)
     code = getattr(error, "sqlite_errorcode", None)
@@ -263,6 +273,9 @@ def _verdict(error: sqlite3.Error, path: Path) -> HeadraceError:
         return RejectedError(f"{path}: the file cannot be read", hint="check its rights and the disk")
     if "decode" in text:
         return DataError(f"{path}: a text is not UTF-8", hint="read the column as a BLOB: CAST(… AS BLOB)")
+    if missing := re.fullmatch(r"no such (table|column|function): (.+)", text):  # names, as the pipeline wrote them
+        hint = _near(path, missing[2]) if missing[1] == "table" else "check the query's names"
+        return ConfigError(f"{path}: there is no {missing[1]} {missing[2]!r}", hint=hint)
     if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError | sqlite3.Warning):
         return ConfigError(
             f"{path}: the table or query does not fit the file", hint="it must be one SELECT; check names"
