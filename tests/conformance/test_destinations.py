@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cache
@@ -40,6 +41,12 @@ class TestDuckDB(DestinationSuite):
         from headrace.systems.duckdb import DuckDBDestination
 
         return DuckDBDestination(path=str(folder / "target.duckdb"), table="rows", adopt=True)
+
+    def effects(self) -> Sequence[tuple[Any, str]]:
+        """Inside a transaction nothing outlives the process before its COMMIT."""
+        from headrace.systems.duckdb import connection
+
+        return [(duckdb, "connect"), (connection, "_commit"), (connection, "_close")]
 
     def warm(self, folder: Path) -> AbstractContextManager[Any]:
         return duckdb.connect(str(folder / "target.duckdb"))

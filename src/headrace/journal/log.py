@@ -163,7 +163,7 @@ class Journal:
         return receipt_of(entry, repeated=False)
 
     def settle(self, id: str) -> Receipt | None:
-        """The receipt of the commit of this id. Its entry is made in one step: there is nothing to wait for."""
+        """The receipt of the commit of this id. Its entry is made in one step, so nothing is under way."""
         number = self.load().ids.get(id)
         return None if number is None else receipt_of(self.entry(number), repeated=True)
 

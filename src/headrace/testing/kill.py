@@ -3,11 +3,11 @@
 A server process imports everything once and forks a child for each run (a fork, since starting Python with
 Polars and DuckDB costs a second; forked before any engine has started a thread). In the child every *effect* is
 counted: what a process does to files (open for writing, write, link, rename, replace, truncate, unlink, mkdir,
-rmdir), opening and closing a DuckDB file, each COMMIT and each statement outside a transaction, and each file that
-Polars or PyArrow write. The child kills itself right before the n-th, for every n; a second child, started on
+rmdir), each file that Polars or PyArrow write, and what the system under test names as its own (opening a connection,
+COMMIT). The child kills itself right before the n-th, for every n; a second child, started on
 what the first left, runs to the end.
 
-What native code does between two effects (DuckDB inside a COMMIT) is not cut in two here.
+What native code does between two effects (a database inside a COMMIT) is not cut in two here.
 """
 
 # ruff: noqa: S101  # what it raises is a test's failure
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["killed_at_every_effect", "resolve", "shape"]
+__all__ = ["killed", "killed_at_every_effect", "resolve", "shape"]
 
 SIGKILL = -9
 
@@ -43,19 +43,22 @@ def killed_at_every_effect(
     arguments: Mapping[str, Any] | None = None,
     moments: Sequence[str] = ("before",),
     prepare: str | None = None,
+    effects: str | None = None,
 ) -> int:
     """Kill `script` at every effect and start it again; the number of effects.
 
     `script` and `look` are ``module:function`` or ``file.py:function``, called with a folder (a Path) and
     `arguments` (JSON values). `script` does its work in the folder, and may be run again after it was killed;
     `look` gives JSON that tells what is there. `folder` is where the runs' folders are made. `moments`: kill
-    ``before`` the effect, ``after`` it, or both. `prepare` is one more reference to import before forking.
+    ``before`` the effect, ``after`` it, or both. `prepare` is one more reference to import before forking,
+    `effects` one to a function of `arguments` that gives the system's own effects: pairs of an owner (a module, a
+    class) and the name of a function of it.
 
     Raises AssertionError where a run that was killed and started again does not end as the calm one: another
     `look`, or other files (see `shape`).
     """
     server = _server()
-    asked = {"script": script, "look": look, "arguments": dict(arguments or {}), "prepare": prepare}
+    asked = {"script": script, "look": look, "arguments": dict(arguments or {}), "prepare": prepare, "effects": effects}
     calm = server.run(asked, folder / "calm-run", kill=None)
     assert calm["ended"], f"the calm run failed:\n{calm['error']}"
     expected = (calm["seen"], shape(folder / "calm-run"))
@@ -76,6 +79,13 @@ def killed_at_every_effect(
                 break
         assert n > 1 or not calm["effects"], "the program ended before its first effect"
     return int(calm["effects"])
+
+
+def killed(script: str, *, folder: Path, arguments: Mapping[str, Any] | None = None) -> None:
+    """Run a script that kills its own process. Raises AssertionError where it does not."""
+    asked = {"script": script, "look": script, "arguments": dict(arguments or {}), "prepare": None, "effects": None}
+    answer = _server().run(asked, folder, kill=None)
+    assert answer["killed"], f"it was not killed: {answer['error']}"
 
 
 def shape(folder: Path) -> list[str]:

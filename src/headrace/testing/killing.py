@@ -6,20 +6,18 @@ import builtins
 import io
 import json
 import os
-import re
 import signal
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from unittest.mock import patch
 
 # Imported here, once, and used by nobody before the fork: an engine that has started threads cannot be forked.
-import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 
@@ -32,9 +30,6 @@ _OS = (
     *("link", "symlink", "rename", "replace", "truncate", "ftruncate", "write", "unlink", "remove"),
     *("mkdir", "makedirs", "rmdir"),
 )
-_QUERY = re.compile(r"\s*(SELECT|FROM|WITH|SET|EXPLAIN|DESCRIBE|PRAGMA|ROLLBACK)\b", re.IGNORECASE)
-_BEGIN = re.compile(r"\s*BEGIN\b", re.IGNORECASE)
-_END = re.compile(r"\s*(COMMIT|END|ROLLBACK|ABORT)\b", re.IGNORECASE)
 
 
 class Effects:
@@ -75,71 +70,8 @@ class Effects:
         signal.pause()  # it may take a moment to arrive; nothing may happen in it
 
 
-class Connection:
-    """A DuckDB connection whose statements are counted; all else passes through.
-
-    Inside a transaction nothing outlives the process before its COMMIT: of its statements only that one counts.
-    """
-
-    def __init__(self, connection: Any, effects: Effects) -> None:
-        self._connection = connection
-        self._effects = effects
-        self._open = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def _run(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        call = getattr(self._connection, method)
-        query = kwargs.get("query", args[0] if args else "")
-        text = query if isinstance(query, str) else ""
-        ends = bool(_END.match(text))
-        if _BEGIN.match(text):
-            self._open = True
-        if _QUERY.match(text) or (self._open and not ends):
-            answer = call(*args, **kwargs)
-        else:
-            answer = self._effects.call(f"duckdb.{method}", call, *args, **kwargs)
-        self._open = self._open and not ends
-        return self if answer is self._connection else answer
-
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run("execute", *args, **kwargs)
-
-    def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run("executemany", *args, **kwargs)
-
-    def sql(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run("sql", *args, **kwargs)
-
-    def query(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run("query", *args, **kwargs)
-
-    def begin(self) -> Any:
-        self._connection.begin()
-        self._open = True
-        return self
-
-    def commit(self) -> Any:
-        self._effects.call("duckdb.commit", self._connection.commit)
-        self._open = False
-        return self
-
-    def close(self) -> None:
-        self._effects.call("duckdb.close", self._connection.close)
-
-    def cursor(self) -> Connection:
-        return Connection(self._connection.cursor(), self._effects)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def patched(effects: Effects) -> ExitStack:
-    """Count all effects from here on."""
+def patched(effects: Effects, more: Sequence[tuple[Any, str]]) -> ExitStack:
+    """Count all effects from here on: those on files, and `more`, the system's own."""
     stack = ExitStack()
 
     def counted(owner: Any, name: str) -> None:
@@ -157,15 +89,11 @@ def patched(effects: Effects) -> ExitStack:
         _patch_method(effects, stack, pl.DataFrame, name)
     for name in ("__init__", "write_table", "write_batch", "close"):
         _patch_method(effects, stack, pq.ParquetWriter, name)
-    connect = duckdb.connect
-
-    def connected(*args: Any, **kwargs: Any) -> Any:
-        database = kwargs.get("database", args[0] if args else ":memory:")
-        if str(database) == ":memory:":
-            return connect(*args, **kwargs)  # dies with the process: no effect
-        return Connection(effects.call("duckdb.connect", connect, *args, **kwargs), effects)
-
-    stack.enter_context(patch.object(duckdb, "connect", connected))
+    for owner, name in more:
+        if isinstance(owner, type):
+            _patch_method(effects, stack, owner, name)
+        else:
+            counted(owner, name)
     return stack
 
 
@@ -211,7 +139,7 @@ def _child(asked: dict[str, Any], report: int) -> None:
     effects = Effects(folder, asked["kill"], asked["moment"], report)
     try:
         script, look = resolve(asked["script"]), resolve(asked["look"])
-        with patched(effects):
+        with patched(effects, _own(asked)):
             script(folder, **asked["arguments"])
         seen = look(folder, **asked["arguments"])
         _tell(report, {"ended": True, "effects": effects.count, "seen": seen})
@@ -219,10 +147,17 @@ def _child(asked: dict[str, Any], report: int) -> None:
         _tell(report, {"error": traceback.format_exc(), "effects": effects.count})
 
 
+def _own(asked: dict[str, Any]) -> Sequence[tuple[Any, str]]:
+    """The effects that the system tells of."""
+    own: Sequence[tuple[Any, str]] = resolve(asked["effects"])(**asked["arguments"]) if asked["effects"] else ()
+    return own
+
+
 def _answer(asked: dict[str, Any]) -> dict[str, Any]:
     for reference in (asked["script"], asked["look"], asked["prepare"]):
         if reference is not None:
             resolve(reference)
+    _own(asked)  # what it imports is imported once
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

@@ -92,15 +92,13 @@ class DuckDBDestination:
         from datetime import UTC, datetime
 
         from headrace.systems.duckdb import ledger
-        from headrace.systems.duckdb.connection import writing
+        from headrace.systems.duckdb.connection import transaction, writing
 
         if not self._file.parent.is_dir():
             return
-        with writing(self._file) as connection:
-            connection.execute("BEGIN")
+        with writing(self._file) as connection, transaction(connection):
             ledger.ensure(connection)
             ledger.record(connection, self._key(str(run["pipeline"])), run, datetime.now(UTC))
-            connection.execute("COMMIT")
 
     def history(self, pipeline: str) -> Sequence[Mapping[str, Any]]:
         """Commits and runs of the pipeline, newest first."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from headrace.errors import ConflictError
 from headrace.flow import Receipt
 from headrace.systems.duckdb import ledger, quarantine
-from headrace.systems.duckdb.connection import writing
+from headrace.systems.duckdb.connection import transaction, writing
 from headrace.systems.duckdb.history import close_absent, history
 from headrace.systems.duckdb.loading import Load, append, partitions, recompute, replace
 from headrace.systems.duckdb.merging import merge
@@ -28,25 +28,8 @@ __all__ = ["apply"]
 
 def apply(path: Path, key: ledger.Key, commit: Commit, *, adopt: bool) -> Receipt:
     """See `headrace.protocols.Destination.apply`."""
-    with writing(path) as connection:
-        connection.execute("BEGIN")
-        try:
-            receipt = _apply(connection, key, commit, adopt=adopt)
-            connection.execute("COMMIT")
-        except BaseException:
-            _roll_back(connection)
-            raise
-    return receipt
-
-
-def _roll_back(connection: DuckDBPyConnection) -> None:
-    """After an error nothing may be kept; the error that led here is the one to be heard."""
-    import duckdb
-
-    try:
-        connection.execute("ROLLBACK")
-    except (duckdb.Error, RuntimeError):  # no transaction is left, which is as good
-        return
+    with writing(path) as connection, transaction(connection):
+        return _apply(connection, key, commit, adopt=adopt)
 
 
 def _apply(connection: DuckDBPyConnection, key: ledger.Key, commit: Commit, *, adopt: bool) -> Receipt:

@@ -20,7 +20,7 @@ from headrace import disk, guard
 from headrace.errors import ConfigError, UnavailableError
 from headrace.systems.duckdb.errors import translated
 
-__all__ = ["MEMORY_LIMIT_MB", "reading", "writing"]
+__all__ = ["MEMORY_LIMIT_MB", "reading", "transaction", "writing"]
 
 MEMORY_LIMIT_MB = 400
 """At most, and at most two fifths of what this process may use. It spills the rest beside the file."""
@@ -70,6 +70,34 @@ def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """All that is done inside is kept, or after an exception nothing of it."""
+    connection.execute("BEGIN")
+    try:
+        yield
+        _commit(connection)
+    except BaseException:
+        _roll_back(connection)
+        raise
+
+
+def _commit(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("COMMIT")
+
+
+def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+    """After an error nothing may be kept; the error that led here is the one to be heard."""
+    try:
+        connection.execute("ROLLBACK")
+    except (duckdb.Error, RuntimeError):  # no transaction is left, which is as good
+        return
+
+
+def _close(instance: _Instance) -> None:
+    instance.connection.close()
+
+
+@contextmanager
 def _using(real: str, *, writable: bool) -> Iterator[duckdb.DuckDBPyConnection]:
     with _gate:
         instance = _join(real, writable=writable)
@@ -87,7 +115,7 @@ def _using(real: str, *, writable: bool) -> Iterator[duckdb.DuckDBPyConnection]:
             if not instance.users:
                 if _instances.get(real) is instance:
                     del _instances[real]
-                instance.connection.close()
+                _close(instance)
             _gate.notify_all()
 
 

@@ -32,13 +32,13 @@ class Applying(Subject):
         assert (snapshot.number, snapshot.schema, snapshot.scan, dict(snapshot.positions)) == (0, None, None, {})
         assert snapshot.last_id is None
         assert dict(snapshot.seen(SOURCE, None)) == {}
-        assert list(tmp_path.iterdir()) == []
+        assert self.left_over(tmp_path) == []
 
     def test_what_was_never_written_has_no_history_and_no_rejects(self, tmp_path: Path) -> None:
         destination = self.destination(tmp_path)
         assert list(destination.history(PIPELINE)) == []
         assert destination.rejects(PIPELINE).height == 0
-        assert list(tmp_path.iterdir()) == []
+        assert self.left_over(tmp_path) == []
 
     def test_a_commit_is_durable_when_apply_returns(self, tmp_path: Path, usual: Write) -> None:
         file = FileStamp(name="1.csv", size=1, version="1")
@@ -101,7 +101,7 @@ class Applying(Subject):
     def test_settle_says_what_became_of_a_commit_and_changes_nothing(self, tmp_path: Path, usual: Write) -> None:
         destination = self.destination(tmp_path)
         assert destination.settle(PIPELINE, "unknown") is None
-        assert list(tmp_path.iterdir()) == []
+        assert self.left_over(tmp_path) == []
         commit = commit_of(destination, FIRST, usual, position=1)
         assert destination.settle(PIPELINE, commit.id) is None
         receipt = destination.apply(commit)

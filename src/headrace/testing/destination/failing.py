@@ -5,22 +5,30 @@
 from __future__ import annotations
 
 import inspect
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace.errors import UnavailableError
+from headrace.errors import ConflictError, UnavailableError
 from headrace.testing.destination.subject import KILLED, REJECTED, Run, Subject, made
 from headrace.testing.faults import BreakStream, FailAfterApply, HoldCommit, Reject
-from headrace.testing.kill import killed_at_every_effect, resolve, shape
+from headrace.testing.kill import killed, killed_at_every_effect, resolve
 from headrace.testing.scripts import PIPELINE, WRITES, holds, play
 
 if TYPE_CHECKING:
     from headrace.flow import Commit, Receipt
     from headrace.protocols import Destination
+    from headrace.writes import Write
 
 __all__ = ["Failing"]
+
+_FREED_SECONDS = 10.0
 
 
 class Failing(Subject):
@@ -36,9 +44,9 @@ class Failing(Subject):
                 faulty = _with_fault(fault, self.destination(folder), n)
                 play(faulty, REJECTED, WRITES[write], apply=again)
             assert holds(self.destination(folder)) == holds(calm)
-            assert shape(folder) == shape(tmp_path / "calm")
+            assert self.left_over(folder) == self.left_over(tmp_path / "calm")
 
-    def test_a_run_killed_at_every_effect_ends_as_a_calm_run(self, tmp_path: Path, write: str) -> None:
+    def test_a_run_killed_at_every_effect_ends_as_a_calm_run(self, tmp_path: Path, write: str, usual: Write) -> None:
         if not self.durable:
             pytest.skip("it does not outlive its process")
         suite = f"{inspect.getfile(type(self))}:{type(self).__qualname__}"
@@ -48,21 +56,60 @@ class Failing(Subject):
             folder=tmp_path,
             arguments={"suite": suite, "write": write},
             prepare=suite,
+            effects="headrace.testing.destination.failing:effects",
+            moments=("before", "after") if WRITES[write] is usual else ("before",),
         )
         assert effects > 0
+
+    def test_a_dead_run_holds_nothing(self, tmp_path: Path) -> None:
+        if not self.durable:
+            pytest.skip("it does not outlive its process")
+        suite = f"{inspect.getfile(type(self))}:{type(self).__qualname__}"
+        killed("headrace.testing.destination.failing:die", folder=tmp_path, arguments={"suite": suite})
+        with ExitStack() as stack:
+            hold(self.destination(tmp_path), stack)
 
 
 def load(folder: Path, suite: str, write: str) -> None:
     """The script that is killed: what a run does, and does again when it is started again."""
     destination = resolve(suite)().destination(folder)
-    with destination.hold(PIPELINE, Run("run")):  # where a target may clear what a killed run left
+    with ExitStack() as stack:
+        hold(destination, stack)  # where a target may clear what a killed run left
         play(destination, KILLED, WRITES[write])
         destination.record({"pipeline": PIPELINE, "run": "run", "status": "loaded"})
 
 
 def look(folder: Path, suite: str, write: str) -> str:  # noqa: ARG001  # the script's arguments
     """What is there after it."""
-    return repr(holds(resolve(suite)().destination(folder)))
+    subject = resolve(suite)()
+    return repr((holds(subject.destination(folder)), subject.left_over(folder)))
+
+
+def effects(suite: str, write: str) -> Sequence[tuple[Any, str]]:  # noqa: ARG001  # the script's arguments
+    """The system's own effects."""
+    own: Sequence[tuple[Any, str]] = resolve(suite)().effects()
+    return own
+
+
+def die(folder: Path, suite: str) -> None:
+    """A run that is killed while it holds the target."""
+    with resolve(suite)().destination(folder).hold(PIPELINE, Run("dead")):
+        os.kill(os.getpid(), signal.SIGKILL)
+        signal.pause()
+
+
+def hold(destination: Destination, stack: ExitStack) -> None:
+    """Hold the target until the stack ends. A server may free a killed client's lock a moment after its death."""
+    until = time.monotonic() + _FREED_SECONDS
+    while True:
+        try:
+            stack.enter_context(destination.hold(PIPELINE, Run("run")))
+        except ConflictError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def again(destination: Destination, commit: Commit) -> Receipt:

@@ -154,6 +154,24 @@ class Remembering(Subject):
         assert entries[1]["positions"] == {SOURCE: {"step": 2}}
         assert list(destination.history("another")) == []
 
+    def test_record_keeps_failed_and_empty_runs_and_is_no_commit(self, tmp_path: Path, usual: Write) -> None:
+        destination = self.destination(tmp_path)
+        destination.record({"pipeline": PIPELINE, "run": "first", "status": "failed"})
+        assert (destination.inspect(PIPELINE).number, destination.inspect(PIPELINE).scan) == (0, None)
+        destination.apply(commit_of(destination, FIRST, usual))
+        before = holds(destination)
+        for run in ("failed", "nothing_new"):
+            destination.record({"pipeline": PIPELINE, "run": run, "status": run, "warnings": ["a", "b"]})
+        told = self.destination(tmp_path).history(PIPELINE)
+        assert [(e["kind"], e.get("status")) for e in told[:3]] == [
+            ("run", "nothing_new"),
+            ("run", "failed"),
+            ("commit", None),
+        ]
+        assert told[0]["warnings"] == ["a", "b"]
+        assert list(destination.history("another")) == []
+        assert holds(destination) == before
+
     def test_a_held_target_names_its_holder(self, tmp_path: Path) -> None:
         destination = self.destination(tmp_path)
         with destination.hold(PIPELINE, Run("first")):

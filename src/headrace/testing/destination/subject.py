@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import pytest
 
 from headrace.systems.memory import MemoryDestination
+from headrace.testing.kill import shape
 from headrace.testing.scripts import WRITES, Holding, Step, holds, play, reject
 
 if TYPE_CHECKING:
@@ -89,6 +90,16 @@ class Subject:
         pipeline's.
         """
         return None
+
+    def effects(self) -> Sequence[tuple[Any, str]]:
+        """Optional: what outlives the process beside files, as functions (their owner and their name): connecting,
+        COMMIT. The harness that kills counts them.
+        """
+        return ()
+
+    def left_over(self, folder: Path) -> Sequence[str]:
+        """Optional: what lies in the target's place, the target itself too. By default the files in the folder."""
+        return shape(folder)
 
     def warm(self, folder: Path) -> AbstractContextManager[Any]:  # noqa: ARG002  # for those who override it
         """Optional: keeps the target in this folder open for a test of many commits, where opening it is dear."""
