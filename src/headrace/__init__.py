@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headrace.contract import Column, Contract, Rule
     from headrace.cursor import Cursor, Latest, TextType
     from headrace.engine import check, history, plan, preview, rejects, run
+    from headrace.engine.quarantine import discard, replay
     from headrace.errors import (
         CircuitOpenError,
         ConfigError,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from headrace.pipeline import Pipeline, python, sql
-    from headrace.quarantine import discard, replay
     from headrace.report import CheckReport, Plan, RunReport
     from headrace.retry import Retry
     from headrace.schema import SchemaPolicy
@@ -106,7 +106,7 @@ _HOME = {
     "headrace.errors": "CircuitOpenError ConfigError ConflictError ContractError DataError HeadraceError"
     " RejectedError SchemaError TransformError UnavailableError",
     "headrace.pipeline": "Pipeline python sql",
-    "headrace.quarantine": "discard replay",
+    "headrace.engine.quarantine": "discard replay",
     "headrace.report": "CheckReport Plan RunReport",
     "headrace.retry": "Retry",
     "headrace.schema": "SchemaPolicy",

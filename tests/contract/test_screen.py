@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.contract import Column, Contract
+from headrace.contract.screen import Screen
 from headrace.errors import ContractError, UnavailableError
 from headrace.exact import from_text
 from headrace.schema import REJECTS, Schema
-from headrace.screen import Screen
 from headrace.stream import FrameStream, reraise, scan_batches
 
 PLACE = ("_file", "_line")

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from headrace.errors import RejectedError
-from headrace.spool import Spool
+from headrace.stream.spool import Spool
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +128,7 @@ def test_passes_in_many_threads_do_not_mix():
 
 KILLED = """
 import os, polars as pl
-from headrace.spool import Spool
+from headrace.stream.spool import Spool
 spool = Spool()
 with spool.passed() as one:
     one.write(pl.DataFrame({"n": [1]}))
@@ -147,7 +147,7 @@ def test_what_a_killed_run_left_is_cleared_by_the_next_and_what_a_live_one_holds
         with spool.passed() as one:
             one.write(frame(1))
         assert not left.exists()
-        again = "from headrace.spool import Spool\nwith Spool() as s, s.passed(): pass"
+        again = "from headrace.stream.spool import Spool\nwith Spool() as s, s.passed(): pass"
         subprocess.run([sys.executable, "-c", again], env=environment, check=True)
         assert numbers(spool) == [1]
     assert list(temp.iterdir()) == [stranger]

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import polars as pl
 import pytest
 
-from headrace.drawing import drawn
 from headrace.errors import HeadraceError
 from headrace.stream import scan_batches
+from headrace.stream.drawing import drawn
 
 
 def _breaking(error: BaseException) -> pl.LazyFrame:

@@ -90,7 +90,7 @@ def test_a_reject_that_a_replay_has_appended_does_not_come_back(place, refresh, 
     )
     place.write("1.csv", "c,v\n1,1\n,2\n3,x\n")
     hr.run(pipeline)
-    from headrace.quarantine import export
+    from headrace.engine.quarantine import export
 
     fixed = tmp_path / "fixed.csv"
     export(hr.rejects(pipeline)).with_columns(raw=pl.col("raw").replace("3,x", "3,3")).write_csv(fixed)

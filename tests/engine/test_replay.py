@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import headrace as hr
-from headrace import quarantine
+from headrace.engine import quarantine
 
 QUARANTINE = hr.Contract(columns={"v": hr.Column(type="int64", min=0)}, on_violation="quarantine")
 

@@ -10,8 +10,8 @@ import pytest
 
 import headrace as hr
 from headrace.pipeline import SQLStep
-from headrace.query import Query
 from headrace.transform import transform
+from headrace.transform.query import Query
 
 FRAME = pl.LazyFrame({"a": [1, 2], "b": ["x", "y"], "c": [2, 3]})
 

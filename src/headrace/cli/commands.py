@@ -244,7 +244,7 @@ def rejects(options: Common, *, target: str, export: Path | None) -> Answer:
 
     frame = engine.rejects(one)
     if export is not None:
-        from headrace.quarantine import export as mendable
+        from headrace.engine.quarantine import export as mendable
 
         mendable(frame).write_csv(export)
         document = {"pipeline": one.name, "exported": str(export), "count": frame.height}
@@ -268,8 +268,8 @@ def replay(
     if discard and fixed is not None:
         raise click.UsageError("give either --from or --discard")
     one = _load_one(target, options)
-    from headrace.quarantine import discard as give_up
-    from headrace.quarantine import replay as take_again
+    from headrace.engine.quarantine import discard as give_up
+    from headrace.engine.quarantine import replay as take_again
 
     def act(observers: tuple[Observer, ...]) -> RunReport:
         if reason is not None:

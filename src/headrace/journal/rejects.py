@@ -10,11 +10,11 @@ from pathlib import Path
 import polars as pl
 
 from headrace import disk
-from headrace.drawing import drawn
 from headrace.exact import to_text
 from headrace.flow import Rejects
 from headrace.schema import REJECTS, Schema
 from headrace.stream import reraise
+from headrace.stream.drawing import drawn
 
 __all__ = ["read", "write"]
 
@@ -49,7 +49,7 @@ def write(
 
 
 def _new(rejects: Rejects) -> Iterator[pl.DataFrame]:
-    """The commit's own rejects. Drained here, in the caller's thread: see `headrace.sink`."""
+    """The commit's own rejects. Drained here, in the caller's thread: see `headrace.journal.sink`."""
     import pyarrow as pa
 
     with reraise():

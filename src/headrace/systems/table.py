@@ -83,8 +83,8 @@ class _Counter:
         self.rows = 0
 
     def count(self, lazy: pl.LazyFrame) -> pl.LazyFrame:
-        from headrace.drawing import drawn
         from headrace.stream import scan_generator
+        from headrace.stream.drawing import drawn
 
         def pushed(
             columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _size: int | None

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import duckdb
 
-from headrace.columns import NO_TIME
+from headrace.transform.columns import NO_TIME
 from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, UnavailableError
 from headrace.stream import original
 

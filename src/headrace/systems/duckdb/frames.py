@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.columns import Column, logical, restore
+from headrace.transform.columns import Column, logical, restore
 from headrace.stream import scan_generator
 from headrace.systems.duckdb.connection import reading
 

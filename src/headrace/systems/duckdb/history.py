@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.columns import Column, quoted
+from headrace.transform.columns import Column, quoted
 from headrace.errors import ConfigError
 from headrace.exact import to_text
 from headrace.schema import Type

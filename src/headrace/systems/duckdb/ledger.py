@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from headrace.columns import physical, quoted
+from headrace.transform.columns import physical, quoted
 from headrace.errors import ConfigError
 from headrace.flow import Commit, FileStamp, Receipt, Seal
 from headrace.schema import REJECTS, Schema

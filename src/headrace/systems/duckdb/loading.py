@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.columns import Column, carry, check_fits, quoted
+from headrace.transform.columns import Column, carry, check_fits, quoted
 from headrace.errors import ConfigError, DataError
 from headrace.schema import Schema
 from headrace.stream import FrameStream

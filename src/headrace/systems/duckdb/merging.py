@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from headrace.columns import quoted
+from headrace.transform.columns import quoted
 from headrace.errors import ConfigError, DataError
 from headrace.systems.duckdb.loading import ORDINAL, Load, same
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.columns import quoted
+from headrace.transform.columns import quoted
 from headrace.exact import to_text
 from headrace.schema import REJECTS
 from headrace.stream import FrameStream

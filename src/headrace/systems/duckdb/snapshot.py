@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace import exact
-from headrace.columns import Column, logical, quoted
+from headrace.transform.columns import Column, logical, quoted
 from headrace.flow import FileStamp, Snapshot
 from headrace.schema import Schema
 from headrace.systems.duckdb import ledger, quarantine

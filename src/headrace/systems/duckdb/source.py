@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.columns import Column, described, logical, quoted
+from headrace.transform.columns import Column, described, logical, quoted
 from headrace.cursor import Cursor, track
-from headrace.drawing import drawn
 from headrace.errors import ConfigError, DataError
 from headrace.exact import from_text, to_text
 from headrace.flow import Batch, Counts, Frame, News, Position, Range, Retold, Snapshot, Superseded
 from headrace.schema import Schema, Type
 from headrace.stream import scan_generator
+from headrace.stream.drawing import drawn
 from headrace.systems.duckdb.connection import reading
 from headrace.systems.duckdb.frames import scan
 from headrace.systems.duckdb.tables import Table

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from headrace.columns import Column, described, physical, quoted
+from headrace.transform.columns import Column, described, physical, quoted
 from headrace.errors import ConfigError, ConflictError, SchemaError
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.systems.duckdb import ledger

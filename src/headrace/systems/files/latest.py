@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import duckdb
 import polars as pl
 
-from headrace.drawing import drawn
+from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import ConfigError
 from headrace.stream import FrameStream, reraise, scan_generator
-from headrace.tracking import FILE, LINE
+from headrace.stream.drawing import drawn
 
 if TYPE_CHECKING:
     from headrace.cursor import Latest

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace import exact
+from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import SchemaError
 from headrace.schema import Field, Schema, Type
-from headrace.tracking import FILE, LINE
 
 if TYPE_CHECKING:
     from headrace.cursor import TextType

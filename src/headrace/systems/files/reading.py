@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.cursor import Cursor, track
-from headrace.drawing import drawn
+from headrace.cursor.tracking import FILE, LINE, Tracked
 from headrace.errors import ConfigError, DataError, HeadraceError
 from headrace.flow import Batch, Counts, FileStamp, Frame, News, Range, Retold, Snapshot, Superseded
 from headrace.stream import scan_generator
+from headrace.stream.drawing import drawn
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.latest import former, newest
 from headrace.systems.files.paths import File, find
 from headrace.systems.files.scan import Reading
 from headrace.systems.files.survey import Survey, survey
-from headrace.tracking import FILE, LINE, Tracked
 
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource

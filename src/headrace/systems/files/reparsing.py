@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import ConfigError, DataError
 from headrace.flow import Batch, Counts, Frame, News, Position, Retold
-from headrace.spool import Spool
 from headrace.stream import scan_batches
+from headrace.stream.spool import Spool
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.layout import Converted, Layout, convert, placed
 from headrace.systems.files.paths import File, find
 from headrace.systems.files.scan import reject_rows
 from headrace.systems.files.survey import Survey, renamed, survey
-from headrace.tracking import FILE, LINE
 
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace import exact
-from headrace.drawing import drawn
+from headrace.cursor.tracking import reject_id
 from headrace.errors import SchemaError
 from headrace.flow import Counts
 from headrace.schema import REJECTS, widens
-from headrace.spool import Spool
 from headrace.stream import scan_generator
+from headrace.stream.drawing import drawn
+from headrace.stream.spool import Spool
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.layout import Column, Reject, convert, hive_value, placed
 from headrace.systems.files.paths import File, check_same, hive_parts
 from headrace.systems.files.survey import renamed
-from headrace.tracking import reject_id
 
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
-from headrace.query import Query
 from headrace.schema import REJECTS, AddColumn, CreateTable, Field, Schema, WidenColumn
 from headrace.systems.memory.history import history
 from headrace.systems.memory.rows import Key, Order, check_keys, gathered, key_texts, keys_of, orders_of
+from headrace.transform.query import Query
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
 
 if TYPE_CHECKING:

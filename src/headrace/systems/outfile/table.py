@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace import exact
-from headrace.drawing import drawn
 from headrace.errors import ConfigError, DataError, UnavailableError
 from headrace.flow import Commit, Receipt, Snapshot, TableChange
 from headrace.journal import Attempt, Journal, State, Written
-from headrace.sink import Sink, drain
+from headrace.journal.sink import Sink, drain
 from headrace.stream import scan_generator
+from headrace.stream.drawing import drawn
 from headrace.systems.outfile.formats import check_types, check_values, encode, scan
 from headrace.writes import Replace
 

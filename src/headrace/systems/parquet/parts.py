@@ -14,13 +14,13 @@ from typing import Any
 
 import polars as pl
 
-from headrace.drawing import drawn
 from headrace.errors import DataError, SchemaError
 from headrace.flow import TableChange
 from headrace.journal import Attempt, Journal, State
+from headrace.journal.sink import drain
 from headrace.schema import Schema, Type
-from headrace.sink import drain
 from headrace.stream import reraise
+from headrace.stream.drawing import drawn
 from headrace.systems.parquet.scan import scan_files
 from headrace.systems.parquet.writing import Layout, write_file, write_rows
 

@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 
 from headrace import disk
-from headrace.drawing import drawn
 from headrace.errors import ConfigError, UnavailableError
 from headrace.journal import Journal, State, lease
 from headrace.schema import Schema
 from headrace.stream import scan_generator
+from headrace.stream.drawing import drawn
 
 __all__ = ["scan_files", "scan_state", "scan_table"]
 

@@ -14,7 +14,7 @@ from headrace import exact
 from headrace.errors import ConfigError, DataError
 from headrace.flow import Commit, Receipt, Snapshot, TableChange
 from headrace.journal import Attempt, Journal, State, Written
-from headrace.sink import drain
+from headrace.journal.sink import drain
 from headrace.systems.parquet.parts import split
 from headrace.systems.parquet.scan import scan_state
 from headrace.systems.parquet.writing import Layout, check_types, write_rows

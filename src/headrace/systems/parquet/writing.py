@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from headrace import disk
-from headrace.drawing import said
 from headrace.errors import SchemaError
 from headrace.flow import Commit, TableChange
 from headrace.journal import Attempt
+from headrace.journal.sink import Sink
 from headrace.schema import Schema, Type
-from headrace.sink import Sink
+from headrace.stream.drawing import said
 
 if TYPE_CHECKING:
     from headrace.systems.parquet import ParquetDestination

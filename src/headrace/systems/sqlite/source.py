@@ -16,12 +16,12 @@ from urllib.parse import quote
 import polars as pl
 
 from headrace.cursor import Cursor, track
-from headrace.drawing import drawn
 from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, SchemaError, UnavailableError
 from headrace.exact import from_text
 from headrace.flow import Batch, Counts, Frame, News, Position, Range, Retold, Snapshot, Superseded
 from headrace.schema import Field, Schema, Type
 from headrace.stream import scan_batches
+from headrace.stream.drawing import drawn
 
 if TYPE_CHECKING:
     from headrace.systems.sqlite import SQLiteSource

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from headrace import exact
-from headrace.drawing import drawn
 from headrace.errors import ConfigError, DataError
 from headrace.schema import REJECTS, Schema, Type, parse_type, widens
-from headrace.spool import Spool
 from headrace.stream import scan_generator
+from headrace.stream.drawing import drawn
+from headrace.stream.spool import Spool
 
 if TYPE_CHECKING:
     from headrace.cursor import Cursor

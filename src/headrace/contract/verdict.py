@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.checks import RAW, Bound, Check, bind
-from headrace.drawing import drawn
+from headrace.contract.checks import RAW, Bound, Check, bind
+from headrace.contract.repeats import Repeats
 from headrace.errors import ContractError
-from headrace.repeats import Repeats
 from headrace.stream import scan_batches
+from headrace.stream.drawing import drawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from headrace.contract import Contract
-    from headrace.sqlrules import SQLEvaluation
+    from headrace.contract.sqlrules import SQLEvaluation
 
 __all__ = ["Judge", "Verdict", "Versions", "check", "split"]
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 
-from headrace.columns import carry, restated
+from headrace.transform.columns import carry, restated
 from headrace.errors import ConfigError, ContractError
-from headrace.query import Query
 from headrace.schema import Schema
+from headrace.transform.query import Query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.contract import Column, Contract, Rule
+from headrace.contract.sqlrules import SQLRules
 from headrace.errors import ConfigError, HeadraceError, SchemaError
 from headrace.exact import cast
 from headrace.schema import Schema, Type, parse_type
-from headrace.sqlrules import SQLRules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -12,8 +12,8 @@ from functools import partial
 import polars as pl
 
 from headrace.errors import ConfigError, SchemaError
-from headrace.exact_text import read_text, write_text
-from headrace.exact_time import check_format
+from headrace.exact.text import read_text, write_text
+from headrace.exact.time import check_format
 from headrace.schema import Schema, Type, widens
 
 __all__ = ["cast", "from_text", "newest", "to_text"]

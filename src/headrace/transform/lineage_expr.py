@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headrace.lineage import Kind
-from headrace.syntax import CLOCK_WORDS, functions
+from headrace.transform.lineage import Kind
+from headrace.transform.syntax import CLOCK_WORDS, functions
 
 __all__ = ["Rows", "Said", "Scope", "Table", "expression", "walk"]
 

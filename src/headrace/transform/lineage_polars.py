@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from headrace.lineage import Kind, Relation
+from headrace.transform.lineage import Kind, Relation
 
 __all__ = ["of_function"]
 

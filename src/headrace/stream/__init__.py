@@ -20,8 +20,8 @@ import polars as pl
 import pyarrow as pa
 from polars.io.plugins import register_io_source
 
-from headrace.drawing import drawn, tracked
 from headrace.errors import HeadraceError
+from headrace.stream.drawing import drawn, tracked
 
 __all__ = ["FrameStream", "original", "reraise", "scan_batches", "scan_generator"]
 

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace import exact
-from headrace.decisions import reading
+from headrace.cursor.tracking import FILE, LINE
 from headrace.engine import running
+from headrace.engine.decisions import reading
+from headrace.engine.increment import Replayed, increment, increments, opened
+from headrace.engine.sealing import UnchangedError
 from headrace.errors import ConfigError, DataError
 from headrace.flow import Batch, Commit, Counts, Frame, News, Range, Rejects, Retold, Seal, Snapshot
-from headrace.increment import Replayed, increment, increments, opened
 from headrace.schema import REJECTS, Type
-from headrace.sealing import UnchangedError
 from headrace.stream import FrameStream
-from headrace.tracking import FILE, LINE
 from headrace.writes import Partitions, Recompute, Replace
 
 if TYPE_CHECKING:

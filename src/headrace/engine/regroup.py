@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.drawing import drawn
 from headrace.flow import Batch, Frame, Snapshot
-from headrace.query import Query
 from headrace.stream import scan_batches
+from headrace.stream.drawing import drawn
+from headrace.transform.query import Query
 
 if TYPE_CHECKING:
-    from headrace.screen import Screen
+    from headrace.contract.screen import Screen
     from headrace.transform import Transformed
 
 __all__ = ["Groups", "Screened", "reread", "why_all", "why_anew"]

@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace.contract import Contract
-from headrace.drawing import drawn
+from headrace.contract.repeats import spilling
+from headrace.contract.verdict import Judge, Verdict, Versions, by_rule, check_rows
 from headrace.errors import ContractError
 from headrace.exact import to_text
-from headrace.repeats import spilling
 from headrace.schema import REJECTS, Schema
-from headrace.spool import Spool, SpoolPass
 from headrace.stream import FrameStream, scan_batches
-from headrace.verdict import Judge, Verdict, Versions, by_rule, check_rows
+from headrace.stream.drawing import drawn
+from headrace.stream.spool import Spool, SpoolPass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
-    from headrace.checks import Bound
+    from headrace.contract.checks import Bound
 
 __all__ = ["Screen", "ScreenCounts"]
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace.decisions import guarantee, reading, refuse_start
+from headrace.engine.decisions import guarantee, reading, refuse_start
+from headrace.engine.increment import Increment, increments
 from headrace.errors import ConfigError, ConflictError, HeadraceError, UnavailableError
 from headrace.events import CommitApplied, Event, Observer, Progress, RunFinished, RunStarted, Warned
 from headrace.flow import Batch, Commit, Position, Receipt, Snapshot
-from headrace.increment import Increment, increments
 from headrace.report import CheckReport, CommitReport, Plan, RunReport, Status
 from headrace.retry import Retry
 from headrace.schema import in_words

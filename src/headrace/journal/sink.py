@@ -15,11 +15,11 @@ from pathlib import Path
 import polars as pl
 
 from headrace import disk
-from headrace.drawing import said
 from headrace.errors import HeadraceError, SchemaError
 from headrace.flow import TableChange
 from headrace.schema import Schema, Type, widens
 from headrace.stream import reraise, scan_batches
+from headrace.stream.drawing import said
 
 __all__ = ["Encode", "Sink", "drain"]
 

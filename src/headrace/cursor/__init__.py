@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from headrace.cursor.tracking import Tracked
     from headrace.flow import Position
-    from headrace.tracking import Tracked
 
 __all__ = ["Cursor", "Latest", "TextType", "track"]
 
@@ -84,6 +84,6 @@ def track(  # each is one fact of the read
 
     Raises ConfigError for a column or a start that cannot be, DataError for a position of another type.
     """
-    from headrace.tracking import tracked
+    from headrace.cursor.tracking import tracked
 
     return tracked(frame, cursor, after=after, ties=ties, source=source, newest=newest, aside=aside)

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.decisions import Reading, fingerprint, key_columns, refuse_mixing, refuse_sharing
-from headrace.drawing import drawn
+from headrace.contract.screen import Screen
+from headrace.contract.verdict import Versions
+from headrace.engine.decisions import Reading, fingerprint, key_columns, refuse_mixing, refuse_sharing
+from headrace.engine.regroup import Groups, reread, why_all, why_anew
+from headrace.engine.sealing import Sealing
 from headrace.errors import ConfigError
 from headrace.flow import Batch, Commit, Frame, Range, Snapshot, TableChange
-from headrace.regroup import Groups, reread, why_all, why_anew
 from headrace.schema import Schema, evolve
-from headrace.screen import Screen
-from headrace.sealing import Sealing
 from headrace.stream import FrameStream, scan_batches
+from headrace.stream.drawing import drawn
 from headrace.transform import Transformed, transform
-from headrace.verdict import Versions
 from headrace.writes import Merge, Partitions, Recompute
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from headrace.lineage import Kind, Relation
-from headrace.lineage_expr import Rows, Said, Scope, Table, expression, walk
-from headrace.syntax import Syntax
+from headrace.transform.lineage import Kind, Relation
+from headrace.transform.lineage_expr import Rows, Said, Scope, Table, expression, walk
+from headrace.transform.syntax import Syntax
 
 __all__ = ["of_select"]
 

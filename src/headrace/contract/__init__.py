@@ -105,13 +105,13 @@ class Contract:
         Raises SchemaError for a missing column or a type that cannot be cast, ConfigError for a rule that does not
         fit the frame.
         """
-        from headrace.verdict import split
+        from headrace.contract.verdict import split
 
         return split(self, frame)
 
     def check(self, frame: pl.DataFrame | pl.LazyFrame) -> None:
         """Raises ContractError, counted by rule, unless every row keeps the contract (``warn`` rules aside)."""
-        from headrace.verdict import check
+        from headrace.contract.verdict import check
 
         check(self, frame)
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.contract import Contract
-from headrace.decisions import Reading, fingerprint
+from headrace.contract.screen import Screen
+from headrace.engine.decisions import Reading, fingerprint
 from headrace.errors import ContractError, DataError
 from headrace.flow import Batch, Rejects, Seal, Snapshot, Superseded, TableChange
 from headrace.schema import REJECTS
-from headrace.screen import Screen
 from headrace.stream import FrameStream, scan_batches
 
 if TYPE_CHECKING:

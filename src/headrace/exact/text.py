@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.exact_time import arrow_cast, read_duration, read_moment, write_duration, write_moment
+from headrace.exact.time import arrow_cast, read_duration, read_moment, write_duration, write_moment
 from headrace.schema import Type
 
 if TYPE_CHECKING:

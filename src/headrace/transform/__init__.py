@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from headrace.errors import ConfigError, HeadraceError, TransformError
-from headrace.lineage import Relation
-from headrace.lineage_polars import of_function
-from headrace.lineage_sql import of_select
 from headrace.pipeline import PythonStep, SQLStep, Step
-from headrace.query import Query
+from headrace.transform.lineage import Relation
+from headrace.transform.lineage_polars import of_function
+from headrace.transform.lineage_sql import of_select
+from headrace.transform.query import Query
 
 if TYPE_CHECKING:
     from types import ModuleType
