@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 import sys
 import headrace as hr
-from headrace.engine import Running
+from headrace.engine.running import Running
 
 def same(orders):
     return orders

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 
-from headrace.transform.columns import carry, restated
 from headrace.errors import ConfigError, ContractError
 from headrace.schema import Schema
+from headrace.transform.columns import carry, restated
 from headrace.transform.query import Query
 
 if TYPE_CHECKING:

@@ -5,26 +5,21 @@ hold the target -> inspect it -> make increments -> apply each -> confirm the so
 
 from __future__ import annotations
 
-import resource
-import secrets
-import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from headrace.engine.decisions import guarantee, reading, refuse_start
-from headrace.engine.increment import Increment, increments
-from headrace.errors import ConfigError, ConflictError, HeadraceError, UnavailableError
-from headrace.events import CommitApplied, Event, Observer, Progress, RunFinished, RunStarted, Warned
-from headrace.flow import Batch, Commit, Position, Receipt, Snapshot
-from headrace.report import CheckReport, CommitReport, Plan, RunReport, Status
+from headrace.engine.increment import Increment
+from headrace.engine.reading import increments
+from headrace.engine.running import drained, running, target
+from headrace.errors import ConfigError
+from headrace.events import Observer
+from headrace.flow import Batch, Snapshot
+from headrace.report import CheckReport, Plan, RunReport
 from headrace.retry import Retry
 from headrace.schema import in_words
-from headrace.secret import masked
-from headrace.stream import original
 from headrace.transform import transform
 from headrace.writes import Recompute, Replace
 
@@ -33,12 +28,7 @@ if TYPE_CHECKING:
 
     from headrace.pipeline import Pipeline
 
-T = TypeVar("T")
-
-__all__ = ["check", "history", "plan", "preview", "rejects", "run", "running"]
-
-_WAIT_POLL = 0.2
-_PROGRESS_EVERY = 0.5
+__all__ = ["check", "history", "plan", "preview", "rejects", "run"]
 
 
 def run(
@@ -75,229 +65,6 @@ def run(
         patience = retry or Retry()
         (patience if timeout is None else replace(patience, timeout=timeout)).call(attempt)
     return this.report()
-
-
-@dataclass
-class Running:
-    """One run under way: what it has done so far, and who watches."""
-
-    pipeline: Pipeline
-    observers: Sequence[Observer]
-    run: str
-    deadline: float | None
-    began: float
-    started: str
-    rows: int = 0
-    said: float = 0.0
-    commits: list[CommitReport] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    pending: Commit | None = None
-    current: Increment | None = None
-
-    def tell(self, kind: Callable[..., Event], **facts: Any) -> None:
-        """Tell the observers."""
-        event = kind(pipeline=self.pipeline.name, run=self.run, **facts)
-        for observer in self.observers:
-            observer(event)
-
-    def warn(self, message: str) -> None:
-        """Something to be said and kept in the report; once."""
-        message = masked(message)
-        if message not in self.warnings:
-            self.warnings.append(message)
-            self.tell(Warned, message=message)
-
-    def inspect(self) -> Snapshot:
-        """What the target holds. A commit whose answer was lost is settled first, and not made twice."""
-        if self.pending is not None and (receipt := self.settled(self.pending)) is not None:
-            self.applied(receipt)
-        self.pending = None
-        snapshot = self.pipeline.destination.inspect(self.pipeline.name)
-        for name in self.pipeline.named_sources:
-            if (position := snapshot.positions.get(name)) is not None:
-                self.confirm(name, position)  # a run that died after its commit may not have come to it
-        return snapshot
-
-    def settled(self, commit: Commit) -> Receipt | None:
-        """What became of a commit whose end is in doubt."""
-        return self.pipeline.destination.settle(commit.pipeline, commit.id)
-
-    def confirm(self, name: str, position: Position) -> None:
-        """Tell a source that its position is durable. It is committed already: what fails here can only be said."""
-        try:
-            self.pipeline.named_sources[name].confirm(position)
-        except HeadraceError as error:
-            self.warn(f"{name!r} could not be told that the commit is durable, the next run will: {error.message}")
-
-    def watch(self, rows: int) -> None:
-        """Rows pass to the destination: the place where a run can be stopped, and progress is told."""
-        now = time.monotonic()
-        self.rows += rows
-        if self.deadline is not None and now > self.deadline:
-            raise UnavailableError(
-                "the run has used up its --timeout", hint="nothing of this commit was kept; the next run carries on"
-            )
-        if now - self.said > _PROGRESS_EVERY:
-            self.said = now
-            self.tell(
-                Progress, rows=self.rows, bytes=self._bytes(), files=self._files(), files_total=self._files_total()
-            )
-
-    def _bytes(self) -> int:
-        return sum(b.counts().bytes for b in self.current.batches.values()) if self.current else 0
-
-    def _files(self) -> int:
-        return sum(b.counts().files for b in self.current.batches.values()) if self.current else 0
-
-    def _files_total(self) -> int:
-        return sum(len(b.news.files) for b in self.current.batches.values()) if self.current else 0
-
-    def apply(self, increment: Increment) -> None:
-        """Apply one increment, unless nothing is new in it."""
-        self.current = increment
-        try:
-            for warning in increment.warnings:
-                self.warn(warning)
-            if increment.empty:
-                return
-            self.pending = increment.commit
-            receipt = self._receipt(increment)
-            self.pending = None
-            self.applied(receipt, changes=in_words(increment.change.changes))
-            for name, position in ((n, increment.batches[n].position()) for n in increment.drivers):
-                self.confirm(name, position)
-        finally:
-            self.current = None
-            increment.close()
-
-    def _receipt(self, increment: Increment) -> Receipt:
-        try:
-            return _drained(lambda: self.pipeline.destination.apply(increment.commit), increment)
-        except ConflictError:
-            if (
-                receipt := self.settled(increment.commit)
-            ) is None:  # else what has moved the target was this very commit
-                raise
-            return receipt
-
-    def applied(self, receipt: Receipt, *, changes: Sequence[str] = ()) -> None:
-        """A commit is durable: keep it for the report, and tell."""
-        read = receipt.record.get("read", {})
-        self.commits.append(
-            CommitReport(id=receipt.id, number=receipt.number, counts=receipt.counts, read=read, changes=tuple(changes))
-        )
-        for rule, count in receipt.record.get("warned", {}).items():
-            self.warn(f"{count:,} rows break {rule}")
-        self.tell(
-            CommitApplied,
-            number=receipt.number,
-            rows=receipt.counts.get("rows", 0),
-            rejected=receipt.counts.get("rejected", 0),
-        )
-
-    def report(self, error: HeadraceError | None = None) -> RunReport:
-        """What the run has done so far."""
-        status: Status = "failed" if error else "loaded" if self.commits else "nothing_new"
-        return RunReport(
-            pipeline=self.pipeline.name,
-            run=self.run,
-            status=status,
-            target=target(self.pipeline),
-            started=self.started,
-            seconds=round(time.monotonic() - self.began, 3),
-            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            commits=tuple(self.commits),
-            warnings=tuple(self.warnings),
-            error=error.to_dict() if error else None,
-        )
-
-    def close(self, error: HeadraceError | None) -> None:
-        """Tell the end, and keep it in the ledger as well as can be."""
-        report = self.report(error)
-        self.tell(RunFinished, status=report.status, seconds=report.seconds, error=report.to_dict()["error"])
-        row = report.to_dict()
-        row.update(kind="run", host=socket.gethostname())
-        try:
-            self.pipeline.destination.record(row)
-        except HeadraceError as failure:
-            self.warn(f"the run could not be recorded: {failure.message}")
-
-
-@contextmanager
-def running(
-    pipeline: Pipeline, *, observers: Sequence[Observer] = (), wait: float = 0.0, timeout: float | None = None
-) -> Iterator[Running]:
-    """A run from its first event to its record, holding the target in between."""
-    if (hint := pipeline.destination.supports(pipeline.write.type)) is not None:
-        raise ConfigError(f"{target(pipeline)} cannot take the write {pipeline.write.type!r}", hint=hint)
-    now = datetime.now(UTC)
-    this = Running(
-        pipeline=pipeline,
-        observers=observers,
-        run=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
-        deadline=None if timeout is None else time.monotonic() + timeout,
-        began=time.monotonic(),
-        started=now.isoformat(timespec="milliseconds"),
-    )
-    this.tell(RunStarted)
-    try:
-        with _held(pipeline, this, wait):
-            try:
-                yield this
-            except HeadraceError as error:
-                error.report = this.report(error)
-                this.close(error)
-                raise
-            else:
-                this.close(None)
-    except ConflictError as error:
-        if not this.commits and "pid" in error.details:
-            error.report = this.report(error)
-            this.tell(RunFinished, status="failed", seconds=time.monotonic() - this.began, error=error.to_dict())
-        raise
-
-
-@contextmanager
-def _held(pipeline: Pipeline, holder: Running, wait: float) -> Iterator[None]:
-    """Hold the target, waiting for another run for as long as `wait` says."""
-    until = time.monotonic() + wait
-    while True:
-        hold = pipeline.destination.hold(pipeline.name, holder)
-        try:
-            hold.__enter__()
-            break
-        except ConflictError:
-            if time.monotonic() >= until:
-                raise
-            time.sleep(_WAIT_POLL)
-    try:
-        yield
-    finally:
-        hold.__exit__(None, None, None)
-
-
-def _drained(work: Callable[[], T], increment: Increment) -> T:
-    """What the work gives; an exception that was raised inside a stream comes out as it was, a transform's as its."""
-    try:
-        return work()
-    except HeadraceError:
-        raise
-    except Exception as error:
-        found = original(error) or error
-        if (failure := increment.transformed.blamed(found)) is not None:
-            raise failure from found
-        if found is error:
-            raise
-        raise found from None
-
-
-def target(pipeline: Pipeline) -> str:
-    """The target in words: its kind, its place and its table."""
-    destination = pipeline.destination
-    place = getattr(destination, "path", None)
-    table = getattr(destination, "table", None)
-    kind = getattr(destination, "type", type(destination).__name__)
-    return " ".join(str(part) for part in (kind, place, table) if part is not None)
 
 
 def plan(pipeline: Pipeline, *, full_refresh: bool = False, explain: bool = False) -> Plan:
@@ -352,7 +119,7 @@ def preview(pipeline: Pipeline, *, step: str | None = None, limit: int = 10) -> 
             lazy = transform(
                 pipeline.steps, frames, previous=previous, params=pipeline.params, base=pipeline.base, until=step
             ).lazy
-        return _drained(lambda: lazy.head(limit).collect(), increment)
+        return drained(lambda: lazy.head(limit).collect(), increment)
 
 
 def history(pipeline: Pipeline) -> list[dict[str, Any]]:

@@ -7,9 +7,9 @@ that cannot lie. Making one reads no rows but the samples that schemas need.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -20,7 +20,7 @@ from headrace.engine.decisions import Reading, fingerprint, key_columns, refuse_
 from headrace.engine.regroup import Groups, reread, why_all, why_anew
 from headrace.engine.sealing import Sealing
 from headrace.errors import ConfigError
-from headrace.flow import Batch, Commit, Frame, Range, Snapshot, TableChange
+from headrace.flow import Batch, Commit, Frame, Snapshot, TableChange
 from headrace.schema import Schema, evolve
 from headrace.stream import FrameStream, scan_batches
 from headrace.stream.drawing import drawn
@@ -30,10 +30,9 @@ from headrace.writes import Merge, Partitions, Recompute
 if TYPE_CHECKING:
     from headrace.flow import ArrowStream
     from headrace.pipeline import Pipeline
-    from headrace.protocols import Source
     from headrace.writes import Write
 
-__all__ = ["Increment", "Replayed", "increment", "increments", "opened"]
+__all__ = ["Increment", "Replayed", "Watch", "increment"]
 
 _PLACE = ("_headrace_file", "_headrace_line")
 Watch = Callable[[int], None]
@@ -82,50 +81,6 @@ class Increment:
             screen.close()
 
 
-def opened(source: Source, range: Range, snapshot: Snapshot, name: str, until: ExitStack) -> Iterator[Batch]:
-    """The source's batches, whose frames can be read for as long as `until` is open."""
-    stream = source.batches(range, snapshot, name)
-    until.callback(getattr(stream, "close", lambda: None))
-    return iter(stream)
-
-
-def increments(
-    pipeline: Pipeline,
-    snapshot: Snapshot,
-    how: Reading,
-    *,
-    run: str,
-    inspect: Callable[[], Snapshot] | None = None,
-    watch: Watch = lambda _rows: None,
-) -> Generator[Increment]:
-    """What is new since the snapshot, one increment for each commit to come; at least one, maybe empty.
-
-    `inspect` is asked again before each further increment, once the one before it has been dealt with. The generator
-    is the sources' lifetime: close it, and what they hold open is closed.
-    """
-    named = pipeline.named_sources
-
-    def read(name: str, until: ExitStack) -> Iterator[Batch]:
-        after = None if how.fresh else snapshot.positions.get(name)
-        cut = how.batch_bytes if name in how.drivers else None
-        since = Snapshot(newest=snapshot.newest) if how.fresh else snapshot
-        return opened(named[name], Range(after=after, ties=how.ties, batch_bytes=cut), since, name, until)
-
-    with ExitStack() as reads:
-        driving = {name: read(name, reads) for name in how.drivers}
-        first = True
-        while batches := {name: batch for name, stream in driving.items() if (batch := next(stream, None)) is not None}:
-            if inspect is not None and not first:
-                snapshot = inspect()
-            with ExitStack() as looks:
-                batches |= {name: next(read(name, looks)) for name in named if name not in batches}
-                batches = {name: batches[name] for name in named}
-                yield increment(pipeline, snapshot, how, batches, run=run, watch=watch, fresh=how.fresh and first)
-            if len(driving) > 1:
-                return  # several sources are read in step, and give one batch each
-            first = False
-
-
 def increment(
     pipeline: Pipeline,
     snapshot: Snapshot,
@@ -141,51 +96,19 @@ def increment(
 
     `fresh`: this is the commit of a full refresh that empties the table.
     """
-    write = pipeline.write
-    recompute = write if isinstance(write, Recompute) else None
-    chosen = {n: _chosen(b, n, pipeline, how) for n, b in batches.items()}
-    screens = {n: _source_screen(pipeline, n, f) for n, f in chosen.items()}
-    frames = {n: s.lazy for n, s in screens.items()}
-    partial = frozenset(n for n, b in batches.items() if not b.complete and (recompute is not None or not how.whole))
-    transformed = _transform(pipeline, frames, how.drivers, partial)
-    warnings = _warnings(pipeline, snapshot, how, batches, transformed)
-    result = transformed.lazy
-    more = None if replayed is None else replayed.result(result.collect_schema())
-    if more is not None:
-        result = pl.concat([result, more.drop(_PLACE)])
-    keys = key_columns(write)
-    _require(keys, transformed.lazy, write.type)
-    anew = why_anew(batches, how.drivers, snapshot, fingerprint(pipeline)["transforms"]) if how.whole else None
+    rows = _Rows.of(pipeline, how, batches, replayed)
+    groups = _regrouped(pipeline, snapshot, how, batches, rows.transformed)
+    warnings = _warnings(pipeline, snapshot, how, batches, rows.transformed)
+    write = _settled(pipeline, rows.lazy.collect_schema().names())
+    _require(key_columns(write), rows.transformed.lazy, write.type)
+    if isinstance(write, Merge):
+        _require(write.latest_by, rows.transformed.lazy, "latest_by")
+    screen = _screen(pipeline, snapshot, rows, write, groups.found)
     again = () if fresh else reread(batches, how.drivers, snapshot)
-    rebuilt, groups = None, None
-    if recompute is not None:
-        rebuilt = "of --full-refresh" if how.fresh else anew
-        rebuilt = rebuilt or why_all(batches, how.drivers, snapshot, transformed, recompute.by)
-        groups = None if rebuilt else _groups(pipeline, recompute, batches, how)
-    settled = _settled(pipeline, result.collect_schema().names())
-    if isinstance(settled, Merge):
-        _require(settled.latest_by, transformed.lazy, "latest_by")
-    placed = _placed(pipeline, chosen, more)
-    result = result if placed is None else placed
-    screen = Screen(
-        pipeline.contract,
-        result if groups is None else groups.only(result),
-        place=None if placed is None else _PLACE,
-        keys=keys,
-        required=() if recompute is not None else keys,
-        existing=_existing(pipeline, snapshot),
-        versions=_versions(settled, result.collect_schema().names()),
-    )
-    rows = screen.schema
-    target = None if fresh else snapshot.schema
-    schema, changes = evolve(target, rows, pipeline.on_schema_change)
-    change = TableChange(
-        table=getattr(pipeline.destination, "table", None) or pipeline.name,
-        write=settled,
-        schema=schema,
-        rows=lambda: FrameStream(_watched(screen.lazy, watch)),
-        changes=changes,
-        groups=_replaced(write, rows, again) if groups is None else (lambda: FrameStream(groups.frame().lazy())),
+    change = _change(pipeline, None if fresh else snapshot.schema, screen, write, watch)
+    change = replace(
+        change,
+        groups=groups.stream or _replaced(write, screen.schema, again),
         complete=how.whole or all(batches[n].complete for n in how.drivers) or (how.fresh and how.batch_bytes is None),
         fresh=fresh,
     )
@@ -194,34 +117,118 @@ def increment(
         pipeline=pipeline,
         how=how,
         batches=batches,
-        screens=screens,
+        screens=rows.screens,
         screen=screen,
         change=change,
-        keys=keys,
+        keys=key_columns(write),
         replayed=None if replayed is None else replayed.ids,
         snapshot=snapshot,
-    )
-    commit = Commit(
-        id=secrets.token_hex(12),
-        pipeline=pipeline.name,
-        run=run,
-        expected=snapshot.number,
-        changes=(change,),
-        seal=sealed,
     )
     return Increment(
         pipeline=pipeline,
         batches=batches,
         drivers=how.drivers,
-        transformed=transformed,
-        rebuilt=rebuilt,
-        anew=anew,
+        transformed=rows.transformed,
+        rebuilt=groups.rebuilt,
+        anew=groups.anew,
         screen=screen,
-        screens=screens,
-        commit=commit,
+        screens=rows.screens,
+        commit=_commit(pipeline, run, snapshot, change, sealed),
         change=change,
         warnings=warnings,
-        _closers=[screen, *screens.values(), *(groups.screens if groups else ())],
+        _closers=[screen, *rows.screens.values(), *(groups.found.screens if groups.found else ())],
+    )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The sources' rows behind their contracts, and what the transforms make of them: `lazy`, with what a replay adds
+    to it; `placed` is the same with the rows' places, where no transform has lost them.
+    """
+
+    screens: Mapping[str, Screen]
+    transformed: Transformed
+    lazy: pl.LazyFrame
+    placed: pl.LazyFrame | None
+
+    @staticmethod
+    def of(pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch], replayed: Replayed | None) -> _Rows:
+        chosen = {n: _chosen(b, n, pipeline, how) for n, b in batches.items()}
+        screens = {n: _source_screen(pipeline, n, f) for n, f in chosen.items()}
+        recomputes = isinstance(pipeline.write, Recompute)
+        partial = frozenset(n for n, b in batches.items() if not b.complete and (recomputes or not how.whole))
+        transformed = _transform(pipeline, {n: s.lazy for n, s in screens.items()}, how.drivers, partial)
+        lazy = transformed.lazy
+        more = None if replayed is None else replayed.result(lazy.collect_schema())
+        if more is not None:
+            lazy = pl.concat([lazy, more.drop(_PLACE)])
+        return _Rows(screens, transformed, lazy, _placed(pipeline, chosen, more))
+
+
+@dataclass(frozen=True)
+class _Regrouped:
+    """What a write that sees everything does over again: see `Increment`. `found` are the groups, where not all are."""
+
+    anew: str | None = None
+    rebuilt: str | None = None
+    found: Groups | None = None
+
+    @property
+    def stream(self) -> Callable[[], ArrowStream] | None:
+        """The groups, for the change."""
+        found = self.found
+        return None if found is None else (lambda: FrameStream(found.frame().lazy()))
+
+
+def _regrouped(
+    pipeline: Pipeline, snapshot: Snapshot, how: Reading, batches: Mapping[str, Batch], transformed: Transformed
+) -> _Regrouped:
+    if not how.whole:
+        return _Regrouped()
+    anew = why_anew(batches, how.drivers, snapshot, fingerprint(pipeline)["transforms"])
+    write = pipeline.write
+    if not isinstance(write, Recompute):
+        return _Regrouped(anew)
+    rebuilt = "of --full-refresh" if how.fresh else anew
+    rebuilt = rebuilt or why_all(batches, how.drivers, snapshot, transformed, write.by)
+    return _Regrouped(anew, rebuilt, None if rebuilt else _groups(pipeline, write, batches, how))
+
+
+def _screen(pipeline: Pipeline, snapshot: Snapshot, rows: _Rows, write: Write, groups: Groups | None) -> Screen:
+    """The result behind its contract."""
+    lazy = rows.lazy if rows.placed is None else rows.placed
+    keys = key_columns(write)
+    return Screen(
+        pipeline.contract,
+        lazy if groups is None else groups.only(lazy),
+        place=None if rows.placed is None else _PLACE,
+        keys=keys,
+        required=() if isinstance(write, Recompute) else keys,
+        existing=_existing(pipeline, snapshot),
+        versions=_versions(write, lazy.collect_schema().names()),
+    )
+
+
+def _change(pipeline: Pipeline, target: Schema | None, screen: Screen, write: Write, watch: Watch) -> TableChange:
+    """How the table changes; which part of it, the caller knows."""
+    schema, changes = evolve(target, screen.schema, pipeline.on_schema_change)
+    return TableChange(
+        table=getattr(pipeline.destination, "table", None) or pipeline.name,
+        write=write,
+        schema=schema,
+        rows=lambda: FrameStream(_watched(screen.lazy, watch)),
+        changes=changes,
+    )
+
+
+def _commit(pipeline: Pipeline, run: str, snapshot: Snapshot, change: TableChange, seal: Sealing) -> Commit:
+    return Commit(
+        id=secrets.token_hex(12),
+        pipeline=pipeline.name,
+        run=run,
+        expected=snapshot.number,
+        changes=(change,),
+        seal=seal,
     )
 
 

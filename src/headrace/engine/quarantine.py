@@ -21,9 +21,10 @@ import polars as pl
 
 from headrace import exact
 from headrace.cursor.tracking import FILE, LINE
-from headrace.engine import running
 from headrace.engine.decisions import reading
-from headrace.engine.increment import Replayed, increment, increments, opened
+from headrace.engine.increment import Replayed, increment
+from headrace.engine.reading import increments, opened
+from headrace.engine.running import running
 from headrace.engine.sealing import UnchangedError
 from headrace.errors import ConfigError, DataError
 from headrace.flow import Batch, Commit, Counts, Frame, News, Range, Rejects, Retold, Seal, Snapshot

@@ -18,10 +18,10 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from headrace.transform.columns import Column, carry, columns_of, logical, physical, restated, restore
 from headrace.errors import ConfigError, RejectedError, SchemaError, TransformError
 from headrace.schema import Schema, Type
 from headrace.stream import FrameStream, original, scan_batches
+from headrace.transform.columns import Column, carry, columns_of, logical, physical, restated, restore
 from headrace.transform.syntax import Syntax, identifier, session
 
 __all__ = ["Query", "Scan"]

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import duckdb
 
-from headrace.transform.columns import NO_TIME
 from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, UnavailableError
 from headrace.stream import original
+from headrace.transform.columns import NO_TIME
 
 __all__ = ["BY_CLASS", "translated"]
 

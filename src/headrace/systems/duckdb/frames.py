@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.transform.columns import Column, logical, restore
 from headrace.stream import scan_generator
 from headrace.systems.duckdb.connection import reading
+from headrace.transform.columns import Column, logical, restore
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.transform.columns import Column, quoted
 from headrace.errors import ConfigError
 from headrace.exact import to_text
 from headrace.schema import Type
@@ -20,6 +19,7 @@ from headrace.systems.duckdb.frames import batches
 from headrace.systems.duckdb.loading import ORDINAL, Load, same
 from headrace.systems.duckdb.merging import newest_first, refuse_null_keys
 from headrace.systems.duckdb.tables import past
+from headrace.transform.columns import Column, quoted
 
 if TYPE_CHECKING:
     from headrace.systems.duckdb.ledger import Key

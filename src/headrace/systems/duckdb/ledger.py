@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from headrace.transform.columns import physical, quoted
 from headrace.errors import ConfigError
 from headrace.flow import Commit, FileStamp, Receipt, Seal
 from headrace.schema import REJECTS, Schema
+from headrace.transform.columns import physical, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.transform.columns import Column, carry, check_fits, quoted
 from headrace.errors import ConfigError, DataError
 from headrace.schema import Schema
 from headrace.stream import FrameStream
 from headrace.systems.duckdb.tables import Table, columns_of, definitions
+from headrace.transform.columns import Column, carry, check_fits, quoted
 
 if TYPE_CHECKING:
     from datetime import datetime

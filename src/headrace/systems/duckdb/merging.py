@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from headrace.transform.columns import quoted
 from headrace.errors import ConfigError, DataError
 from headrace.systems.duckdb.loading import ORDINAL, Load, same
+from headrace.transform.columns import quoted
 
 if TYPE_CHECKING:
     from headrace.writes import Merge

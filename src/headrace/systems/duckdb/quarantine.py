@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.transform.columns import quoted
 from headrace.exact import to_text
 from headrace.schema import REJECTS
 from headrace.stream import FrameStream
 from headrace.systems.duckdb.frames import batches
+from headrace.transform.columns import quoted
 
 if TYPE_CHECKING:
     from datetime import datetime

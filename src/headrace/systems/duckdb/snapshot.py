@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace import exact
-from headrace.transform.columns import Column, logical, quoted
 from headrace.flow import FileStamp, Snapshot
 from headrace.schema import Schema
 from headrace.systems.duckdb import ledger, quarantine
 from headrace.systems.duckdb.connection import reading
 from headrace.systems.duckdb.frames import batches, scan
 from headrace.systems.duckdb.tables import Table, columns_of, existing
+from headrace.transform.columns import Column, logical, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

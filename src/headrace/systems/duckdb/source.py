@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.transform.columns import Column, described, logical, quoted
 from headrace.cursor import Cursor, track
 from headrace.errors import ConfigError, DataError
 from headrace.exact import from_text, to_text
@@ -20,6 +19,7 @@ from headrace.stream.drawing import drawn
 from headrace.systems.duckdb.connection import reading
 from headrace.systems.duckdb.frames import scan
 from headrace.systems.duckdb.tables import Table
+from headrace.transform.columns import Column, described, logical, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

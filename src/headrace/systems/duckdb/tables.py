@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from headrace.transform.columns import Column, described, physical, quoted
 from headrace.errors import ConfigError, ConflictError, SchemaError
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.systems.duckdb import ledger
+from headrace.transform.columns import Column, described, physical, quoted
 from headrace.writes import Append, History, Replace
 
 if TYPE_CHECKING:

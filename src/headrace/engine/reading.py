@@ -1,0 +1,61 @@
+"""Reading the sources: which batches make one increment, and how long a source stays open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from headrace.engine.decisions import Reading
+from headrace.engine.increment import Increment, Watch, increment
+from headrace.flow import Batch, Range, Snapshot
+
+if TYPE_CHECKING:
+    from headrace.pipeline import Pipeline
+    from headrace.protocols import Source
+
+__all__ = ["increments", "opened"]
+
+
+def opened(source: Source, range: Range, snapshot: Snapshot, name: str, until: ExitStack) -> Iterator[Batch]:
+    """The source's batches, whose frames can be read for as long as `until` is open."""
+    stream = source.batches(range, snapshot, name)
+    until.callback(getattr(stream, "close", lambda: None))
+    return iter(stream)
+
+
+def increments(
+    pipeline: Pipeline,
+    snapshot: Snapshot,
+    how: Reading,
+    *,
+    run: str,
+    inspect: Callable[[], Snapshot] | None = None,
+    watch: Watch = lambda _rows: None,
+) -> Generator[Increment]:
+    """What is new since the snapshot, one increment for each commit to come; at least one, maybe empty.
+
+    `inspect` is asked again before each further increment, once the one before it has been dealt with. The generator
+    is the sources' lifetime: close it, and what they hold open is closed.
+    """
+    named = pipeline.named_sources
+
+    def read(name: str, until: ExitStack) -> Iterator[Batch]:
+        after = None if how.fresh else snapshot.positions.get(name)
+        cut = how.batch_bytes if name in how.drivers else None
+        since = Snapshot(newest=snapshot.newest) if how.fresh else snapshot
+        return opened(named[name], Range(after=after, ties=how.ties, batch_bytes=cut), since, name, until)
+
+    with ExitStack() as reads:
+        driving = {name: read(name, reads) for name in how.drivers}
+        first = True
+        while batches := {name: batch for name, stream in driving.items() if (batch := next(stream, None)) is not None}:
+            if inspect is not None and not first:
+                snapshot = inspect()
+            with ExitStack() as looks:
+                batches |= {name: next(read(name, looks)) for name in named if name not in batches}
+                batches = {name: batches[name] for name in named}
+                yield increment(pipeline, snapshot, how, batches, run=run, watch=watch, fresh=how.fresh and first)
+            if len(driving) > 1:
+                return  # several sources are read in step, and give one batch each
+            first = False
