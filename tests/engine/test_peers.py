@@ -277,3 +277,24 @@ def test_nothing_is_left_beside_the_target(place):
     place.write("1.csv", "id,v\n1,a\n")
     hr.run(place.pipeline())
     assert sorted(p.name for p in Path(place.folder).iterdir()) == ["in", "w.duckdb"]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_header_alone_fits_the_columns_that_there_are(place, first):
+    source = hr.FileSource(path="in/1.csv", base=place.folder, read="all")
+    pipeline = place.pipeline(source=source, write=hr.Replace(allow_empty=True))
+    texts = ["id,v\n", "id,v\n1,1.5\n"][:: 1 if first else -1]
+    for text in texts:
+        place.write("1.csv", text)
+        hr.run(pipeline)
+    assert place.rows(pipeline) == ([(1, 1.5)] if first else [])
+    assert [str(t) for t in place.frame(pipeline).dtypes] == ["Int64", "Float64"]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_header_alone_among_new_files_is_no_type(place, first):
+    pipeline = place.pipeline(write=hr.Append())
+    for text in ["id,v\n", "id,v\n1,1.5\n"][:: 1 if first else -1]:
+        place.write(f"{len(list((place.folder / 'in').iterdir()))}.csv", text)
+        hr.run(pipeline)
+    assert place.rows(pipeline) == [(1, 1.5)]

@@ -42,7 +42,9 @@ class Survey:
         """The inferred types, so that the next run reads the next files as this one read these."""
         text = not isinstance(self.reader, ColumnarReader)
         return {
-            c.name: str(c.type) for c in self.layout.columns if c.inferred is not None and (text or c.origin == "hive")
+            c.name: str(c.type)
+            for c in self.layout.columns
+            if c.inferred is not None and (text or c.origin == "hive") and c.type.name != "null"
         }
 
 
@@ -152,7 +154,7 @@ def _csv(
     settled = {n: parse_type(t) for n, t in pinned.items() if n in names}
     open_names = [n for n in names if n not in declared and n not in settled]
     guesses, count = _infer(source, reader, files, heads, open_names)
-    types = {n: g.type for n, g in guesses.items()}
+    types = {n: g.type if count else Type("null") for n, g in guesses.items()}  # a header alone fits any column
     columns = tuple(_column(n, declared, settled | types, count) for n in names)
     facts: dict[str, Any] = {"inferred": {c.name: str(c.type) for c in columns if c.name in types}}
     if why := {n: g.why for n, g in guesses.items() if g.why}:
