@@ -185,3 +185,17 @@ def test_a_merge_of_files_read_again_says_that_it_deletes_nothing(place):
     assert hr.run(pipeline).warnings == ()
     place.write("1.csv", "id,v\n2,3\n")
     assert any("deletes nothing" in w for w in hr.plan(pipeline).warnings)
+
+
+def test_a_file_that_grows_under_a_cursor_is_not_read_again(place):
+    place.write("1.csv", "id,v\n1,1\n")
+    pipeline = place.pipeline(files={"cursor": "id", "changed": "refuse"})
+    hr.run(pipeline)
+    place.write("1.csv", "id,v\n1,1\n2,2\n")
+    assert hr.plan(pipeline).warnings == ()
+    sums = place.pipeline(
+        name="sums", files={"cursor": "id"}, destination=place.duckdb("sums"), write=hr.Recompute(by=("id",))
+    )
+    hr.run(sums)
+    place.write("1.csv", "id,v\n1,1\n2,2\n3,3\n")
+    assert groups(sums) == "those that the new rows touch"

@@ -10,10 +10,9 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from headrace.engine.decisions import guarantee, refuse_start
-from headrace.engine.decisions import reading as how_to_read  # the package has a module `reading`
+from headrace.engine.decisions import guarantee, reading, refuse_start
 from headrace.engine.increment import Increment
-from headrace.engine.reading import increments
+from headrace.engine.opening import increments
 from headrace.engine.running import drained, running, target
 from headrace.errors import ConfigError
 from headrace.events import Observer
@@ -56,7 +55,7 @@ def run(
         def attempt() -> None:
             snapshot = this.inspect()
             refuse_start(pipeline, snapshot, full_refresh=full_refresh, discard_history=discard_history)
-            how = how_to_read(pipeline, full_refresh=full_refresh and not this.commits)
+            how = reading(pipeline, full_refresh=full_refresh and not this.commits)
             with closing(
                 increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch)
             ) as all:
@@ -110,7 +109,7 @@ def preview(pipeline: Pipeline, *, step: str | None = None, limit: int = 10) -> 
 
     Reads as if nothing had been loaded yet, so that there is something to see.
     """
-    how = replace(how_to_read(pipeline, full_refresh=False), batch_bytes=None)
+    how = replace(reading(pipeline, full_refresh=False), batch_bytes=None)
     with closing(increments(pipeline, Snapshot(), how, run="preview")) as every, closing(next(every)) as increment:
         if step is None:
             lazy = increment.screen.lazy
@@ -140,7 +139,7 @@ def _first(pipeline: Pipeline, *, full_refresh: bool) -> Iterator[tuple[Incremen
         raise ConfigError(f"{target(pipeline)} cannot take the write {pipeline.write.type!r}", hint=hint)
     snapshot = pipeline.destination.inspect(pipeline.name)
     refuse_start(pipeline, snapshot, full_refresh=full_refresh, discard_history=True)
-    how = how_to_read(pipeline, full_refresh=full_refresh)
+    how = reading(pipeline, full_refresh=full_refresh)
     with closing(increments(pipeline, snapshot, how, run="plan")) as every, closing(next(every)) as increment:
         yield increment, snapshot
 

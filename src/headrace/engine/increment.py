@@ -104,7 +104,7 @@ def increment(
     if isinstance(write, Merge):
         _require(write.latest_by, rows.transformed.lazy, "latest_by")
     screen = _screen(pipeline, snapshot, rows, write, groups.found)
-    again = () if fresh else reread(batches, how.drivers, snapshot)
+    again = () if fresh else reread(pipeline.named_sources, batches, snapshot)
     change = _change(pipeline, None if fresh else snapshot.schema, screen, write, watch)
     change = replace(
         change,
@@ -190,7 +190,9 @@ def _regrouped(
     if not isinstance(write, Recompute):
         return _Regrouped(anew)
     rebuilt = "of --full-refresh" if how.fresh else anew
-    rebuilt = rebuilt or why_all(batches, how.drivers, snapshot, transformed, write.by)
+    rebuilt = rebuilt or why_all(
+        batches, how.drivers, snapshot, transformed, write.by, reread(pipeline.named_sources, batches, snapshot)
+    )
     return _Regrouped(anew, rebuilt, None if rebuilt else _groups(pipeline, write, batches, how))
 
 
@@ -303,7 +305,7 @@ def _warnings(
 ) -> tuple[str, ...]:
     """What the transforms, the sources and the ledger give cause to say."""
     said = [*refuse_mixing(pipeline, batches, transformed), *(w for b in batches.values() for w in b.news.warnings)]
-    if pipeline.write.type == "merge" and not how.fresh and reread(batches, how.drivers, snapshot):
+    if pipeline.write.type == "merge" and not how.fresh and reread(pipeline.named_sources, batches, snapshot):
         said.append("files are read again: rows that they no longer have stay in the table (a merge deletes nothing)")
     if how.fresh and how.batch_bytes is not None:
         said.append("--full-refresh with commit_every takes several commits: until the last one readers see a part")

@@ -14,6 +14,7 @@ from headrace.transform.query import Query
 
 if TYPE_CHECKING:
     from headrace.contract.screen import Screen
+    from headrace.protocols import Source
     from headrace.transform import Transformed
 
 __all__ = ["Groups", "Screened", "reread", "why_all", "why_anew"]
@@ -39,6 +40,7 @@ def why_all(  # one reason each
     snapshot: Snapshot,
     transformed: Transformed,
     by: Sequence[str],
+    again: Sequence[str],
 ) -> str | None:
     """Why a recompute must replace all groups, in words; None where those that the new rows touch are enough."""
     if snapshot.schema is None:
@@ -49,14 +51,15 @@ def why_all(  # one reason each
     unknown = [n for n, b in batches.items() if n not in drivers and not b.news.empty]
     if unknown:
         return f"{unknown[0]!r} may have changed since the last commit"
-    if reread(batches, drivers, snapshot):
+    if again:
         return "files are read again, and nobody knows which groups their rows were in"
     return transformed.why_all_groups(by)
 
 
-def reread(batches: Mapping[str, Batch], drivers: Sequence[str], snapshot: Snapshot) -> list[str]:
-    """The files that are read again."""
-    return [f for n in drivers for f in snapshot.seen(n, [f.name for f in batches[n].news.files])]
+def reread(sources: Mapping[str, Source], batches: Mapping[str, Batch], snapshot: Snapshot) -> list[str]:
+    """The files that are read again as a whole, since they have changed; by a cursor only their new rows are."""
+    rereading = [n for n, s in sources.items() if getattr(s, "rereads", None) is not None]
+    return [f for n in rereading for f in snapshot.seen(n, [f.name for f in batches[n].news.files])]
 
 
 class Groups:
