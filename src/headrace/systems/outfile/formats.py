@@ -107,6 +107,8 @@ def scan(path: Path, schema: Schema, format: Format) -> pl.LazyFrame:
                 path,
                 separator="," if format == "csv" else "\t",
                 schema=dict.fromkeys(schema.names, pl.String),
+                has_header=False,  # it is skipped: Polars leaves the quotes of a quoted name doubled
+                skip_rows=1,
                 glob=False,
             )
             return texts.select(from_text(pl.col(f.name), f.type).alias(f.name) for f in schema)
