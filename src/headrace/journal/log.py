@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -264,7 +264,9 @@ class Journal:
         folder = self.root / "runs"
         with disk.translated(self.where):
             disk.make_folder(folder)
-            disk.replace(folder / f"{name}.json", dump(run), aside=folder / f"{name}.aside")
+            # Its own instant, by the clock of the entries: a file system's clock may be some milliseconds behind.
+            kept = {**run, "at": datetime.now(UTC).isoformat(timespec="microseconds")}
+            disk.replace(folder / f"{name}.json", dump(kept), aside=folder / f"{name}.aside")
             files = sorted((e.stat().st_mtime_ns, e.path) for e in os.scandir(folder) if e.name.endswith(".json"))
             for _, path in files[:-RUNS_KEPT]:
                 disk.remove(Path(path))
@@ -273,12 +275,8 @@ class Journal:
         """Commits and runs of `pipeline`, newest first."""
         with disk.translated(self.where):
             commits = [self.entry(number) for number in self.numbers(self.root)]
-            runs = [(p.stat().st_mtime, json.loads(p.read_bytes())) for p in (self.root / "runs").glob("*.json")]
+            runs = [json.loads(path.read_bytes()) for path in (self.root / "runs").glob("*.json")]
         keys = ("number", "id", "run", "write", "at", "counts", "positions", "record")
-        dated = [
-            (datetime.fromisoformat(e["at"]).timestamp(), e["number"], {"kind": "commit", **{k: e[k] for k in keys}})
-            for e in commits
-            if e["pipeline"] == pipeline
-        ]
-        dated += [(at, 0, {**run, "kind": "run"}) for at, run in runs if run.get("pipeline") == pipeline]
-        return [row for _, _, row in sorted(dated, key=lambda it: it[:2], reverse=True)]
+        mine = [{"kind": "commit", **{k: e[k] for k in keys}} for e in commits if e["pipeline"] == pipeline]
+        mine += [{**run, "kind": "run"} for run in runs if run.get("pipeline") == pipeline]
+        return sorted(mine, key=lambda row: (datetime.fromisoformat(row["at"]), row.get("number", 0)), reverse=True)
