@@ -57,7 +57,7 @@ class Failing(Subject):
             arguments={"suite": suite, "write": write},
             prepare=suite,
             effects="headrace.testing.destination.failing:effects",
-            moments=("before", "after") if WRITES[write] is usual else ("before",),
+            moments=self.moments if WRITES[write] is usual else ("before",),
         )
         assert effects > 0
 

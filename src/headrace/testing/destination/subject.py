@@ -73,11 +73,13 @@ def only(*writes: str) -> Callable[[Test], Test]:
 
 class Subject:
     """The destination under test. `durable` is False for one that does not outlive its process: then nothing is
-    killed. `examples` is the number of Hypothesis scripts for each write.
+    killed. `examples` is the number of Hypothesis scripts for each write, `moments` when the plainest
+    write is killed at each effect (the others only before).
     """
 
     durable: ClassVar[bool] = True
     examples: ClassVar[int] = 15
+    moments: ClassVar[Sequence[str]] = ("before", "after")
 
     def destination(self, folder: Path) -> Destination:
         """The destination in this folder, with a table of any name. The same folder gives the same target, opened
