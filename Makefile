@@ -10,7 +10,7 @@ help: ## list the targets
 $(VENV)/.user: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[excel]'
+	$(BIN)/python -m pip install --quiet --editable '.[excel,postgres]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.user

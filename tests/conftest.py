@@ -1,13 +1,42 @@
-"""What every test begins with."""
+"""What every test begins with, and the PostgreSQL that some need."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from headrace import secret
+
+sys.path.insert(0, str(Path(__file__).parent / "postgres_system"))
+
+if TYPE_CHECKING:
+    from server import Database, Server
 
 
 @pytest.fixture(autouse=True)
 def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process remembers the texts that it must not show; another test may use one of them as a plain name."""
     monkeypatch.setattr(secret, "_known", {})
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server, one for each worker. Its DSN is in the file ``postgres.dsn`` of the session's folder too, for
+    processes that a test starts.
+    """
+    from server import running
+
+    with running() as server:
+        (tmp_path_factory.getbasetemp() / "postgres.dsn").write_text(server.dsn)
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Server) -> Iterator[Database]:
+    """A fresh database."""
+    with postgres.database() as made:
+        yield made

@@ -1,0 +1,163 @@
+"""Connections to PostgreSQL with headrace's session, and transactions on them.
+
+Values cross as text whose form depends on the session, so every connection fixes it: dates in ISO, UTC, floats in the
+shortest exact digits. All names in SQL are qualified: the search path is pg_catalog's alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+from headrace.errors import ConfigError
+
+try:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.pq import TransactionStatus
+except ImportError:
+    raise ConfigError("PostgreSQL needs the package psycopg", hint='pip install "headrace[postgres]"') from None
+
+from headrace.systems.postgres.errors import translated, violated
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+__all__ = ["Dsn", "connected", "endpoint", "transaction"]
+
+Dsn = str | Mapping[str, str | int] | None
+"""A DSN or URI; libpq's keywords as an object; None: the PG* variables."""
+
+_NAME_BYTES = 63  # the server cuts application_name here
+_CONNECT: dict[str, int] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+_SESSION = {
+    "search_path": "pg_catalog",
+    "timezone": "UTC",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "xmloption": "content",
+    "standard_conforming_strings": "on",
+    "row_security": "off",  # an error rather than rows that are not there
+    "lock_timeout": "60s",
+    "idle_in_transaction_session_timeout": "15min",
+    "client_connection_check_interval": "10s",  # a killed client's query ends, and gives up its locks
+}
+_CANCEL_SECONDS = 5.0
+_CHECKED_FROM = 140000  # the server's version that knows client_connection_check_interval
+
+Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
+
+
+@contextmanager
+def connected(
+    dsn: Dsn, *, name: str, where: str | None = None, settings: Mapping[str, str] | None = None
+) -> Iterator[Connection]:
+    """A connection in autocommit, closed at the end. `name` is the pipeline, for ``application_name``; `where` is what
+    messages call the place (None: host and database); `settings` are set over the session's own.
+
+    Raises ConfigError (no such database or role, a DSN that cannot be read), RejectedError (password, rights),
+    UnavailableError (no answer, starting up, too many connections, the connection was lost).
+    """
+    with translated("postgres"):
+        info = _conninfo(dsn, name)
+    with translated(where or endpoint(dsn)):
+        connection = psycopg.connect(info, autocommit=True, prepare_threshold=None)
+        try:
+            _session(connection, settings or {})
+            yield connection
+        finally:
+            _close(connection)
+
+
+def endpoint(dsn: Dsn) -> str:
+    """Where a DSN leads, in words without a secret: ``postgres shop at db.example.org:5433``."""
+    with translated("postgres"):
+        known = conninfo_to_dict(_text(dsn))
+    words = ["postgres"]
+    if name := known.get("dbname"):
+        words.append(str(name))
+    if host := known.get("host") or known.get("hostaddr"):
+        words.append(f"at {host}" + (f":{known['port']}" if known.get("port") else ""))
+    elif service := known.get("service"):
+        words.append(f"(service {service})")
+    return " ".join(words)
+
+
+@contextmanager
+def transaction(
+    connection: Connection, isolation: Isolation = "READ COMMITTED", *, read_only: bool = False
+) -> Iterator[None]:
+    """All that is done inside is kept, or after an exception nothing of it: what the server is still busy with is
+    cancelled there, and rolled back.
+    """
+    connection.execute(f"BEGIN ISOLATION LEVEL {isolation}{' READ ONLY' if read_only else ''}")
+    try:
+        yield
+        _commit(connection)
+    except BaseException as error:
+        _roll_back(connection)
+        if isinstance(error, psycopg.errors.IntegrityError) and not connection.closed:
+            raise violated(connection, error) from error
+        raise
+
+
+def _commit(connection: Connection) -> None:
+    connection.execute("COMMIT")
+
+
+def _roll_back(connection: Connection) -> None:
+    """The error that led here is the one to be heard."""
+    with suppress(psycopg.Error):
+        if connection.info.transaction_status == TransactionStatus.ACTIVE:
+            connection.cancel_safe(timeout=_CANCEL_SECONDS)
+            _drain(connection)
+        if connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            connection.execute("ROLLBACK")
+            return
+    if connection.info.transaction_status != TransactionStatus.IDLE:
+        _close(connection)  # the server rolls back what it has
+
+
+def _drain(connection: Connection) -> None:
+    """Read on to the end of what was cancelled: the results, and the rows of a COPY."""
+    pgconn = connection.pgconn
+    while (result := pgconn.get_result()) is not None:
+        if result.status == psycopg.pq.ExecStatus.COPY_OUT:
+            while pgconn.get_copy_data(0)[0] > 0:
+                pass
+        elif result.status == psycopg.pq.ExecStatus.COPY_IN:
+            pgconn.put_copy_end(b"cancelled")
+
+
+def _close(connection: Connection) -> None:
+    connection.close()
+
+
+def _conninfo(dsn: Dsn, name: str) -> str:
+    own = f"headrace {name}".encode()[:_NAME_BYTES].decode(errors="ignore")
+    text = _text(dsn)
+    given = conninfo_to_dict(text)
+    more: dict[str, Any] = {k: v for k, v in _CONNECT.items() if k not in given}
+    return make_conninfo(text, client_encoding="UTF8", application_name=own, **more)
+
+
+def _text(dsn: Dsn) -> str:
+    return make_conninfo("", **dict[str, Any](dsn)) if isinstance(dsn, Mapping) else str(dsn or "")
+
+
+def _session(connection: Connection, settings: Mapping[str, str]) -> None:
+    wanted = {**_SESSION, **settings}
+    if connection.info.server_version < _CHECKED_FROM:
+        del wanted["client_connection_check_interval"]
+    sets = ", ".join(["pg_catalog.set_config(%s, %s, false)"] * len(wanted))
+    connection.execute(f"SELECT {sets}", [text for pair in wanted.items() for text in pair])
