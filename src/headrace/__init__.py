@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SchemaError,
         TransformError,
         UnavailableError,
+        UnheldError,
     )
     from headrace.pipeline import Pipeline, python, sql
     from headrace.report import CheckReport, Plan, RunReport
@@ -82,6 +83,7 @@ __all__ = [
     "TextType",
     "TransformError",
     "UnavailableError",
+    "UnheldError",
     "__version__",
     "check",
     "discard",
@@ -104,7 +106,7 @@ _HOME = {
     "headrace.cursor": "Cursor Latest TextType",
     "headrace.engine": "check history plan preview rejects run",
     "headrace.errors": "CircuitOpenError ConfigError ConflictError ContractError DataError HeadraceError"
-    " RejectedError SchemaError TransformError UnavailableError",
+    " RejectedError SchemaError TransformError UnavailableError UnheldError",
     "headrace.pipeline": "Pipeline python sql",
     "headrace.engine.quarantine": "discard replay",
     "headrace.report": "CheckReport Plan RunReport",

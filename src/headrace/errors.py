@@ -4,7 +4,8 @@
     ├── ConfigError          fix the pipeline                                 2
     ├── DataError            look at the rows                                 3
     │   ├── ContractError    rows broke the contract
-    │   └── SchemaError      columns or types do not fit
+    │   ├── SchemaError      columns or types do not fit
+    │   └── UnheldError      a column's type cannot hold a value: read as text, it can
     ├── UnavailableError     not now; the only one that is retried            4
     │   └── CircuitOpenError
     ├── ConflictError        another headrace run has it, or moved it         5
@@ -17,6 +18,7 @@ driver's raw text: both may carry secrets. Each system translates its driver's e
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from headrace.secret import masked
@@ -32,6 +34,7 @@ __all__ = [
     "SchemaError",
     "TransformError",
     "UnavailableError",
+    "UnheldError",
 ]
 
 
@@ -84,6 +87,17 @@ class ContractError(DataError):
 
 class SchemaError(DataError):
     """Columns or types do not fit the contract or the target."""
+
+
+class UnheldError(DataError):
+    """Rows of `source` have values that the natural types of `columns` cannot hold (an infinite date).
+
+    A run answers it by reading these columns as text from the start (`flow.Range.as_text`): nothing was committed.
+    """
+
+    def __init__(self, message: str, *, source: str, columns: Iterable[str], hint: str = "") -> None:
+        self.source, self.columns = source, frozenset(columns)
+        super().__init__(message, hint=hint, details={"source": source, "columns": sorted(self.columns)})
 
 
 class UnavailableError(HeadraceError):

@@ -59,12 +59,14 @@ class Range:
 
     `ties` says what becomes of rows that share the last position's cursor value: read `again` (a merge
     settles them) or `once` (an append must not see them twice). `batch_bytes` asks for batches of about so many
-    bytes of source, cut where the source can (between files); None: ONE batch of all that is new.
+    bytes of source, cut where the source can (between files); None: ONE batch of all that is new. `as_text` are
+    columns to be read as their exact text: an earlier attempt has met values that their types cannot hold.
     """
 
     after: Position | None = None
     ties: Literal["again", "once"] = "again"
     batch_bytes: int | None = None
+    as_text: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +108,14 @@ class Frame:
     `lazy` can be collected any number of times, by any thread; each time it reads again. `placed` (where rows
     have a place) is the same rows with two more columns in front, `_headrace_file` and `_headrace_line`. `scan` is
     plain JSON
-    (``{"type": "files", "format": "csv", "files": […]}``) for `plan`, and for engines other than Polars.
+    (``{"type": "files", "format": "csv", "files": […]}``) for `plan`, and for engines other than Polars. `origins` are
+    the columns whose type the source's system knows more of, and that type (see `schema.Field`).
     """
 
     lazy: pl.LazyFrame
     placed: pl.LazyFrame | None = None
     scan: Mapping[str, Any] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

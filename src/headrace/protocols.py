@@ -86,6 +86,8 @@ class Destination(Ledger, Protocol):
     What it may have besides, and what holds without it:
 
     - `table`: the name of its table, for `TableChange.table` (the pipeline's name).
+    - `native`: the system of whose types its columns are: it keeps a column of such an origin in that very type, and
+      loads its exact text too (see `schema.Field`; None: it knows the logical types only).
     - `at_once`: in which words `plan` says that a commit is one step ("one transaction").
     - ``ddl(change) -> Sequence[str]``: a change's schema changes in the destination's own words, for `plan`.
     """

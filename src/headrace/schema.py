@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.errors import SchemaError
@@ -35,15 +35,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Field:
-    """One column: its name and its type."""
+    """One column: its name and its type. `origin` is the type that a source's system gave it, as that system writes it
+    behind the system's name: ``postgres numeric(30,5)`` (None: nothing is known, or a transform has touched it).
+    """
 
     name: str
     type: Type
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Columns in order. As JSON: ``[{"name": …, "type": …}, …]``."""
+    """Columns in order. As JSON: ``[{"name": …, "type": …}, …]``, with ``"origin"`` where there is one."""
 
     fields: tuple[Field, ...]
 
@@ -67,6 +70,15 @@ class Schema:
     def __contains__(self, name: object) -> bool:
         return any(f.name == name for f in self.fields)
 
+    @property
+    def origins(self) -> dict[str, str]:
+        """The columns that have an origin, and which."""
+        return {f.name: f.origin for f in self.fields if f.origin is not None}
+
+    def with_origins(self, origins: Mapping[str, str]) -> Schema:
+        """The same columns, with these origins and no others."""
+        return Schema(tuple(replace(f, origin=origins.get(f.name)) for f in self.fields))
+
     def polars(self) -> pl.Schema:
         """The same columns as a Polars schema."""
         import polars as pl
@@ -85,12 +97,16 @@ class Schema:
 
     def to_json(self) -> list[dict[str, str]]:
         """For the ledger."""
-        return [{"name": f.name, "type": str(f.type)} for f in self.fields]
+        origins = self.origins
+        return [
+            {"name": f.name, "type": str(f.type)} | ({"origin": origins[f.name]} if f.name in origins else {})
+            for f in self.fields
+        ]
 
     @staticmethod
     def from_json(columns: Iterable[Mapping[str, str]]) -> Schema:
         """From the ledger."""
-        return Schema(tuple(Field(c["name"], parse_type(c["type"])) for c in columns))
+        return Schema(tuple(Field(c["name"], parse_type(c["type"]), c.get("origin")) for c in columns))
 
 
 def _of_column(name: str, dtype: Any) -> Type:
@@ -151,42 +167,48 @@ class AddColumn:
 
 @dataclass(frozen=True)
 class WidenColumn:
-    """A column whose type grows so that every old value stays exact."""
+    """A column whose type grows so that every old value stays exact.
+
+    `origin` is the rows' origin, where the table's is another one. Then `old` and `new` may be the same, and a
+    destination that makes columns of such types (see `evolve`) gives the column one that holds both.
+    """
 
     name: str
     old: Type
     new: Type
+    origin: str | None = None
     kind: ClassVar[str] = "widen"
 
 
 SchemaChange = CreateTable | AddColumn | WidenColumn
 
 
-def evolve(target: Schema | None, rows: Schema, policy: SchemaPolicy) -> tuple[Schema, tuple[SchemaChange, ...]]:
+def evolve(
+    target: Schema | None, rows: Schema, policy: SchemaPolicy, *, native: str | None = None
+) -> tuple[Schema, tuple[SchemaChange, ...]]:
     """The table's schema after rows of schema `rows` are loaded, and the changes that lead there.
 
-    A column whose rows have a narrower type than the table is no change: the values are cast, exactly.
+    A column whose rows have a narrower type than the table is no change: the values are cast, exactly. `native` is the
+    system of whose types the destination's columns are: rows of the very origin that the column has fit it, whatever
+    type carries them (a date that is infinite is carried as text).
     Raises SchemaError for whatever the policy or exactness refuses.
     """
     if target is None:
         return rows, (CreateTable(rows),)
     changes: list[SchemaChange] = []
-    fields = list(target.fields)
+    fields = {f.name: f for f in target}
     for field in rows:
-        if field.name not in target:
+        if field.name not in fields:
             _allow(policy.add, f"column {field.name!r} is new", key="add")
             changes.append(AddColumn(field))
-            fields.append(field)
-        elif not widens(field.type, old := target[field.name]):
-            if not widens(old, field.type):
-                raise SchemaError(
-                    f"column {field.name!r} is {field.type}, the table holds {old}",
-                    hint="cast it in a transform, declare its type, or load into a new table",
-                    details={"column": field.name, "rows": str(field.type), "table": str(old)},
-                )
-            _allow(policy.widen, f"column {field.name!r} grows from {old} to {field.type}", key="widen")
-            changes.append(WidenColumn(field.name, old, field.type))
-            fields[target.names.index(field.name)] = field
+            fields[field.name] = field
+        elif (change := _grown(fields[field.name], field, native)) is not None:
+            what = f"column {field.name!r} grows from {_told(fields[field.name])} to {_told(field)}"
+            _allow(policy.widen, what, key="widen")
+            changes.append(change)
+            fields[field.name] = field
+        elif fields[field.name].origin != field.origin is not None:  # of two origins it is of neither
+            fields[field.name] = replace(fields[field.name], origin=None)
     if policy.missing == "refuse" and (gone := [n for n in target.names if n not in rows]):
         near = difflib.get_close_matches(gone[0], [n for n in rows.names if n not in target], n=1)
         raise SchemaError(
@@ -196,7 +218,30 @@ def evolve(target: Schema | None, rows: Schema, policy: SchemaPolicy) -> tuple[S
             else 'say "on_schema_change": {"missing": "keep"} to leave it untouched',
             details={"missing": gone},
         )
-    return Schema(tuple(fields)), tuple(changes)
+    return Schema(tuple(fields.values())), tuple(changes)
+
+
+def _grown(held: Field, rows: Field, native: str | None) -> WidenColumn | None:
+    """How a column must grow for these rows; None: it need not. Raises SchemaError where it cannot."""
+    ours = native is not None and all(f.origin is not None and f.origin.startswith(f"{native} ") for f in (held, rows))
+    if ours and held.origin == rows.origin:
+        return None
+    other = rows.origin if ours else None
+    if held.type == rows.type and other is not None:
+        return WidenColumn(held.name, held.type, rows.type, other)
+    if widens(rows.type, held.type):
+        return None
+    if not widens(held.type, rows.type):
+        raise SchemaError(
+            f"column {held.name!r} is {_told(rows)}, the table holds {_told(held)}",
+            hint="cast it in a transform, declare its type, or load into a new table",
+            details={"column": held.name, "rows": str(rows.type), "table": str(held.type)},
+        )
+    return WidenColumn(held.name, held.type, rows.type, other)
+
+
+def _told(field: Field) -> str:
+    return str(field.type) if field.origin is None else f"{field.type} ({field.origin})"
 
 
 def _allow(policy: str, what: str, *, key: str) -> None:
@@ -213,6 +258,6 @@ def in_words(changes: Sequence[SchemaChange]) -> list[str]:
                 words.append("create the table")
             case AddColumn(field=field):
                 words.append(f"add column {field.name} {field.type}")
-            case WidenColumn(name=name, old=old, new=new):
-                words.append(f"widen column {name} from {old} to {new}")
+            case WidenColumn(name=name, old=old, new=new, origin=origin):
+                words.append(f"widen column {name} from {old} to {new if origin is None else origin}")
     return words

@@ -69,3 +69,37 @@ def test_what_the_policy_refuses_names_the_key_that_allows_it(rows, policy):
     with pytest.raises(SchemaError) as caught:
         evolve(TABLE, Schema.of(rows), policy)
     assert "on_schema_change" in caught.value.hint
+
+
+def schema(**columns: tuple[str, str | None]) -> Schema:
+    return Schema(tuple(Field(n, parse_type(t), origin) for n, (t, origin) in columns.items()))
+
+
+DATE, TEXT = ("date", "postgres date"), ("string", "postgres date")
+
+
+def test_rows_of_the_columns_own_origin_fit_it_where_the_destination_has_that_system() -> None:
+    assert evolve(schema(day=DATE), schema(day=TEXT), SchemaPolicy(), native="postgres") == (schema(day=DATE), ())
+    with pytest.raises(SchemaError, match="column 'day' is string"):
+        evolve(schema(day=DATE), schema(day=TEXT), SchemaPolicy())
+
+
+def test_another_origin_grows_the_column_where_the_destination_has_that_system() -> None:
+    old, new = schema(name=("string", "postgres varchar(10)")), schema(name=("string", "postgres varchar(20)"))
+    found, changes = evolve(old, new, SchemaPolicy(), native="postgres")
+    assert found == new
+    assert changes == (WidenColumn("name", parse_type("string"), parse_type("string"), "postgres varchar(20)"),)
+    with pytest.raises(SchemaError, match="grows"):
+        evolve(old, new, SchemaPolicy(widen="refuse"), native="postgres")
+
+
+def test_elsewhere_a_column_of_two_origins_is_of_neither() -> None:
+    old, new = schema(name=("string", "postgres varchar(10)")), schema(name=("string", "postgres varchar(20)"))
+    assert evolve(old, new, SchemaPolicy()) == (schema(name=("string", None)), ())
+    assert evolve(old, schema(name=("string", None)), SchemaPolicy()) == (old, ())
+
+
+def test_origins_are_kept_in_json() -> None:
+    told = schema(day=DATE, id=("int64", None))
+    assert Schema.from_json(told.to_json()) == told
+    assert told.to_json()[1] == {"name": "id", "type": "int64"}

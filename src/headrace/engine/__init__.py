@@ -10,11 +10,11 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from headrace.engine.decisions import guarantee, reading, refuse_start
+from headrace.engine.decisions import Reading, guarantee, reading, refuse_start
 from headrace.engine.increment import Increment
 from headrace.engine.opening import increments
 from headrace.engine.running import drained, running, target
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, UnheldError
 from headrace.events import Observer
 from headrace.flow import Batch, Snapshot
 from headrace.report import CheckReport, Plan, RunReport
@@ -52,15 +52,22 @@ def run(
     """
     with running(pipeline, observers=observers, wait=wait, timeout=timeout) as this:
 
-        def attempt() -> None:
+        def load() -> None:
             snapshot = this.inspect()
             refuse_start(pipeline, snapshot, full_refresh=full_refresh, discard_history=discard_history)
-            how = reading(pipeline, full_refresh=full_refresh and not this.commits)
+            how = replace(reading(pipeline, full_refresh=full_refresh and not this.commits), as_text=this.as_text)
             with closing(
                 increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch)
             ) as all:
                 for increment in all:
                     this.apply(increment)
+
+        def attempt() -> None:
+            while True:
+                try:
+                    return load()
+                except UnheldError as error:
+                    this.heed(error)
 
         patience = retry or Retry()
         (patience if timeout is None else replace(patience, timeout=timeout)).call(attempt)
@@ -110,6 +117,13 @@ def preview(pipeline: Pipeline, *, step: str | None = None, limit: int = 10) -> 
     Reads as if nothing had been loaded yet, so that there is something to see.
     """
     how = replace(reading(pipeline, full_refresh=False), batch_bytes=None)
+    try:
+        return _previewed(pipeline, how, step=step, limit=limit)
+    except UnheldError as error:  # what a run would do: see Running.heed
+        return _previewed(pipeline, replace(how, as_text={error.source: error.columns}), step=step, limit=limit)
+
+
+def _previewed(pipeline: Pipeline, how: Reading, *, step: str | None, limit: int) -> pl.DataFrame:
     with closing(increments(pipeline, Snapshot(), how, run="preview")) as every, closing(next(every)) as increment:
         if step is None:
             lazy = increment.screen.lazy

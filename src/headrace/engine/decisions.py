@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,7 +41,8 @@ class Reading:
 
     `drivers` are the sources whose news make a run worth while; the others are look-ups, read whole each time.
     `whole`: the transform sees everything read so far (replace, recompute). `fresh`: from the beginning, the
-    table empty. `ties`: see `flow.Range`.
+    table empty. `ties`: see `flow.Range`. `as_text` are, by source, the columns that an earlier attempt of
+    the run found to hold values that their types cannot.
     """
 
     drivers: tuple[str, ...]
@@ -49,6 +50,7 @@ class Reading:
     fresh: bool
     ties: Literal["again", "once"]
     batch_bytes: int | None
+    as_text: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def reading(pipeline: Pipeline, *, full_refresh: bool) -> Reading:

@@ -105,7 +105,7 @@ def increment(
         _require(write.latest_by, rows.transformed.lazy, "latest_by")
     screen = _screen(pipeline, snapshot, rows, write, groups.found)
     again = () if fresh else reread(pipeline.named_sources, batches, snapshot)
-    change = _change(pipeline, None if fresh else snapshot.schema, screen, write, watch)
+    change = _change(pipeline, None if fresh else snapshot.schema, screen, write, watch, rows.origins)
     change = replace(
         change,
         groups=groups.stream or _replaced(write, screen.schema, again),
@@ -150,6 +150,7 @@ class _Rows:
     transformed: Transformed
     lazy: pl.LazyFrame
     placed: pl.LazyFrame | None
+    origins: Mapping[str, str]
 
     @staticmethod
     def of(pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch], replayed: Replayed | None) -> _Rows:
@@ -162,7 +163,7 @@ class _Rows:
         more = None if replayed is None else replayed.result(lazy.collect_schema())
         if more is not None:
             lazy = pl.concat([lazy, more.drop(_PLACE)])
-        return _Rows(screens, transformed, lazy, _placed(pipeline, chosen, more))
+        return _Rows(screens, transformed, lazy, _placed(pipeline, chosen, more), _origins(pipeline, chosen))
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,17 @@ def _screen(pipeline: Pipeline, snapshot: Snapshot, rows: _Rows, write: Write, g
     )
 
 
-def _change(pipeline: Pipeline, target: Schema | None, screen: Screen, write: Write, watch: Watch) -> TableChange:
+def _change(
+    pipeline: Pipeline,
+    target: Schema | None,
+    screen: Screen,
+    write: Write,
+    watch: Watch,
+    origins: Mapping[str, str],
+) -> TableChange:
     """How the table changes; which part of it, the caller knows."""
-    schema, changes = evolve(target, screen.schema, pipeline.on_schema_change)
+    native = getattr(pipeline.destination, "native", None)
+    schema, changes = evolve(target, screen.schema.with_origins(origins), pipeline.on_schema_change, native=native)
     return TableChange(
         table=getattr(pipeline.destination, "table", None) or pipeline.name,
         write=write,
@@ -244,6 +253,16 @@ def _chosen(batch: Batch, name: str, pipeline: Pipeline, how: Reading) -> Frame:
             hint='take the "cursor" off the source, or use merge',
         )
     return batch.whole
+
+
+def _origins(pipeline: Pipeline, chosen: Mapping[str, Frame]) -> Mapping[str, str]:
+    """The columns' types in the source's own system, where no transform and no contract has made others of them."""
+    ((name, frame), *others) = chosen.items()
+    if others or pipeline.steps or not frame.origins:
+        return {}
+    contracts = (pipeline.contract, getattr(pipeline.named_sources[name], "contract", None))
+    typed = {c for contract in contracts if contract for c, rules in contract.columns.items() if rules.type is not None}
+    return {c: origin for c, origin in frame.origins.items() if c not in typed}
 
 
 def _placed(pipeline: Pipeline, chosen: Mapping[str, Frame], more: pl.LazyFrame | None) -> pl.LazyFrame | None:

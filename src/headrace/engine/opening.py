@@ -44,7 +44,8 @@ def increments(
         after = None if how.fresh else snapshot.positions.get(name)
         cut = how.batch_bytes if name in how.drivers else None
         since = Snapshot(newest=snapshot.newest) if how.fresh else snapshot
-        return opened(named[name], Range(after=after, ties=how.ties, batch_bytes=cut), since, name, until)
+        text = how.as_text.get(name, frozenset())
+        return opened(named[name], Range(after=after, ties=how.ties, batch_bytes=cut, as_text=text), since, name, until)
 
     with ExitStack() as reads:
         driving = {name: read(name, reads) for name in how.drivers}

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.engine.increment import Increment
-from headrace.errors import ConfigError, ConflictError, HeadraceError, UnavailableError
+from headrace.errors import ConfigError, ConflictError, HeadraceError, UnavailableError, UnheldError
 from headrace.events import CommitApplied, Event, Observer, Progress, RunFinished, RunStarted, Warned
 from headrace.flow import Commit, Position, Receipt, Snapshot
 from headrace.report import CommitReport, RunReport, Status
@@ -46,6 +46,7 @@ class Running:
     said: float = 0.0
     commits: list[CommitReport] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    as_text: dict[str, frozenset[str]] = field(default_factory=dict)
     pending: Commit | None = None
     current: Increment | None = None
 
@@ -61,6 +62,15 @@ class Running:
         if message not in self.warnings:
             self.warnings.append(message)
             self.tell(Warned, message=message)
+
+    def heed(self, error: UnheldError) -> None:
+        """The next attempt reads these columns as text. Raises the error where this one did so already."""
+        known = self.as_text.get(error.source, frozenset())
+        if error.columns <= known:
+            raise error
+        self.as_text[error.source] = known | error.columns
+        columns = ", ".join(map(repr, sorted(error.columns)))
+        self.warn(f"source {error.source!r}: {columns} read as text, since {error.message}")
 
     def inspect(self) -> Snapshot:
         """What the target holds. A commit whose answer was lost is settled first, and not made twice."""

@@ -51,10 +51,12 @@ class TableSource:
             raise DataError(f"pipeline {self.of!r} has written no table yet", hint=f"run {self.of!r} first")
         counter = _Counter()
         lazy = counter.count(there.scan().rename(self.rename))
+        known = {} if there.schema is None else there.schema.origins
+        origins = {self.rename.get(c, c): origin for c, origin in known.items()}
         # the id too: a table that was made anew, or restored and written on, may be at the same number
         at = {"commit": there.number, "id": there.head}
         yield Batch(
-            frame=Frame(lazy=lazy, scan={"type": "table", "of": self.of, "commit": there.number}),
+            frame=Frame(lazy=lazy, scan={"type": "table", "of": self.of, "commit": there.number}, origins=origins),
             news=News(empty=range.after == at, facts={"commit": there.number}),
             position=lambda: at,
             counts=counter.counts,

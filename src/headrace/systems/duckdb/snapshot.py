@@ -66,7 +66,6 @@ def _snapshot(  # what was read in one transaction
             rows = pl.concat(batches(connection, query, found)) if found else pl.DataFrame()
         return exact.newest(rows.lazy(), column, schema)
 
-    added = known.added if known else ()
     return Snapshot(
         number=head.number,
         head=head.top,
@@ -75,10 +74,21 @@ def _snapshot(  # what was read in one transaction
         record=head.record,
         positions=head.positions,
         identities=head.identities,
-        schema=None if columns is None else Schema(tuple(f for f in logical(columns) if f.name not in added)),
+        schema=None if columns is None else _schema(columns, known),
         owned=columns is None or (known is not None and key.pipeline in known.pipelines),
         write=head.write,
         seen=seen,
         scan=None if columns is None else lambda: scan(path, current, columns),
         newest=newest,
     )
+
+
+def _schema(columns: tuple[Column, ...], known: ledger.Owned | None) -> Schema:
+    """The logical schema of what rows bring: not what the write adds. A column that is as the ledger knows it has its
+    origin.
+    """
+    if known is None:
+        return logical(columns)
+    told = {f.name: f for f in known.schema}
+    mine = tuple(f for f in logical(columns) if f.name not in known.added)
+    return Schema(tuple(told[f.name] if f.name in told and told[f.name].type == f.type else f for f in mine))

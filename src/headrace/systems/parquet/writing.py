@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +48,7 @@ class Layout:
                 "headrace.pipeline": commit.pipeline,
                 "headrace.run": commit.run,
                 "headrace.commit": commit.id,
+                "headrace.origins": json.dumps({n: o for c in commit.changes for n, o in c.schema.origins.items()}),
             },
         )
 
