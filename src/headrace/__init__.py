@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from headrace.systems.memory import MemoryDestination, MemorySource
     from headrace.systems.outfile import FileDestination
     from headrace.systems.parquet import ParquetDestination, scan_table
+    from headrace.systems.postgres import PostgresSource
     from headrace.systems.sqlite import SQLiteSource
     from headrace.systems.table import TableSource
     from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
@@ -70,6 +71,7 @@ __all__ = [
     "Partitions",
     "Pipeline",
     "Plan",
+    "PostgresSource",
     "Recompute",
     "RejectedError",
     "Replace",
@@ -117,6 +119,7 @@ _HOME = {
     "headrace.systems.memory": "MemoryDestination MemorySource",
     "headrace.systems.outfile": "FileDestination",
     "headrace.systems.parquet": "ParquetDestination scan_table",
+    "headrace.systems.postgres": "PostgresSource",
     "headrace.systems.sqlite": "SQLiteSource",
     "headrace.systems.table": "TableSource",
     "headrace.writes": "Append History Merge Partitions Recompute Replace",

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import polars as pl
+import pytest
 
 from headrace.protocols import Source
 from headrace.systems.memory import MemorySource
 from headrace.testing import SourceSuite
+
+if TYPE_CHECKING:
+    from server import Database
 
 
 @cache
@@ -48,3 +53,20 @@ class TestDuckDB(SourceSuite):
         with duckdb.connect(str(folder / "source.duckdb")) as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS rows (id BIGINT, text VARCHAR)")
             connection.executemany("INSERT INTO rows VALUES (?, ?)", [[i, f"row {i}"] for i in ids])
+
+
+class TestPostgres(SourceSuite):
+    database: Database
+
+    @pytest.fixture(autouse=True)
+    def _in_a_database(self, database: Database) -> None:
+        self.database = database
+
+    def source(self, folder: Path) -> Source:  # noqa: ARG002  # each test has a database of its own
+        from headrace.systems.postgres import PostgresSource
+
+        return PostgresSource(dsn=self.database.dsn, table="rows", cursor="id")
+
+    def grow(self, folder: Path, ids: range) -> None:  # noqa: ARG002  # the same
+        self.database.run("CREATE TABLE IF NOT EXISTS rows (id bigint PRIMARY KEY, text text)")
+        self.database.run("INSERT INTO rows SELECT i, 'row ' || i FROM unnest(%s::int8[]) AS i", [list(ids)])

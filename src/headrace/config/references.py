@@ -22,11 +22,11 @@ def is_reference(node: Node, options: tuple[Any, ...]) -> bool:
     """Whether an object stands for a value that is elsewhere.
 
     Where a mapping is expected its keys are the user's own (a column may be called ``file``), so there it
-    never is one.
+    never is one, unless a text is expected too (a DSN, or its keywords: none of them is called so).
     """
     if not isinstance(node.value, dict) or not node.value:
         return False
-    if any((typing.get_origin(option) or option) in (dict, Mapping) for option in options):
+    if str not in options and any((typing.get_origin(option) or option) in (dict, Mapping) for option in options):
         return False
     return ("env" in node.value and node.value.keys() <= {"env", "default"}) or node.value.keys() == {"file"}
 

@@ -24,6 +24,7 @@ __all__ = ["DESTINATIONS", "SOURCES", "Key", "Opaque", "Role", "keys_of", "membe
 SOURCES = {
     "files": "headrace.systems.files:FileSource",
     "duckdb": "headrace.systems.duckdb:DuckDBSource",
+    "postgres": "headrace.systems.postgres:PostgresSource",
     "sqlite": "headrace.systems.sqlite:SQLiteSource",
     "table": "headrace.systems.table:TableSource",
 }

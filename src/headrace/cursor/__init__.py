@@ -24,10 +24,20 @@ class Cursor:
 
     `start` is where the first run begins (inclusive): an exact text of the column's type, or ``from_target``: the
     newest value that the target holds already (for a table that was taken over).
+
+    Only PostgreSQL knows the others. `then` are further columns, which order the rows of one value. `nulls` are the
+    rows without a value: rejected (``refuse``), loaded at every run (``load``), or counted and left out (``skip``).
     """
 
     column: str
     start: str | None = None
+    then: tuple[str, ...] = ()
+    nulls: Literal["refuse", "load", "skip"] = "refuse"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns, in order."""
+        return (self.column, *self.then)
 
     @property
     def misses(self) -> str:

@@ -113,6 +113,11 @@ class _Reader:
                 f"source {source!r} has no column {cursor.column!r} to be its cursor",
                 hint=f"did you mean {near[0]!r}?" if near else f"it has {', '.join(schema.names)}",
             )
+        if cursor.then or cursor.nulls != "refuse":
+            raise ConfigError(
+                f"source {source!r} cannot read by several columns, nor rows without a value",
+                hint='leave "then" and "nulls" out of its cursor',
+            )
         self.type: Type = schema[cursor.column]
         if self.type.name not in _ORDERED:
             raise ConfigError(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import polars as pl
 from headrace.flow import Batch, FileStamp, Range, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from headrace.protocols import Source
 
@@ -47,10 +48,9 @@ class SourceSuite:
     def test_all_that_is_new_is_one_batch(self, tmp_path: Path) -> None:
         self.grow(tmp_path, range(1, 4))
         self.grow(tmp_path, range(4, 9))
-        batches = list(self.source(tmp_path).batches(Range(), Snapshot(), NAME))
-        assert len(batches) == 1
-        assert _ids(batches[0].frame.lazy) == list(range(1, 9))
-        assert not batches[0].news.empty
+        with _only(self.source(tmp_path).batches(Range(), Snapshot(), NAME)) as batch:
+            assert _ids(batch.frame.lazy) == list(range(1, 9))
+            assert not batch.news.empty
 
     def test_batches_of_some_bytes_are_the_same_rows(self, tmp_path: Path) -> None:
         for start in range(1, 40, 10):
@@ -64,10 +64,10 @@ class SourceSuite:
         ledger = _Ledger()
         self.grow(tmp_path, range(1, 6))
         ledger.read(self.source(tmp_path))
-        (batch,) = ledger.batches(self.source(tmp_path))
-        assert batch.news.empty
-        assert _ids(batch.frame.lazy) == []
-        assert batch.counts().rows == 0
+        with ledger.batch(self.source(tmp_path)) as batch:
+            assert batch.news.empty
+            assert _ids(batch.frame.lazy) == []
+            assert batch.counts().rows == 0
 
     def test_a_position_is_json_that_can_be_read_back(self, tmp_path: Path) -> None:
         self.grow(tmp_path, range(1, 6))
@@ -79,44 +79,44 @@ class SourceSuite:
     def test_what_comes_after_the_batch_was_made_is_left_for_the_next(self, tmp_path: Path) -> None:
         ledger = _Ledger()
         self.grow(tmp_path, range(1, 6))
-        (batch,) = ledger.batches(self.source(tmp_path))
-        self.grow(tmp_path, range(6, 9))
-        assert ledger.drain(batch) == list(range(1, 6))
+        with ledger.batch(self.source(tmp_path)) as batch:
+            self.grow(tmp_path, range(6, 9))
+            assert ledger.drain(batch) == list(range(1, 6))
         assert ledger.read(self.source(tmp_path)) == list(range(6, 9))
 
     # -- frames -------------------------------------------------------------------------------------------------
 
     def test_a_frame_can_be_read_twice_and_counts_once(self, tmp_path: Path) -> None:
         self.grow(tmp_path, range(1, 6))
-        (batch,) = self.source(tmp_path).batches(Range(), Snapshot(), NAME)
-        first, once = _ids(batch.frame.lazy), batch.counts()
-        again = _ids(batch.frame.lazy)
-        assert first == again == list(range(1, 6))
-        assert batch.counts() == once
-        assert once.rows == 5
-        assert list(batch.rejects()) == list(batch.rejects())
+        with _only(self.source(tmp_path).batches(Range(), Snapshot(), NAME)) as batch:
+            first, once = _ids(batch.frame.lazy), batch.counts()
+            again = _ids(batch.frame.lazy)
+            assert first == again == list(range(1, 6))
+            assert batch.counts() == once
+            assert once.rows == 5
+            assert list(batch.rejects()) == list(batch.rejects())
 
     def test_columns_and_predicates_that_are_pushed_down_change_nothing(self, tmp_path: Path) -> None:
         self.grow(tmp_path, range(1, 21))
-        (batch,) = self.source(tmp_path).batches(Range(), Snapshot(), NAME)
-        whole = batch.frame.lazy.collect()
-        some = pl.col("id") % 3 == 0
-        assert batch.frame.lazy.filter(some).collect().equals(whole.filter(some))
-        assert batch.frame.lazy.select("id").collect().equals(whole.select("id"))
-        others = [c for c in whole.columns if c != "id"]
-        assert batch.frame.lazy.filter(some).select(others).collect().equals(whole.filter(some).select(others))
-        assert batch.frame.lazy.head(3).collect().equals(whole.head(3))
-        assert batch.frame.lazy.collect_schema() == whole.schema
+        with _only(self.source(tmp_path).batches(Range(), Snapshot(), NAME)) as batch:
+            whole = batch.frame.lazy.collect()
+            some = pl.col("id") % 3 == 0
+            assert batch.frame.lazy.filter(some).collect().equals(whole.filter(some))
+            assert batch.frame.lazy.select("id").collect().equals(whole.select("id"))
+            others = [c for c in whole.columns if c != "id"]
+            assert batch.frame.lazy.filter(some).select(others).collect().equals(whole.filter(some).select(others))
+            assert batch.frame.lazy.head(3).collect().equals(whole.head(3))
+            assert batch.frame.lazy.collect_schema() == whole.schema
 
     def test_the_whole_is_everything_up_to_the_same_point(self, tmp_path: Path) -> None:
         ledger = _Ledger()
         self.grow(tmp_path, range(1, 6))
         ledger.read(self.source(tmp_path))
         self.grow(tmp_path, range(6, 9))
-        (batch,) = ledger.batches(self.source(tmp_path))
-        self.grow(tmp_path, range(9, 12))
-        if batch.whole is not None:
-            assert _ids(batch.whole.lazy) == list(range(1, 9))
+        with ledger.batch(self.source(tmp_path)) as batch:
+            self.grow(tmp_path, range(9, 12))
+            if batch.whole is not None:
+                assert _ids(batch.whole.lazy) == list(range(1, 9))
 
     def test_a_batch_is_confirmed_as_often_as_one_likes(self, tmp_path: Path) -> None:
         ledger = _Ledger()
@@ -135,13 +135,15 @@ class _Ledger:
         self.position: Any = None
         self.files: dict[str, FileStamp] = {}
 
-    def batches(self, source: Source) -> list[Batch]:
+    def batch(self, source: Source) -> AbstractContextManager[Batch]:
+        """The one batch of all that is new."""
+
         def seen(_source: str, names: Iterable[str] | None) -> Mapping[str, FileStamp]:
             return {n: s for n, s in self.files.items() if names is None or n in set(names)}
 
         positions = {} if self.position is None else {NAME: self.position}
         snapshot = Snapshot(number=len(positions), positions=positions, seen=seen)
-        return list(source.batches(Range(after=self.position, ties="once"), snapshot, NAME))
+        return _only(source.batches(Range(after=self.position, ties="once"), snapshot, NAME))
 
     def drain(self, batch: Batch) -> list[int]:
         ids = _ids(batch.frame.lazy)
@@ -150,8 +152,15 @@ class _Ledger:
         return ids
 
     def read(self, source: Source) -> list[int]:
-        (batch,) = self.batches(source)
-        return self.drain(batch)
+        with self.batch(source) as batch:
+            return self.drain(batch)
+
+
+@contextmanager
+def _only(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The one batch, for as long as the iterator is open; no other follows."""
+    yield next(batches)
+    assert list(batches) == []
 
 
 def _ids(lazy: pl.LazyFrame) -> list[int]:

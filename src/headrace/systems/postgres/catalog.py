@@ -1,0 +1,154 @@
+"""What the catalog says of a table, view or query: its columns, its keys, how large it is, what orders it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headrace.errors import ConfigError
+from headrace.systems.postgres.names import named, quoted
+from headrace.systems.postgres.types import PgType, described
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from headrace.systems.postgres.session import Session
+
+__all__ = ["Column", "Relation", "queried", "relation", "renamed"]
+
+_KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
+_NAMED_MAX = 20
+
+_FIND = """
+SELECT c.oid, n.nspname, c.relname, c.relkind, c.relispartition OR EXISTS (
+    SELECT FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = c.oid) AS family,
+  pg_catalog.current_setting('block_size')::int8 * c.relpages, c.reltuples::int8
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relname = %s AND n.nspname = %s AND c.relkind = ANY (%s)
+"""
+_COLUMNS = """
+SELECT a.attname, a.atttypid, a.atttypmod, a.attnotnull,
+  CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END
+FROM pg_catalog.pg_attribute AS a
+LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+_INDEXES = """
+SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (num, at)
+    LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.num
+    WHERE k.at <= i.indnkeyatts ORDER BY k.at),
+  i.indisprimary
+FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+JOIN pg_catalog.pg_am AS m ON m.oid = c.relam
+WHERE i.indrelid = %s AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btree'
+"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the server has it: `required` says that it has no NULL, `default` is SQL (None: there is none)."""
+
+    name: str
+    type: PgType
+    required: bool = False
+    default: str | None = None
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What is read. `sql` stands after FROM; `name` is for people; `kind` a word for it (``table``, ``view``, ``query``
+    …); `indexes` are the columns of its ordered indexes; `bytes` and `rows` the planner's estimates (None: none).
+    """
+
+    sql: str
+    name: str
+    kind: str
+    columns: tuple[Column, ...]
+    oid: int | None = None
+    keys: tuple[str, ...] = ()
+    indexes: tuple[tuple[str, ...], ...] = ()
+    bytes: int | None = None
+    rows: int | None = None
+
+    def __getitem__(self, name: str) -> Column:
+        """The column. Raises ConfigError that names the one that was meant."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        names = [c.name for c in self.columns]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names[:_NAMED_MAX])}"
+        raise ConfigError(f"{self.name} has no column {name!r}", hint=hint)
+
+    @property
+    def stored(self) -> bool:
+        """Whether its rows are PostgreSQL's own, with a transaction and a place each."""
+        return self.kind in ("table", "partitioned table")
+
+    def ordered(self, columns: Sequence[str]) -> bool:
+        """Whether an index begins with these columns."""
+        return any(index[: len(columns)] == tuple(columns) for index in self.indexes)
+
+
+def relation(connection: Connection, table: str) -> Relation:
+    """The table, view or foreign table of this name. Raises ConfigError that names the one that was meant."""
+    schema, name = named(table)
+    row = connection.execute(_FIND, [name, schema, list(_KINDS)]).fetchone()
+    if row is None:
+        raise ConfigError(f"there is no table {schema}.{name}", hint=_near(connection, f"{schema}.{name}"))
+    oid, schema, name, kind, _, size, rows = row
+    columns = connection.execute(_COLUMNS, [oid]).fetchall()
+    types = described(connection, [(c[1], c[2]) for c in columns])
+    indexes = connection.execute(_INDEXES, [oid]).fetchall()
+    return Relation(
+        sql=quoted(schema, name),
+        name=f"{schema}.{name}",
+        kind=_KINDS[kind],
+        columns=tuple(Column(c[0], t, c[3], c[4]) for c, t in zip(columns, types, strict=True)),
+        oid=oid,
+        keys=next((tuple(i[0]) for i in indexes if i[1]), ()),
+        indexes=tuple(tuple(i[0]) for i in indexes),
+        bytes=size if kind in "rm" and rows >= 0 else None,
+        rows=rows if rows >= 0 else None,
+    )
+
+
+def queried(session: Session, query: str) -> Relation:
+    """A query's result. Raises what the server says of it."""
+    inner = f"({query.strip().rstrip(';')}\n) AS q"
+    session.set_path(session.theirs)
+    result = session.keeper.execute(f"SELECT * FROM {inner} LIMIT 0".encode()).pgresult
+    session.set_path("pg_catalog")  # type names are printed with nothing else in the path
+    assert result is not None  # noqa: S101  # a SELECT has one
+    names = [(result.fname(i) or b"").decode() for i in range(result.nfields)]
+    if twice := next((n for n in names if names.count(n) > 1), None):
+        raise ConfigError(f"the query has two columns {twice!r}", hint="give each a name of its own: … AS name")
+    types = described(session.keeper, [(result.ftype(i), result.fmod(i)) for i in range(result.nfields)])
+    columns = tuple(Column(n, t) for n, t in zip(names, types, strict=True))
+    return Relation(sql=inner, name="the query", kind="query", columns=columns)
+
+
+def renamed(found: Relation, rename: Mapping[str, str]) -> dict[str, str]:
+    """By column, its new name. Raises ConfigError for one that is not there, or two of one name."""
+    for name in rename:
+        found[name]
+    new = {c.name: rename.get(c.name, c.name) for c in found.columns}
+    if twice := next((n for n in new.values() if list(new.values()).count(n) > 1), None):
+        raise ConfigError(f"two columns would be called {twice!r}", hint="give each a name of its own in rename")
+    return new
+
+
+def _near(connection: Connection, name: str) -> str:
+    rows = connection.execute(
+        "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class AS c"
+        " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.relkind = ANY (%s)"
+        " AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 1 LIMIT 10000",
+        [list(_KINDS)],
+    ).fetchall()
+    names = [str(found) for (found,) in rows]
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"there are: {', '.join(names[:_NAMED_MAX])}" if names else "there are none that this role can see"

@@ -1,0 +1,185 @@
+"""What a source reads of a relation: which columns, under which names, and frames over some of its rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from headrace.errors import ConfigError
+from headrace.schema import Schema
+from headrace.stream import scan_generator
+from headrace.systems.postgres.catalog import Column, Relation, queried, relation, renamed
+from headrace.systems.postgres.copying import copied
+from headrace.systems.postgres.names import quoted
+from headrace.systems.postgres.pushdown import condition
+from headrace.systems.postgres.types import TEXT, PgType
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from headrace.systems.postgres import PostgresSource
+    from headrace.systems.postgres.session import Session
+
+__all__ = ["Selection", "Sight", "bound"]
+
+_MARK = PgType("text", "text", TEXT, partial=False)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Columns of a relation. `columns` have the names that the source gives them, `names` says what the server calls
+    each; `where` is SQL that all rows satisfy.
+    """
+
+    session: Session
+    source: str
+    relation: Relation
+    columns: tuple[Column, ...]
+    names: Mapping[str, str]
+    where: str | None = None
+
+    @property
+    def schema(self) -> Schema:
+        """The columns, in their logical types."""
+        return Schema.of({c.name: c.type.held for c in self.columns})
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """As `Frame.origins`."""
+        return {c.name: c.type.origin for c in self.columns}
+
+    def column(self, name: str) -> Column:
+        """A column by the server's name, whether it is selected or not."""
+        return self.relation[name]
+
+    def rows(self, *conditions: str | None) -> str:
+        """FROM and WHERE of the rows that satisfy these too."""
+        found = [c for c in (self.where, *conditions) if c]
+        where = " AND ".join(f"({c}\n)" for c in found)  # a user's words may end with a comment
+        return f"FROM {self.relation.sql}" + (f" WHERE {where}" if found else "")
+
+    def sql(self, name: str) -> str:
+        """A column of the selection as the server calls it."""
+        return quoted(self.names[name])
+
+    def scan(self, sight: Sight, *conditions: str | None) -> pl.LazyFrame:
+        """The rows that satisfy the conditions, lazily: columns, and what is the same to the server of a predicate and
+        a limit, become part of the query. `sight` hears of every pass.
+        """
+
+        def generate(
+            wanted: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _size: int | None
+        ) -> Iterator[pl.DataFrame]:
+            yield from self._read(sight, conditions, wanted, predicate, n_rows)
+
+        return scan_generator(generate, self.schema.polars())
+
+    def _read(
+        self,
+        sight: Sight,
+        conditions: tuple[str | None, ...],
+        wanted: list[str] | None,
+        predicate: pl.Expr | None,
+        n_rows: int | None,
+    ) -> Iterator[pl.DataFrame]:
+        needed = {c.name for c in self.columns} if wanted is None else set(wanted)
+        pushed = condition(predicate, self)
+        if predicate is not None and not pushed.whole:
+            needed |= set(predicate.meta.root_names())
+        picked = [c for c in self.columns if c.name in needed] or list(self.columns[:1])
+        limit = n_rows if predicate is None or pushed.whole else None
+        with self.session.worker() as connection:
+            left = n_rows
+            for batch in self._pass(connection, sight, picked, (*conditions, pushed.sql), limit):
+                rows = batch if predicate is None or pushed.whole else batch.filter(predicate)
+                rows = rows if wanted is None else rows.select(wanted)
+                rows = rows if left is None else rows.head(left)
+                yield rows
+                if left is not None and (left := left - rows.height) <= 0:
+                    return
+
+    def _pass(
+        self,
+        connection: Connection,
+        sight: Sight,
+        picked: list[Column],
+        conditions: tuple[str | None, ...],
+        limit: int | None,
+    ) -> Iterator[pl.DataFrame]:
+        """One pass over the rows, those left out that were read before."""
+        columns = [replace(c) for c in picked]
+        chosen = ", ".join(self.sql(c.name) for c in picked)
+        if sight.mark is not None:
+            columns, chosen = [*columns, Column("_headrace_mark", _MARK)], f"{chosen}, {sight.mark}"
+        query = f"SELECT {chosen} {self.rows(*conditions)}"
+        query += f" LIMIT {limit + sum(sight.known.values())}" if limit is not None else ""
+        known, count = Counter(sight.known), 0
+        for batch in copied(connection, query, columns, self.source):
+            rows = batch if sight.mark is None else _without(batch, known)
+            count += rows.height
+            yield rows
+        sight.passed(count)
+
+
+@dataclass
+class Sight:
+    """What the passes over a frame have seen. `rows` are those of the fullest pass that came to its end (None: none).
+
+    `mark` is SQL that gives some rows a text (others NULL), and `known` how often each text was read before: such rows
+    are left out.
+    """
+
+    mark: str | None = None
+    known: Mapping[str, int] = field(default_factory=dict)
+    rows: int | None = None
+    _lock: Lock = field(default_factory=Lock)
+
+    def passed(self, rows: int) -> None:
+        """A pass has come to its end."""
+        with self._lock:
+            self.rows = rows if self.rows is None else max(self.rows, rows)
+
+
+def _without(batch: pl.DataFrame, known: Counter[str]) -> pl.DataFrame:
+    marks = batch["_headrace_mark"]
+    rows = batch.drop("_headrace_mark")
+    if marks.null_count() == marks.len():
+        return rows
+    keep = []
+    for mark in marks.to_list():
+        seen = mark is not None and known[mark] > 0
+        if seen:
+            known[mark] -= 1
+        keep.append(not seen)
+    return rows.filter(pl.Series(keep, dtype=pl.Boolean))
+
+
+def bound(session: Session, source: PostgresSource, name: str, as_text: frozenset[str]) -> Selection:
+    """The source as the catalog has it now. `as_text` are columns (by their new names) to be read as text.
+
+    Raises ConfigError.
+    """
+    found = _found(session, source)
+    new = renamed(found, source.rename)
+    chosen = [found[c] for c in source.columns] if source.columns else list(found.columns)
+    if not chosen:
+        raise ConfigError(f"{found.name} has no columns", hint="read another table")
+    texts = {n for n, type in source.types.items() if found[n] and type == "string"}
+    columns = tuple(
+        replace(c, name=new[c.name], type=c.type.as_text() if c.name in texts or new[c.name] in as_text else c.type)
+        for c in chosen
+    )
+    return Selection(session, name, found, columns, {new[c.name]: c.name for c in chosen}, source.where)
+
+
+def _found(session: Session, source: PostgresSource) -> Relation:
+    table = source.table
+    found = relation(session.keeper, table) if table is not None else queried(session, str(source.query))
+    if source.table is None or source.where is not None:
+        session.set_path(session.theirs)
+    return found

@@ -1,0 +1,168 @@
+"""One snapshot of a database, for all that a run reads: any number of connections share it, in any thread.
+
+A first connection keeps the snapshot open and exports it; each reading of a frame takes it over on a connection of its
+own. Where the server exports none, the first connection is the only one, and frames are read one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg.pq import ExecStatus, TransactionStatus
+
+from headrace.errors import UnavailableError
+from headrace.systems.postgres.connection import connected, endpoint
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from headrace.systems.postgres.connection import Dsn
+
+__all__ = ["Session", "opened"]
+
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_KEPT = {"idle_in_transaction_session_timeout": "1d"}  # the snapshot's keeper is idle for as long as others read
+_CANCEL_SECONDS = 5.0
+_TURN_SECONDS = 60.0
+
+
+@dataclass
+class Session:
+    """An open snapshot. `keeper` answers questions about it, of the thread that opened it alone; `exported` is the
+    snapshot's name for other connections (None: there can be none); `theirs` the role's own search path, and `path` the
+    one that is set.
+    """
+
+    dsn: Dsn
+    name: str
+    where: str
+    keeper: Connection
+    exported: str | None
+    theirs: str
+    path: str = "pg_catalog"
+    _working: set[Connection] = field(default_factory=set)
+    _lock: Lock = field(default_factory=Lock)
+    _turn: Lock = field(default_factory=Lock)
+    _closed: bool = False
+
+    def set_path(self, path: str) -> None:
+        """The search path from now on: the role's own for what a user wrote, else pg_catalog's alone."""
+        self.keeper.execute("SELECT pg_catalog.set_config('search_path', %s, false)", [path])
+        self.path = path
+
+    @contextmanager
+    def worker(self) -> Iterator[Connection]:
+        """A connection that sees the snapshot, for one reading. What it is still busy with at the end is cancelled.
+
+        Raises UnavailableError.
+        """
+        if self.exported is None:
+            with self._alone() as connection:
+                yield connection
+            return
+        with connected(self.dsn, name=self.name, settings=_settings(self.path)) as connection:
+            connection.execute(_BEGIN)
+            connection.execute(f"SET TRANSACTION SNAPSHOT '{self.exported}'")
+            with self._known(connection):
+                try:
+                    yield connection
+                finally:
+                    _cancel(connection)
+
+    @contextmanager
+    def _alone(self) -> Iterator[Connection]:
+        """The keeper, for one reading at a time; what is cancelled does not end its transaction."""
+        if not self._turn.acquire(timeout=_TURN_SECONDS):
+            raise UnavailableError(
+                f"{self.where}: the server shares no snapshot, and two readings at once need two connections",
+                hint="read the source once in the transform, or connect to the primary without a pooler",
+            )
+        try:
+            with self._known(self.keeper):
+                self.keeper.execute("SAVEPOINT headrace")
+                try:
+                    yield self.keeper
+                finally:
+                    _cancel(self.keeper)
+                    _drain(self.keeper)
+                    self.keeper.execute("ROLLBACK TO SAVEPOINT headrace")
+        finally:
+            self._turn.release()
+
+    @contextmanager
+    def _known(self, connection: Connection) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise UnavailableError(f"{self.where}: the reading was closed", hint="run again")
+            self._working.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._working.discard(connection)
+
+    def close(self) -> None:
+        """Cancel on the server whatever still reads, in whichever thread."""
+        with self._lock:
+            self._closed = True
+            working = list(self._working)
+        for connection in working:
+            _cancel(connection)
+
+
+@contextmanager
+def opened(dsn: Dsn, *, name: str) -> Iterator[Session]:
+    """A snapshot, open until the end. `name` goes into ``application_name``.
+
+    Raises ConfigError, RejectedError, UnavailableError.
+    """
+    with connected(dsn, name=name, settings=_KEPT) as keeper:
+        ((path,),) = keeper.execute(
+            "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'search_path'"
+        ).fetchall()
+        session = Session(dsn, name, endpoint(dsn), keeper, _exported(keeper), path)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+def _exported(keeper: Connection) -> str | None:
+    """Take a snapshot: its name, or None where the server gives it none."""
+    keeper.execute(_BEGIN)
+    try:
+        ((name,),) = keeper.execute("SELECT pg_catalog.pg_export_snapshot()").fetchall()
+    except psycopg.Error as error:
+        if error.sqlstate is None:
+            raise
+        keeper.execute("ROLLBACK")
+        keeper.execute(_BEGIN)
+        return None
+    return str(name)
+
+
+def _settings(path: str) -> Mapping[str, str]:
+    return {**_KEPT, "search_path": path}
+
+
+def _cancel(connection: Connection) -> None:
+    """The query that is under way ends on the server; nothing happens where none is."""
+    with suppress(psycopg.Error):
+        if connection.info.transaction_status == TransactionStatus.ACTIVE:
+            connection.cancel_safe(timeout=_CANCEL_SECONDS)
+
+
+def _drain(connection: Connection) -> None:
+    """Read on to the end of what was cancelled."""
+    pgconn = connection.pgconn
+    if pgconn.transaction_status != TransactionStatus.ACTIVE:
+        return
+    while (result := pgconn.get_result()) is not None:
+        if result.status == ExecStatus.COPY_OUT:
+            while pgconn.get_copy_data(0)[0] > 0:
+                pass

@@ -1,0 +1,73 @@
+"""Reading PostgreSQL: one snapshot, nothing skipped, nothing twice."""
+
+from __future__ import annotations
+
+import json
+
+import duckdb
+import pytest
+
+import headrace as hr
+from headrace.cli import main
+from headrace.errors import ConfigError
+from headrace.flow import Range, Snapshot
+
+
+def ran(*words):
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    return ended.value.code
+
+
+def test_a_table_goes_into_duckdb_by_the_command(database, tmp_path, monkeypatch, capsys):
+    database.run(
+        "CREATE TABLE orders (id int PRIMARY KEY, total numeric(10,2), updated_at timestamptz NOT NULL DEFAULT now());"
+        "INSERT INTO orders SELECT i, i / 4.0, now() - i * interval '1 hour' FROM generate_series(1, 100) AS i"
+    )
+    monkeypatch.setenv("SHOP_DSN", database.dsn)
+    (tmp_path / "headrace.json").write_text(
+        json.dumps({"connections": {"shop": {"type": "postgres", "dsn": {"env": "SHOP_DSN"}}}})
+    )
+    pipeline = {
+        "name": "orders",
+        "source": {"connection": "shop", "table": "public.orders", "cursor": "updated_at"},
+        "destination": {"type": "duckdb", "path": "warehouse.duckdb", "table": "orders"},
+        "write": {"type": "merge", "keys": ["id"]},
+    }
+    (tmp_path / "orders.json").write_text(json.dumps(pipeline))
+    assert ran("run", str(tmp_path)) == 0
+    database.run("UPDATE orders SET total = 0.01, updated_at = now() - interval '1 minute' WHERE id = 7")
+    capsys.readouterr()
+    assert ran("run", str(tmp_path), "--json") == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert run["commits"][0]["counts"]["updated"] == 2  # with the newest row, which is read again
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
+        rows = connection.sql("SELECT count(*), sum(total), typeof(any_value(total)) FROM orders").fetchall()
+    assert [(n, str(t), k) for n, t, k in rows] == [(100, "1260.76", "DECIMAL(10,2)")]
+
+
+def test_values_that_no_natural_type_holds_make_a_column_text(database, tmp_path):
+    database.run("CREATE TABLE t (id int, d date, n numeric(5,2)); INSERT INTO t VALUES (1, 'infinity', 'NaN')")
+    pipeline = hr.Pipeline(
+        name="t",
+        source=hr.PostgresSource(dsn=database.dsn, table="t"),
+        destination=hr.ParquetDestination(path=str(tmp_path / "t")),
+        write=hr.Replace(),
+    )
+    report = hr.run(pipeline)
+    assert "read as text" in " ".join(report.warnings)
+    assert hr.scan_table(tmp_path / "t").collect().rows() == [(1, "infinity", "NaN")]
+    again = hr.run(pipeline)
+    assert again.warnings == ()
+
+
+def test_a_table_or_column_that_is_not_there_is_named_with_the_one_that_was_meant(database):
+    database.run("CREATE TABLE invoice (id int, at timestamptz)")
+    for wrong, said in (
+        ({"table": "invoise"}, "there is no table public.invoise\n  hint: did you mean 'public.invoice'"),
+        ({"table": "invoice", "cursor": "att"}, "has no column 'att'\n  hint: did you mean 'at'"),
+        ({"table": "invoice", "columns": ("nope",)}, "no column 'nope'"),
+    ):
+        source = hr.PostgresSource(dsn=database.dsn, **wrong)
+        with pytest.raises(ConfigError, match=said):
+            next(source.batches(Range(), Snapshot(), "s"))
