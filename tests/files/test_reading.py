@@ -10,7 +10,8 @@ from headrace.flow import Range, Snapshot
 from headrace.protocols import Source
 from headrace.schema import REJECTS
 from headrace.systems.files import FileSource
-from headrace.systems.files.paths import find
+from headrace.systems.files.infer import Guess
+from headrace.systems.files.paths import File, find
 from headrace.systems.files.scan import Reading
 from headrace.systems.files.survey import survey
 
@@ -43,6 +44,27 @@ def write(folder, name, text, *, age=0.0):
     at = time.time() - age
     os.utime(path, (at, at))
     return path
+
+
+def test_many_small_files_are_not_compared_with_each_other_nor_looked_at_one_by_one(tmp_path, monkeypatch):
+    for n in range(60):
+        write(tmp_path, f"{n}.csv", f"a,b\n{n},x\n")
+    asked = {"equal": 0, "looks": 0}
+    equal, fits = File.__eq__, Guess._fits
+
+    def counted(kind, what):
+        def call(*args):
+            asked[kind] += 1
+            return what(*args)
+
+        return call
+
+    monkeypatch.setattr(File, "__eq__", counted("equal", equal))
+    monkeypatch.setattr(Guess, "_fits", counted("looks", fits))
+    ledger = Ledger(FileSource(path="*.csv", base=tmp_path))
+    assert ledger.run().height == 60
+    assert asked["equal"] < 60
+    assert asked["looks"] < 60
 
 
 def test_a_file_source_is_a_source():

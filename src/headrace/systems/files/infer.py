@@ -30,6 +30,11 @@ def _first_false(answers: pl.Series) -> int:
     return int((~answers).arg_true()[0])
 
 
+_TOGETHER = 1_000
+"""So many texts are looked at together: the samples of many small files cost no more than that of one."""
+_BYTES = 65_536
+
+
 class Guess:
     """What one column's texts may still be. Fed a piece at a time; `rows` counts what it was fed."""
 
@@ -37,13 +42,23 @@ class Guess:
         self._decimal = decimal
         self._left = [(t, p) for t, p in _CANDIDATES if only is None or t.name in only]
         self._any = False
+        self._waiting: list[pl.Series] = []
+        self._looked = 0
+        self._why: str | None = None
         self.rows = 0
-        self.why: str | None = None
-        """Why the column is text, where its first values were not: the row that decided it."""
 
     def feed(self, texts: pl.Series) -> None:
         """Rule out what a text of `texts` (String) is not."""
         self.rows += len(texts)
+        self._waiting.append(texts)
+        if self.rows - self._looked >= _TOGETHER or texts.estimated_size() >= _BYTES:
+            self._look()
+
+    def _look(self) -> None:
+        if not self._waiting:
+            return
+        texts, first_row = pl.concat(self._waiting), self._looked + 1
+        self._waiting, self._looked = [], self.rows
         values = texts.drop_nulls().unique().alias("t")
         if values.is_empty():
             return
@@ -54,7 +69,7 @@ class Guess:
             first = [(_first_false(self._fits(texts.alias("t"), t, p)), t) for t, p in before]
             at, type = max(first, key=lambda f: f[0])
             if texts.head(at).count():
-                self.why = f"row {self.rows - len(texts) + at + 1} of the sample is not exactly {type}"
+                self._why = f"row {first_row + at} of the sample is not exactly {type}"
 
     def _fits(self, values: pl.Series, type: Type, pattern: str) -> pl.Series:
         """Whether each text is exactly a value of the type; a null is no text."""
@@ -68,8 +83,15 @@ class Guess:
         return strict(frame, made, Column("t", type)).to_series().is_not_null() | values.is_null()
 
     @property
+    def why(self) -> str | None:
+        """Why the column is text, where its first values were not: the row that decided it."""
+        self._look()
+        return self._why
+
+    @property
     def type(self) -> Type:
         """The type; a column without any text is a string."""
+        self._look()
         return self._left[0][0] if self._any and self._left else Type("string")
 
     @staticmethod

@@ -21,7 +21,7 @@ from headrace.stream import scan_generator
 from headrace.stream.drawing import drawn
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.latest import former, newest
-from headrace.systems.files.paths import File, find
+from headrace.systems.files.paths import File, find, name_order
 from headrace.systems.files.scan import Reading
 from headrace.systems.files.survey import Survey, survey
 
@@ -50,7 +50,7 @@ def batches(source: FileSource, range: Range, snapshot: Snapshot, name: str) -> 
     for part in _parts(new, range.batch_bytes):
         batch, pinned = _new(source, old, part, pinned, seen, name)
         yield batch
-        old = sorted({f.name: f for f in (*old, *part)}.values(), key=settled.index)
+        old = _together(old, part)
 
 
 def _settled(source: FileSource, files: Sequence[File]) -> list[File]:
@@ -95,11 +95,13 @@ def _check_gone(seen: Mapping[str, FileStamp], files: Sequence[File]) -> None:
 
 def _parts(files: Sequence[File], batch_bytes: int | None) -> Iterator[list[File]]:
     part: list[File] = []
+    size = 0
     for file in files:
         part.append(file)
-        if batch_bytes is not None and sum(f.size for f in part) >= batch_bytes:
+        size += file.size
+        if batch_bytes is not None and size >= batch_bytes:
             yield part
-            part = []
+            part, size = [], 0
     if part or not files:
         yield part
 
@@ -168,7 +170,7 @@ def _new(  # what one batch is made of
     seen: Mapping[str, FileStamp],
     name: str,
 ) -> tuple[Batch, dict[str, str]]:
-    every = sorted({f.name: f for f in (*old, *new)}.values(), key=_order)
+    every = _together(old, new)
     looked = survey(source, new or (() if pinned else every[-1:]), pinned)
     pinned = {**pinned, **looked.pinned()}
     reading = Reading(source, looked, new, name)
@@ -187,10 +189,9 @@ def _new(  # what one batch is made of
     return batch, pinned
 
 
-def _order(file: File) -> Any:
-    from headrace.systems.files.paths import name_order
-
-    return name_order(file.name)
+def _together(old: Sequence[File], new: Sequence[File]) -> list[File]:
+    """Both, in name order; a file that is read again once, as it is now."""
+    return sorted({f.name: f for f in (*old, *new)}.values(), key=lambda f: name_order(f.name))
 
 
 class _Everything:
