@@ -214,6 +214,17 @@ def test_whole_needs_the_files_that_were_read(tmp_path):
         ledger.run()
 
 
+@pytest.mark.parametrize("types", [{}, {"v": "int64"}])
+def test_a_later_row_that_cannot_be_read_supersedes_nothing(tmp_path, types):
+    ledger = Ledger(FileSource(path="*.csv", base=tmp_path, latest=Latest(keys=("id",)), types=types))
+    write(tmp_path, "1.csv", "id,v\n1,10\n2,20\n")
+    ledger.run()
+    write(tmp_path, "2.csv", "id,v\n1,abc\n2,21\n")
+    (batch,) = ledger.batches()
+    assert batch.whole.lazy.collect().sort("id").rows() == [(1, 10), (2, 21)]
+    assert batch.whole.lazy.select("id").collect().height == 2
+
+
 @pytest.mark.parametrize("by", [("file", "line"), ("v",)])
 def test_the_latest_row_of_a_key_counts_and_the_former_ones_are_known(tmp_path, by):
     ledger = Ledger(FileSource(path="*.csv", base=tmp_path, latest=Latest(keys=("k",), by=by)))

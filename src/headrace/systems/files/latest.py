@@ -16,7 +16,7 @@ import polars as pl
 
 from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import ConfigError
-from headrace.stream import FrameStream, reraise, scan_generator
+from headrace.stream import FrameStream, reraise, scan_batches, scan_generator
 from headrace.stream.drawing import drawn
 
 if TYPE_CHECKING:
@@ -49,8 +49,14 @@ def _checked(columns: Sequence[str], latest: Latest) -> None:
             )
 
 
-def newest(placed: pl.LazyFrame, latest: Latest, files: Sequence[str]) -> pl.LazyFrame:
-    """The rows of `placed` that no later one with equal keys supersedes. `files` in the order in which they count."""
+def newest(
+    placed: pl.LazyFrame, latest: Latest, files: Sequence[str], doubtful: frozenset[str] = frozenset()
+) -> pl.LazyFrame:
+    """The rows of `placed` that no later one with equal keys supersedes. `files` in the order in which they count.
+
+    `doubtful` are columns for whose values a row may be refused, if they are read: a row that is refused supersedes
+    nothing, so who looks for later rows reads what the rows themselves are read with.
+    """
     schema = placed.collect_schema()
     _checked(schema.names(), latest)
     if wide := [c for c in (*latest.keys, *latest.by) if schema.get(c) in (pl.Int128, pl.UInt128)]:
@@ -63,8 +69,9 @@ def newest(placed: pl.LazyFrame, latest: Latest, files: Sequence[str]) -> pl.Laz
     def read(
         columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
-        old = _superseded(placed, latest, ranks)
         chosen = schema.names() if columns is None else columns
+        roots = predicate.meta.root_names() if predicate is not None else []
+        old = _superseded(placed, latest, ranks, doubtful.intersection([*chosen, *roots]))
         rows = placed.join(old.lazy(), on=[FILE, LINE], how="anti", maintain_order="left")
         rows = (rows if predicate is None else rows.filter(predicate)).select(chosen)
         yield from drawn(rows if n_rows is None else rows.head(n_rows))
@@ -72,11 +79,14 @@ def newest(placed: pl.LazyFrame, latest: Latest, files: Sequence[str]) -> pl.Laz
     return scan_generator(read, schema)
 
 
-def _superseded(placed: pl.LazyFrame, latest: Latest, ranks: pl.DataFrame) -> pl.DataFrame:
-    """The places (file, line) of the rows that a later one supersedes."""
+def _superseded(placed: pl.LazyFrame, latest: Latest, ranks: pl.DataFrame, judged: frozenset[str]) -> pl.DataFrame:
+    """The places (file, line) of the rows that a later one supersedes; rows refused for `judged` are none."""
     by = [_PLACE.get(c, c) for c in latest.by]
+    needed = dict.fromkeys([FILE, LINE, *latest.keys, *(c for c in by if c not in _PLACE.values())])
+    rows = placed.select(*needed, *(judged - needed.keys()))
     narrow = (
-        placed.select(FILE, LINE, *dict.fromkeys([*latest.keys, *(c for c in by if c not in _PLACE.values())]))
+        scan_batches(lambda: drawn(rows), rows.collect_schema())  # so that Polars reads all of these columns
+        .select(*needed)
         .filter(pl.all_horizontal(pl.col(latest.keys).is_not_null()))
         .join(ranks.lazy(), on=FILE, how="left")
         .drop(FILE)

@@ -133,7 +133,7 @@ def _all(source: FileSource, files: Sequence[File], range: Range, name: str) -> 
     reading = Reading(source, survey(source, files, {}), files, name)
     frame = _frame(reading)
     if source.latest is not None:
-        rows = newest(reading.placed, source.latest, [f.name for f in files])
+        rows = newest(reading.placed, source.latest, [f.name for f in files], reading.doubtful)
         frame = Frame(lazy=rows.drop(FILE, LINE), placed=rows, scan=frame.scan)
     version = _version(files)
     return Batch(
@@ -237,7 +237,7 @@ class _Everything:
     def _newest(self, reading: Reading) -> pl.LazyFrame:
         if self.source.latest is None:
             return reading.placed
-        return newest(reading.placed, self.source.latest, [f.name for f in reading.files])
+        return newest(reading.placed, self.source.latest, [f.name for f in reading.files], reading.doubtful)
 
     def former(self, new: Reading, old: Sequence[File]) -> Frame:
         """The rows of earlier files that a new row supersedes."""

@@ -76,6 +76,16 @@ class Reading:
         """Whether a pass has come to its end."""
         return self._done is not None
 
+    @property
+    def doubtful(self) -> frozenset[str]:
+        """The columns for whose values a row is refused only by a pass that reads them: texts of an inferred type."""
+        if isinstance(self.survey.reader, ColumnarReader):
+            return frozenset()
+        columns = self.survey.layout.columns
+        return frozenset(
+            c.name for c in columns if c.origin == "field" and c.inferred is not None and c.type.name != "string"
+        )
+
     def counts(self) -> Counts:
         """What a complete pass has read."""
         return self._done or Counts()
