@@ -136,9 +136,20 @@ def test_an_unclosed_quote_does_not_swallow_a_file_beyond_the_longest_record(tmp
     assert [r.line for p in pieces for r in p.bad] == [2]
 
 
+@pytest.mark.parametrize("head", ["a,b\n1,2\n", "a,b\n1,2\n3,", ""])
+def test_a_line_that_does_not_end_is_an_error_and_not_memory(tmp_path, head):
+    path = tmp_path / "x.csv"
+    path.write_text(head + "x" * 100_000)
+    reader = CSVReader(FileSource(path=str(path), delimiter=","), "csv", block=64, record_max=100)
+    file = stat(path, "x.csv")
+    with pytest.raises(DataError, match=rf"x\.csv:{head.count(chr(10)) + 1}: a record of more than"):
+        for _ in reader.read(file, ("a", "b"), ("a", "b"), lambda p: p, head=reader.head(file)):
+            pass
+
+
 def test_blocks_stay_small_and_end_with_a_record():
     record = b'1,"a\nb ""c""\n\n",\n'
-    cutter, grammar = Cutter(io.BytesIO(record * 100), quote='"', size=64), Grammar(",", '"', 3)
+    cutter, grammar = Cutter(io.BytesIO(record * 100), name="x", quote='"', size=64), Grammar(",", '"', 3)
     blocks = []
     while (block := cutter.cut()) is not None:
         blocks.append(block)

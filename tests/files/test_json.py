@@ -5,7 +5,8 @@ import pytest
 
 from headrace.errors import DataError
 from headrace.flow import Range, Snapshot
-from headrace.systems.files import FileSource
+from headrace.systems.files import FileSource, ndjson
+from headrace.systems.files.infer import KeyGuess
 
 
 def batch(folder, text, name="x.ndjson", **words):
@@ -137,3 +138,26 @@ def test_a_file_without_a_readable_record_is_refused_by_its_first_line(tmp_path)
     with pytest.raises(DataError, match=r"x\.ndjson:2: not JSON") as caught:
         batch(tmp_path, '\n{"a": secret}\n')
     assert "secret" not in str(caught.value)
+
+
+def test_reading_all_for_the_types_holds_no_more_than_a_few_values(tmp_path, monkeypatch):
+    held = []
+    look = KeyGuess._look
+    monkeypatch.setattr(
+        KeyGuess, "_look", lambda guess, kind: held.append(len(guess._waiting[kind])) or look(guess, kind)
+    )
+    lines = [f'{{"d": "2024-01-{n % 28 + 1:02}", "n": {n}, "big": {10**30 + n}}}' for n in range(3_000)]
+    one = batch(tmp_path, "\n".join([*lines, '{"n": 0.5}']), infer="all")
+    assert {n: str(t) for n, t in one.frame.lazy.collect_schema().items()} == {
+        "d": "Date",
+        "n": "Float64",
+        "big": "Decimal(precision=38, scale=0)",
+    }
+    assert max(held) <= 1_000
+
+
+@pytest.mark.parametrize("text", ['[{"a": "', '{"a": "'])
+def test_a_record_that_does_not_end_is_an_error_and_not_memory(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(ndjson, "RECORD_MAX", 2**20)
+    with pytest.raises(DataError, match=r"x\.json:1: a record of more than 4 MiB"):
+        batch(tmp_path, text + "x" * 20_000_000, name="x.json")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from headrace.systems.files.paths import File
 
-__all__ = ["BLOCK", "Block", "Cutter", "opened"]
+__all__ = ["BLOCK", "Block", "Cutter", "opened", "too_long"]
 
 BLOCK = 8 * 1024 * 1024
 _BOM = codecs.BOM_UTF8
@@ -72,6 +72,15 @@ def _cut_off(name: str) -> DataError:
     return DataError(f"the archive {name!r} is cut off or broken", hint="fetch it again", details={"file": name})
 
 
+def too_long(name: str, line: int, size: int) -> DataError:
+    """For a record that nobody would have written: the file is something else."""
+    return DataError(
+        f"{name}:{line}: a record of more than {size // 2**20} MiB, with no end in sight",
+        hint="is it a file of this format, and of this encoding?",
+        details={"file": name, "line": line},
+    )
+
+
 class _Gzip:
     def __init__(self, raw: Any, name: str) -> None:
         self._stream, self._name = gzip.GzipFile(fileobj=raw), name
@@ -118,13 +127,22 @@ class Cutter:
     """Cuts a stream into blocks of about `size` bytes that end with a record.
 
     Quotes are counted: a newline after an even number of them ends a record, where the file is well-formed. Where
-    it is not, the blocks may end anywhere at a line's end, and `back` takes back what has to be cut anew.
+    it is not, the blocks may end anywhere at a line's end, and `back` takes back what has to be cut anew. A line that
+    is longer than four times `record_max` is no line but a file of another kind: DataError.
     """
 
     def __init__(
-        self, stream: Any, *, quote: str | None, size: int = BLOCK, footer: int = 0, record_max: int = RECORD_MAX
+        self,
+        stream: Any,
+        *,
+        name: str,
+        quote: str | None,
+        size: int = BLOCK,
+        footer: int = 0,
+        record_max: int = RECORD_MAX,
     ) -> None:
         self._stream = stream
+        self._name = name
         self._quote = quote.encode() if quote else None
         self._size = max(size, 1)
         self._footer = footer
@@ -149,6 +167,7 @@ class Cutter:
             if end > more_than:
                 return self._take(end)
             size *= 2
+            self._refuse_endless(usable)
 
     def back(self, data: bytes, line: int) -> None:
         """Take back `data`, which begins at `line` and is all that has been cut since there."""
@@ -159,14 +178,22 @@ class Cutter:
         """Pass over physical lines."""
         for _ in range(lines):
             while (end := self._buffer.find(b"\n") + 1) == 0 and not self._ended:
+                self._refuse_endless(len(self._buffer))
                 self._fill(len(self._buffer) * 2 + 65_536)
             self._buffer = self._buffer[end or len(self._buffer) :]
             self.line += 1
 
     def peek(self, size: int) -> tuple[bytes, bool]:
-        """The next `size` bytes or more, without passing over them, and whether they are all."""
+        """The next `size` bytes or more, a line at least, without passing over them, and whether they are all."""
         self._fill(size)
+        while not self._ended and b"\n" not in self._buffer:
+            self._refuse_endless(len(self._buffer))
+            self._fill(len(self._buffer) * 2)
         return self._buffer, self._ended
+
+    def _refuse_endless(self, size: int) -> None:
+        if size > 4 * self.record_max and b"\n" not in self._buffer[:size]:
+            raise too_long(self._name, self.line, 4 * self.record_max)
 
     def drop(self, size: int) -> None:
         """Pass over the next `size` bytes, which end with a line."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
-from headrace.errors import ConfigError, DataError
+from headrace.errors import DataError
 from headrace.systems.files.blocks import BLOCK, Block, Cutter, opened
 from headrace.systems.files.grammar import RECORD_MAX, Grammar
 from headrace.systems.files.layout import Reject, Texts
@@ -51,21 +51,23 @@ class CSVReader:
     def head(self, file: File) -> Head:
         """The file's fields. Raises DataError for repeated or empty names, and for a header that is no record."""
         with opened(file, self.source.encoding) as stream:
-            cutter = self._cutter(stream)
+            cutter = self._cutter(file, stream)
             return self._head(file, cutter)
 
-    def _cutter(self, stream: Any) -> Cutter:
-        source = self.source
+    def _cutter(self, file: File, stream: Any) -> Cutter:
         return Cutter(
-            stream, quote=source.quote, size=self.block, footer=source.skip_footer, record_max=self.record_max
+            stream,
+            name=file.name,
+            quote=self.source.quote,
+            size=self.block,
+            footer=self.source.skip_footer,
+            record_max=self.record_max,
         )
 
     def _head(self, file: File, cutter: Cutter) -> Head:
         """The head; the cutter stands at the first row afterwards."""
         cutter.skip(self.source.skip_rows)
         data, whole = cutter.peek(_HEAD)
-        while not whole and b"\n" not in data:
-            data, whole = cutter.peek(len(data) * 2)
         blanks = len(data) - len(data.lstrip(b"\r\n"))
         if blanks == len(data):
             return Head(self.source.header if isinstance(self.source.header, tuple) else ())
@@ -115,7 +117,7 @@ class CSVReader:
             return
         grammar = Grammar(head.delimiter, self.source.quote, len(fields))
         with opened(file, self.source.encoding) as stream:
-            cutter = self._cutter(stream)
+            cutter = self._cutter(file, stream)
             self._head(file, cutter)
             yield from self._pieces(
                 file, cutter, grammar, _Parser(file, grammar, tuple(fields), tuple(columns)), finish
@@ -282,12 +284,3 @@ def _lines(data: bytes, starts: tuple[tuple[int, int], ...], grammar: Grammar, h
             lines.append(line)
             line += data.count(b"\n", match.start(), match.end())  # noqa: PLW2901
     return pl.Series(lines, dtype=pl.Int64)
-
-
-def check_dialect(source: FileSource) -> None:
-    """Raises ConfigError for a delimiter or a quote that cannot be one."""
-    for word, text in (("delimiter", source.delimiter), ("quote", source.quote)):
-        if text is not None and (len(text.encode()) != 1 or text in "\r\n"):
-            raise ConfigError(f'"{word}" must be one character, not {text!r}', hint='write e.g. ";" or "\\t"')
-    if source.quote is not None and source.quote == source.delimiter:
-        raise ConfigError('"quote" and "delimiter" are the same', hint='"quote": null reads without quotes')

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -10,7 +12,7 @@ from headrace import exact
 from headrace.schema import Type
 from headrace.systems.files.layout import Column, strict
 
-__all__ = ["Guess"]
+__all__ = ["Guess", "KeyGuess"]
 
 _UTC = Type("datetime", ("us", "UTC"))
 _NAIVE = Type("datetime", ("us", None))
@@ -100,3 +102,45 @@ class Guess:
         guess = Guess()
         guess.feed(pl.Series(list(texts), dtype=pl.String))
         return guess.type
+
+
+_WHOLE = re.compile(r"-?\d{1,38}", re.ASCII)
+_LONGEST = 64
+"""No date is as long."""
+
+
+class KeyGuess:
+    """What one key's values may be, from JSON's own kinds: only a text may be a date, and only a number a number."""
+
+    def __init__(self) -> None:
+        self._kinds: set[str] = set()
+        self._guesses = {"str": Guess(only=("date", "datetime")), "number": Guess(only=("int64", "float64"))}
+        self._waiting: dict[str, list[str]] = {kind: [] for kind in self._guesses}
+        self._whole = True
+
+    def feed(self, kind: str, value: Any) -> None:
+        """Take one value into account: ``str``, ``number`` (as it was written), ``bool``, ``dict`` or ``list``."""
+        self._kinds.add(kind)
+        if kind in self._guesses:
+            self._waiting[kind].append(value[: _LONGEST + 1])
+            self._whole = self._whole and (kind == "str" or _WHOLE.fullmatch(value) is not None)
+            if len(self._waiting[kind]) >= _TOGETHER:
+                self._look(kind)
+
+    def _look(self, kind: str) -> Guess:
+        self._guesses[kind].feed(pl.Series(self._waiting[kind], dtype=pl.String))
+        self._waiting[kind] = []
+        return self._guesses[kind]
+
+    @property
+    def type(self) -> Type:
+        """The type: string where the kinds are mixed, json for objects and arrays."""
+        if self._kinds == {"bool"}:
+            return Type("bool")
+        if self._kinds and self._kinds <= {"dict", "list"}:
+            return Type("json")
+        if len(self._kinds) != 1:
+            return Type("string")
+        (kind,) = self._kinds
+        found = self._look(kind).type
+        return Type("decimal", (38, 0)) if (kind, found.name) == ("number", "string") and self._whole else found

@@ -21,18 +21,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import polars as pl
 
 from headrace.errors import DataError
-from headrace.schema import Type
-from headrace.systems.files.blocks import BLOCK, Cutter, opened
+from headrace.systems.files.blocks import BLOCK, Cutter, opened, too_long
 from headrace.systems.files.csv import Head
-from headrace.systems.files.grammar import as_text
-from headrace.systems.files.infer import Guess
+from headrace.systems.files.grammar import RECORD_MAX, as_text
+from headrace.systems.files.infer import KeyGuess
 from headrace.systems.files.layout import Reject, Texts
 
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource
     from headrace.systems.files.paths import File
 
-__all__ = ["JSONReader", "KeyGuess"]
+__all__ = ["JSONReader"]
 
 T = TypeVar("T")
 _RISKY = r'[0-9][0-9.]{15,}|[0-9][eE][+-]?[0-9]|\\u[dD][89a-fA-F]|"-0|-0(?:[^0-9.]|$)'
@@ -101,48 +100,9 @@ def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-class KeyGuess:
-    """What one key's values may be, from JSON's own kinds: only a text may be a date."""
-
-    def __init__(self) -> None:
-        self._kinds: set[str] = set()
-        self._texts: list[str] = []
-
-    def feed(self, value: Any) -> None:
-        """Take one value into account."""
-        if value is None:
-            return
-        kind = "bool" if isinstance(value, bool) else "number" if isinstance(value, _Number) else type(value).__name__
-        self._kinds.add(kind)
-        if kind in ("number", "str"):
-            self._texts.append(value)
-
-    def add(self, other: KeyGuess) -> None:
-        """Take what another guess was fed into account."""
-        self._kinds |= other._kinds
-        self._texts += other._texts
-
-    @property
-    def type(self) -> Type:
-        """The type: string where the kinds are mixed, json for objects and arrays."""
-        if self._kinds == {"bool"}:
-            return Type("bool")
-        if self._kinds and self._kinds <= {"dict", "list"}:
-            return Type("json")
-        if self._kinds == {"str"}:
-            guess = Guess(only=("date", "datetime"))
-        elif self._kinds == {"number"}:
-            guess = Guess(only=("int64", "float64"))
-        else:
-            return Type("string")
-        guess.feed(pl.Series(self._texts, dtype=pl.String))
-        if (
-            guess.type.name == "string"
-            and self._kinds == {"number"}
-            and all(re.fullmatch(r"-?\d{1,38}", t) for t in self._texts)
-        ):
-            return Type("decimal", (38, 0))
-        return guess.type
+def _kind(value: Any) -> str:
+    """JSON's own kind of a value."""
+    return "bool" if isinstance(value, bool) else "number" if isinstance(value, _Number) else type(value).__name__
 
 
 @dataclass(frozen=True)
@@ -169,9 +129,8 @@ class JSONReader:
     format: str
     block: int = BLOCK
 
-    def keys(self, file: File) -> tuple[dict[str, KeyGuess], int]:
-        """The keys of the sample, in order of their first appearance, and how many rows it has."""
-        keys: dict[str, KeyGuess] = {}
+    def sample(self, file: File, keys: dict[str, KeyGuess]) -> int:
+        """Tell `keys` of the file's sample, its keys in order of their first appearance; how many rows it has."""
         left = None if self.source.infer == "all" else int(self.source.infer)
         count = 0
         small = JSONReader(self.source, self.format, block=min(self.block, _CHUNK))
@@ -179,7 +138,7 @@ class JSONReader:
             for lines in small._blocks(file, stream):
                 for text in lines.records()[0]:
                     if count == left:
-                        return keys, count
+                        return count
                     count += 1
                     try:
                         record = _record(text)
@@ -187,8 +146,10 @@ class JSONReader:
                     except (_Refused, UnicodeEncodeError):  # reading says where
                         continue
                     for key, value in record.items():
-                        keys.setdefault(key, KeyGuess()).feed(value)
-        return keys, count
+                        guess = keys.setdefault(key, KeyGuess())
+                        if value is not None:
+                            guess.feed(_kind(value), value)
+        return count
 
     def refusal(self, file: File) -> tuple[int, str] | None:
         """The line of the file's first record, and why it cannot be read; None for a file without one."""
@@ -234,7 +195,7 @@ class JSONReader:
         if self.format == "json":
             yield from _array(file, stream)
             return
-        cutter = Cutter(stream, quote=None, size=self.block)
+        cutter = Cutter(stream, name=file.name, quote=None, size=self.block)
         while (block := cutter.cut()) is not None:
             yield _Lines(block.data, block.line)
 
@@ -319,13 +280,14 @@ def _rejected(file: File, line: int, text: bytes, why: ValueError) -> Reject:
 class _Feed:
     """A stream as text, from the first character that is still needed on. Counts the lines passed over."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, name: str) -> None:
+        self._stream, self._name = stream, name
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape")
         self.text, self.at, self.line, self.ended = "", 0, 1, False
 
     def more(self) -> None:
-        data = self._stream.read(_CHUNK)
+        """As much again as there is: a long record is not parsed once for each piece of it."""
+        data = self._stream.read(max(_CHUNK, len(self.text) - self.at))
         self.ended = not data
         self.text, self.at = self.text[self.at :] + self._decoder.decode(data, final=not data), 0
 
@@ -353,6 +315,8 @@ class _Feed:
                     return None
             if end < len(self.text) or self.ended:
                 break
+            if len(self.text) - self.at > 4 * RECORD_MAX:
+                raise too_long(self._name, self.line, 4 * RECORD_MAX)
             self.more()
         text = self.text[self.at : end].replace("\r", " ").replace("\n", " ")
         self.pass_to(end)
@@ -361,7 +325,7 @@ class _Feed:
 
 def _array(file: File, stream: Any) -> Iterator[_Lines]:
     """The records of a JSON array (or the one object that a file is), a few at a time."""
-    feed = _Feed(stream)
+    feed = _Feed(stream, file.name)
     records: list[bytes] = []
     numbers: list[int] = []
     size = 0

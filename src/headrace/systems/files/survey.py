@@ -12,9 +12,9 @@ from headrace.errors import ConfigError, DataError, SchemaError
 from headrace.schema import Schema, Type, parse_type, widens
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.csv import CSVReader, Head
-from headrace.systems.files.infer import Guess
+from headrace.systems.files.infer import Guess, KeyGuess
 from headrace.systems.files.layout import Column, Layout, texts_of
-from headrace.systems.files.ndjson import JSONReader, KeyGuess
+from headrace.systems.files.ndjson import JSONReader
 from headrace.systems.files.paths import File, format_of, hive_parts, refuse_mixed
 
 if TYPE_CHECKING:
@@ -211,16 +211,9 @@ def _json(
     declared: Mapping[str, TextType],
     pinned: Mapping[str, str],
 ) -> Survey:
-    heads: dict[str, Head] = {}
     guesses: dict[str, KeyGuess] = {}
-    count = 0
+    count = sum(reader.sample(file, guesses) for file in files)
     known = {source.unrenamed.get(n, n): None for n in (*pinned, *declared)}
-    for file in files:
-        keys, rows = reader.keys(file)
-        count += rows
-        heads[file.name] = Head(tuple(keys))
-        for key, guess in keys.items():
-            guesses.setdefault(key, KeyGuess()).add(guess)
     every = tuple(dict.fromkeys([*guesses, *(k for k in known if k not in guesses)]))
     if not every:
         for file in files:
@@ -231,7 +224,7 @@ def _json(
                     details={"file": file.name, "line": refused[0]},
                 )
         raise DataError("no file has a record, and nothing says what its columns are", hint='declare them in "types"')
-    heads = {name: Head(every) for name in heads}  # a key may come late in any file
+    heads = {f.name: Head(every) for f in files}  # a key may come late in any file
     names = renamed(source, files[0], every) if files else every
     types = {n: guesses[k].type for k, n in zip(every, names, strict=True) if k in guesses}
     types |= {n: parse_type(t) for n, t in pinned.items()}
