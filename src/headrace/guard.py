@@ -1,4 +1,4 @@
-"""What guards a run: its lock, its time, and the limits of the machine it is on."""
+"""What guards a run: its lock, and the limits of the machine it is on."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ import errno
 import fcntl
 import json
 import os
-import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from headrace import disk
-from headrace.errors import ConflictError, UnavailableError
+from headrace.errors import ConflictError
 
 if TYPE_CHECKING:
     from headrace.protocols import Holder
 
-__all__ = ["Deadline", "cpu_count", "deadline", "hold", "memory_limit"]
+__all__ = ["cpu_count", "hold", "memory_limit"]
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
@@ -106,61 +103,6 @@ def _conflict(lockfile: Path, who: dict[str, Any]) -> ConflictError:
         hint="wait for it with --wait 10m",
         details=known,
     )
-
-
-class Deadline:
-    """A bound on a run: seconds of a monotonic clock, and SIGINT and SIGTERM. `check` raises once it has passed.
-
-    Nothing is interrupted in the middle: who works in batches calls `check` between them, so that what is
-    half done is undone in order.
-    """
-
-    def __init__(self, seconds: float | None = None) -> None:
-        self.seconds = seconds
-        self._start = time.monotonic()
-        self._signal: int | None = None
-
-    @property
-    def left(self) -> float | None:
-        """Seconds left (not below 0); None: unbounded."""
-        return None if self.seconds is None else max(0.0, self._start + self.seconds - time.monotonic())
-
-    def interrupt(self, number: int = signal.SIGINT) -> None:
-        """Make the next `check` raise, as the signal would."""
-        self._signal = number
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt after a signal, UnavailableError after the time; else nothing."""
-        if self._signal is not None:
-            raise KeyboardInterrupt(signal.Signals(self._signal).name)
-        if self.left == 0.0:
-            raise UnavailableError(
-                f"the run was not done after {self.seconds:g} seconds", hint="give it more time with --timeout"
-            )
-
-
-@contextlib.contextmanager
-def deadline(seconds: float | None = None) -> Iterator[Deadline]:
-    """A `Deadline`; in the main thread SIGINT and SIGTERM are heeded at its next `check`, a second one at once.
-
-    `seconds` None: no bound in time.
-    """
-    bound = Deadline(seconds)
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        if bound._signal is not None:  # noqa: SLF001  # the second one: the person means now
-            raise KeyboardInterrupt(signal.Signals(number).name)
-        bound.interrupt(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield bound
-        return
-    earlier = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield bound
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def memory_limit() -> int:

@@ -1,11 +1,10 @@
-"""The run lock, the deadline and the machine's limits."""
+"""The run lock and the machine's limits."""
 
-# ruff: noqa: PTH208, PT012  # names alone are compared; a signal arrives a statement later
+# ruff: noqa: PTH208  # names alone are compared; a signal arrives a statement later
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from headrace import guard
-from headrace.errors import ConflictError, UnavailableError
+from headrace.errors import ConflictError
 
 
 @dataclass(frozen=True)
@@ -120,27 +119,6 @@ def test_a_lock_that_lost_its_name_while_it_was_taken_is_not_trusted(
     with guard.hold(lock, "orders", Run("mine")):
         assert len(taken) == 2
         assert json.loads(lock.read_text())["run"] == "mine"
-
-
-def test_a_deadline_passes_between_two_batches() -> None:
-    with guard.deadline(None) as bound:
-        bound.check()
-        assert bound.left is None
-    with guard.deadline(0.0) as bound, pytest.raises(UnavailableError, match="not done after 0 seconds"):
-        bound.check()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_waits_for_the_next_check_and_a_second_one_does_not(number: int) -> None:
-    before = signal.getsignal(number)
-    with guard.deadline() as bound:
-        os.kill(os.getpid(), number)
-        with pytest.raises(KeyboardInterrupt):
-            bound.check()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
-            signal.pause()
-    assert signal.getsignal(number) == before
 
 
 def _cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, files: dict[str, str]) -> None:
