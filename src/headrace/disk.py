@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from headrace.errors import ConfigError, HeadraceError, RejectedError
+from headrace.errors import HeadraceError, RejectedError
 
 __all__ = [
     "create",
@@ -25,7 +25,6 @@ __all__ = [
     "remove",
     "remove_tree",
     "replace",
-    "size",
     "sync_file",
     "sync_folder",
     "touch",
@@ -51,19 +50,6 @@ _HINTS = {
     errno.ENOLCK: ("the file system cannot lock files", "choose a path on a local disk"),
     errno.EXDEV: ("the folder lies on two file systems", "keep the folder on one file system"),
 }
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
-
-
-def size(text: str | int) -> int:
-    """Bytes, from a number or from text such as ``"64MB"`` or ``"1GiB"``. Raises ConfigError."""
-    if isinstance(text, int) and not isinstance(text, bool) and text > 0:
-        return text
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
-    unit = _UNITS.get(found[2].upper()) if found else None
-    if found is None or unit is None or not (number := int(float(found[1]) * unit)):
-        raise ConfigError(f"{text!r} is not a size", hint='write e.g. "64MB" or "1GiB"')
-    return number
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 from headrace import disk
 from headrace.errors import ConfigError, RejectedError
+from headrace.units import size
 
 
 def test_a_file_is_created_only_if_it_is_absent(tmp_path: Path) -> None:
@@ -79,10 +80,10 @@ def test_a_file_in_the_place_of_a_folder_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "bytes_"), [("64MB", 64_000_000), ("1GiB", 2**30), ("1.5 kb", 1500), (7, 7)])
 def test_sizes_are_written_as_people_write_them(text: str | int, bytes_: int) -> None:
-    assert disk.size(text) == bytes_
+    assert size(text) == bytes_
 
 
 @pytest.mark.parametrize("text", ["", "MB", "0", "-1MB", "1 furlong", True, 0])
 def test_what_is_no_size_is_refused(text: str | int) -> None:
     with pytest.raises(ConfigError):
-        disk.size(text)
+        size(text)

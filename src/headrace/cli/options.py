@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from typing import Any
 import click
 
 from headrace.cli.signals import caught
+from headrace.errors import ConfigError
+from headrace.units import seconds
 
 __all__ = ["Answer", "Common", "Duration", "common", "pipeline", "pipelines"]
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +46,10 @@ class Duration(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds."""
-        if isinstance(value, int | float):
-            return float(value)
-        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?\s*", str(value))
-        if found is None:
-            self.fail(f"{value!r} is no duration: write 90s, 10m or 1h", param, ctx)
-        return float(found[1]) * _UNITS[found[2] or "s"]
+        try:
+            return seconds(value)
+        except ConfigError as error:
+            self.fail(f"{error.message}: {error.hint}", param, ctx)
 
 
 pipelines = click.argument("targets", metavar="PIPELINE...", nargs=-1, required=True, type=click.Path())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import ConfigError
+from headrace.units import size
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace, Write
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ __all__ = [
     "fingerprint",
     "guarantee",
     "key_columns",
-    "parse_bytes",
     "reading",
     "refuse_mixing",
     "refuse_sharing",
@@ -63,26 +63,8 @@ def reading(pipeline: Pipeline, *, full_refresh: bool) -> Reading:
         whole=whole,
         fresh=full_refresh,
         ties="once" if isinstance(pipeline.write, Append) else "again",
-        batch_bytes=parse_bytes(pipeline.commit_every) if pipeline.commit_every and not whole else None,
+        batch_bytes=size(pipeline.commit_every) if pipeline.commit_every and not whole else None,
     )
-
-
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
-def parse_bytes(text: str | int) -> int:
-    """A number of bytes from ``5GB``, ``64MiB`` or a plain number. Raises ConfigError."""
-    if isinstance(text, int):
-        return text
-    digits = text.strip().rstrip("BKMGTIbkmgti ")
-    unit = text.strip()[len(digits) :].strip().upper() or "B"
-    try:
-        found = int(float(digits) * _UNITS[unit])
-    except (ValueError, KeyError):
-        raise ConfigError(f"{text!r} is not a size", hint='write e.g. "5GB" or "64MiB"') from None
-    if found <= 0:
-        raise ConfigError(f"{text!r} is not a size above zero")
-    return found
 
 
 def key_columns(write: Write) -> tuple[str, ...]:

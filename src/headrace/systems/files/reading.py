@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,14 +23,12 @@ from headrace.systems.files.latest import former, newest
 from headrace.systems.files.paths import File, find, name_order
 from headrace.systems.files.scan import Reading
 from headrace.systems.files.survey import Survey, survey
+from headrace.units import seconds
 
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource
 
 __all__ = ["batches"]
-
-_SETTLE = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def batches(source: FileSource, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
@@ -56,10 +53,7 @@ def batches(source: FileSource, range: Range, snapshot: Snapshot, name: str) -> 
 def _settled(source: FileSource, files: Sequence[File]) -> list[File]:
     if source.settle is None:
         return list(files)
-    match = _SETTLE.fullmatch(source.settle.strip())
-    if match is None:
-        raise ConfigError(f'"settle" cannot be {source.settle!r}', hint='write e.g. "30s", "5m" or "1h"')
-    oldest = time.time_ns() - int(float(match[1]) * _SECONDS[match[2]] * 1e9)
+    oldest = time.time_ns() - int(seconds(source.settle, key="settle") * 1e9)
     return [f for f in files if f.modified <= oldest]
 
 

@@ -18,6 +18,7 @@ from headrace.journal import Attempt
 from headrace.journal.sink import Sink
 from headrace.schema import Schema, Type
 from headrace.stream.drawing import said
+from headrace.units import size
 
 if TYPE_CHECKING:
     from headrace.systems.parquet import ParquetDestination
@@ -42,8 +43,8 @@ class Layout:
         """From the destination's settings. Raises ConfigError for a size that is none."""
         return Layout(
             compression=how.compression,
-            group_bytes=disk.size(how.row_group_bytes),
-            file_bytes=disk.size(how.file_bytes),
+            group_bytes=size(how.row_group_bytes),
+            file_bytes=size(how.file_bytes),
             metadata={
                 "headrace.pipeline": commit.pipeline,
                 "headrace.run": commit.run,
