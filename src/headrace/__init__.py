@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from headrace.breaker import CircuitBreaker
     from headrace.config import load
     from headrace.contract import Column, Contract, Rule
-    from headrace.cursor import Cursor, Latest, TextType
+    from headrace.cursor import Cursor, Deletes, Latest, TextType
     from headrace.engine import check, history, plan, preview, rejects, run
     from headrace.engine.quarantine import discard, replay
     from headrace.errors import (
@@ -57,6 +57,7 @@ __all__ = [
     "ContractError",
     "Cursor",
     "DataError",
+    "Deletes",
     "DuckDBDestination",
     "DuckDBSource",
     "FileDestination",
@@ -105,7 +106,7 @@ _HOME = {
     "headrace.breaker": "CircuitBreaker",
     "headrace.config": "load",
     "headrace.contract": "Column Contract Rule",
-    "headrace.cursor": "Cursor Latest TextType",
+    "headrace.cursor": "Cursor Deletes Latest TextType",
     "headrace.engine": "check history plan preview rejects run",
     "headrace.errors": "CircuitOpenError ConfigError ConflictError ContractError DataError HeadraceError"
     " RejectedError SchemaError TransformError UnavailableError UnheldError",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArrowStream",
     "Batch",
+    "Census",
     "Commit",
     "Counts",
     "FileStamp",
@@ -188,7 +189,9 @@ class Batch:
     (or of `whole`, when that is what was drained) have been drained to the end, and not before; draining
     twice does not count twice. `rejects` tells of the rows that could not be read. `complete` says that the source
     gives ALL it has at every run (a look-up, a full read), not only at this one: then a row that is missing is gone,
-    and joining or aggregating misses nothing.
+    and joining or aggregating misses nothing. `census` (where the source's `deletes` are due) is every row that the
+    source has in this snapshot, whatever its cursor: of it only the keys are read. `keys` are the source's own
+    (a primary key), for a merge that names none.
     """
 
     frame: Frame
@@ -200,6 +203,8 @@ class Batch:
     whole: Frame | None = None
     former: Frame | None = None
     complete: bool = False
+    census: Frame | None = None
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +241,21 @@ class Snapshot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Census:
+    """All keys that a source still has: the table's other rows are gone from it.
+
+    `keys()` opens a stream of the merge's key columns, each key at least once. Where more than `max` (a share) of the
+    rows that live would go, or where there is no key at all, the commit is refused (DataError). `mark` is the column
+    where the commit's time tells that a row has gone (NULL: it lives, as again does one whose key is back); None: rows
+    that have gone are deleted.
+    """
+
+    keys: Callable[[], ArrowStream]
+    max: float
+    mark: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableChange:
     """How one table changes.
 
@@ -243,7 +263,8 @@ class TableChange:
     `groups` are `by` values: of a recompute those whose rows are replaced (None: all), of partitions those that are
     replaced besides the rows' own (None: none). `complete` says that the
     rows are ALL the source has: only then may absence mean anything. `fresh` (a full refresh) says that the table
-    begins empty: what it held goes in the same transaction, deletions that a merge remembers too.
+    begins empty: what it held goes in the same transaction, deletions that a merge remembers too. `census` (of a merge)
+    is taken once the rows are merged.
     """
 
     table: str
@@ -254,13 +275,20 @@ class TableChange:
     groups: Callable[[], ArrowStream] | None = None
     complete: bool = False
     fresh: bool = False
+    census: Census | None = None
 
     @property
     def takes_all(self) -> bool:
         """Whether rows that this pipeline did not bring may go: all that the table held, or what the source lacks."""
         kind = self.write.type
         absent = kind == "history" and getattr(self.write, "close_absent", False) and self.complete
-        return self.fresh or kind == "replace" or (kind == "recompute" and self.groups is None) or absent
+        return (
+            self.fresh
+            or self.census is not None
+            or kind == "replace"
+            or (kind == "recompute" and self.groups is None)
+            or absent
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ class Source(Protocol):
     - `read`: "new" (the default) or "all", a look-up that is read whole at every run.
     - `contract`: what its raw rows must be (None).
     - `cursor`: the `Cursor` that it reads by; a merge without `latest_by` goes by its column (None).
+    - `deletes`: how the rows that it has deleted are found (`Deletes`; None: they are not).
     - ``reparse(lines, after, name) -> Batch``: what it makes of lines that could not be read (the columns ``file``,
       ``line`` and ``row`` of `schema.REJECTS`). Without it such rejects cannot be replayed.
     - `rereads`: the columns that name a row's file, where a file that has changed is read again as a whole; then only

@@ -39,7 +39,7 @@ class Partitions:
 
 @dataclass(frozen=True, kw_only=True)
 class Merge:
-    """Update the rows whose `keys` exist, insert the others.
+    """Update the rows whose `keys` (default: the source's primary key) exist, insert the others.
 
     `latest_by` settles repeated keys, in the batch AND against the target: the row with the greatest
     `latest_by` stays, so a late older row or a replay never overwrites a newer one (NULL is the oldest; of
@@ -50,7 +50,7 @@ class Merge:
     """
 
     type: ClassVar[str] = "merge"
-    keys: tuple[str, ...]
+    keys: tuple[str, ...] = ()
     latest_by: tuple[str, ...] = ()
     delete_when: str | None = None
 

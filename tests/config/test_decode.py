@@ -55,7 +55,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):
         ({"independent": "yes"}, "independent", "expected true or false, found a text"),
         ({"independent": 1}, "independent", "expected true or false, found a number"),
         ({"write": {"type": "merge", "keys": "id"}}, "write.keys", "expected a list of texts, found a text"),
-        ({"write": "merge"}, "write", 'write has no "keys"'),
+        ({"write": "partitions"}, "write", 'write has no "by"'),
         ({"write": "upsert"}, "write", 'unknown "upsert"'),
         ({"write": {"keys": ["a"]}}, "write", 'the key "type" is missing'),
         ({"contract": {"max_rejects": 1.5}}, "contract.max_rejects", "expected a whole number, found a number"),

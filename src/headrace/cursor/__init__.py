@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
+from headrace.errors import ConfigError
 from headrace.logical import check_type
+from headrace.units import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.cursor.tracking import Tracked
     from headrace.flow import Position
 
-__all__ = ["Cursor", "Latest", "TextType", "track"]
+__all__ = ["Cursor", "Deletes", "Latest", "TextType", "track"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,38 @@ class Cursor:
     def misses(self) -> str:
         """What a later run will not see, for `News.misses`."""
         return f"rows that come later and whose {self.column!r} is below the greatest one read"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deletes:
+    """How a merge finds the rows that its source has deleted: no cursor sees them.
+
+    `by` comparing keys (``compare``): all keys that the source has are read, in the snapshot of the new rows, and rows
+    of other keys go from the table. `every` says how often (``"1d"``; None: at each run). `max` is the greatest share
+    of the table's rows that may go at once: where more would, or where the source is empty, the run fails and nothing
+    has changed. `as_` (JSON key ``as``) says what becomes of them: they go (``hard``), or stay, with the time of their
+    deletion in the column ``_deleted_at`` (``soft``), until the source has the key again.
+    """
+
+    by: Literal["compare"] = "compare"
+    every: str | None = None
+    max: float = 0.05
+    as_: Literal["hard", "soft"] = field(default="hard", metadata={"key": "as"})
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max <= 1:
+            raise ConfigError(f'"max" of deletes cannot be {self.max}', hint="it is a share of the rows: 0.05 is 5 %")
+        if self.every is not None:
+            seconds(self.every, key="every")
+
+    @property
+    def interval(self) -> float:
+        """The seconds from one comparison to the next; 0: each run compares."""
+        return 0.0 if self.every is None else seconds(self.every)
+
+    def due(self, compared: str | None, now: datetime) -> bool:
+        """Whether it is time to compare: `compared` is when that was done last, as ISO text, on the clock of `now`."""
+        return compared is None or (now - datetime.fromisoformat(compared)).total_seconds() >= self.interval
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -163,6 +163,8 @@ def _write_words(increment: Increment) -> dict[str, Any]:
     words = {k: v for k, v in vars(write).items() if v not in ((), None, False)}
     if write.type == "recompute":
         words["groups"] = f"all, because {increment.rebuilt}" if increment.rebuilt else "those that the new rows touch"
+    if (census := increment.change.census) is not None:
+        words["deletes"] = f"rows whose keys the source has no more, at most {census.max:.0%} of them"
     return {"type": write.type, **words}
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from headrace.engine.census import refuse_deletes
 from headrace.errors import ConfigError
 from headrace.units import size
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace, Write
@@ -84,6 +85,7 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
             "a full refresh of a history would lose the versions that the source no longer has",
             hint="say --discard-history if that is meant",
         )
+    refuse_deletes(pipeline)
     if pipeline.commit_every and (reason := _uncut(pipeline)):
         raise ConfigError(f"commit_every cannot cut this load: {reason}", hint="leave commit_every out")
     for name, source in pipeline.named_sources.items():

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace.contract.screen import Screen
-from headrace.contract.verdict import Versions
+from headrace.engine.census import census, marked
 from headrace.engine.decisions import Reading, fingerprint, key_columns, refuse_mixing, refuse_sharing
+from headrace.engine.keys import keyed, require, settled, versions
 from headrace.engine.regroup import Groups, reread, why_all, why_anew
 from headrace.engine.sealing import Sealing
 from headrace.errors import ConfigError
@@ -73,7 +74,8 @@ class Increment:
     @property
     def empty(self) -> bool:
         """There is nothing to do."""
-        return self.anew is None and all(self.batches[name].news.empty for name in self.drivers)
+        driving = [self.batches[name] for name in self.drivers]
+        return self.anew is None and all(b.news.empty and b.census is None for b in driving)
 
     def close(self) -> None:
         """Free what the screens hold on disk."""
@@ -96,13 +98,14 @@ def increment(
 
     `fresh`: this is the commit of a full refresh that empties the table.
     """
+    pipeline = keyed(pipeline, how.drivers, batches)
     rows = _Rows.of(pipeline, how, batches, replayed)
     groups = _regrouped(pipeline, snapshot, how, batches, rows.transformed)
     warnings = _warnings(pipeline, snapshot, how, batches, rows.transformed)
-    write = _settled(pipeline, rows.lazy.collect_schema().names())
-    _require(key_columns(write), rows.transformed.lazy, write.type)
+    write = settled(pipeline, rows.lazy.collect_schema().names())
+    require(key_columns(write), rows.transformed.lazy, write.type)
     if isinstance(write, Merge):
-        _require(write.latest_by, rows.transformed.lazy, "latest_by")
+        require(write.latest_by, rows.transformed.lazy, "latest_by")
     screen = _screen(pipeline, snapshot, rows, write, groups.found)
     again = () if fresh else reread(pipeline.named_sources, batches, snapshot)
     change = _change(pipeline, None if fresh else snapshot.schema, screen, write, watch, rows.origins)
@@ -111,6 +114,7 @@ def increment(
         groups=groups.stream or _replaced(write, screen.schema, again),
         complete=how.whole or all(batches[n].complete for n in how.drivers) or (how.fresh and how.batch_bytes is None),
         fresh=fresh,
+        census=None if fresh else census(pipeline, batches, key_columns(write), rows.everything),
     )
     refuse_sharing(change, snapshot)
     sealed = Sealing(
@@ -143,7 +147,8 @@ def increment(
 @dataclass(frozen=True)
 class _Rows:
     """The sources' rows behind their contracts, and what the transforms make of them: `lazy`, with what a replay adds
-    to it; `placed` is the same with the rows' places, where no transform has lost them.
+    to it; `placed` is the same with the rows' places, where no transform has lost them. `everything` gives what the
+    transforms make of other rows.
     """
 
     screens: Mapping[str, Screen]
@@ -151,6 +156,7 @@ class _Rows:
     lazy: pl.LazyFrame
     placed: pl.LazyFrame | None
     origins: Mapping[str, str]
+    everything: Callable[[Mapping[str, pl.LazyFrame]], pl.LazyFrame]
 
     @staticmethod
     def of(pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch], replayed: Replayed | None) -> _Rows:
@@ -163,7 +169,15 @@ class _Rows:
         more = None if replayed is None else replayed.result(lazy.collect_schema())
         if more is not None:
             lazy = pl.concat([lazy, more.drop(_PLACE)])
-        return _Rows(screens, transformed, lazy, _placed(pipeline, chosen, more), _origins(pipeline, chosen))
+        placed = _placed(pipeline, chosen, more)
+        return _Rows(
+            screens,
+            transformed,
+            marked(pipeline, lazy),
+            None if placed is None else marked(pipeline, placed),
+            _origins(pipeline, chosen),
+            lambda frames: _transform(pipeline, frames, how.drivers, frozenset()).lazy,
+        )
 
 
 @dataclass(frozen=True)
@@ -208,7 +222,7 @@ def _screen(pipeline: Pipeline, snapshot: Snapshot, rows: _Rows, write: Write, g
         keys=keys,
         required=() if isinstance(write, Recompute) else keys,
         existing=_existing(pipeline, snapshot),
-        versions=_versions(write, lazy.collect_schema().names()),
+        versions=versions(write, lazy.collect_schema().names()),
     )
 
 
@@ -287,7 +301,7 @@ def _source_screen(pipeline: Pipeline, name: str, frame: Frame) -> Screen:
         frame.placed if frame.placed is not None else frame.lazy,
         source=name,
         place=_PLACE if placed else None,
-        versions=_versions(_settled(pipeline, columns), columns),
+        versions=versions(settled(pipeline, columns), columns),
     )
 
 
@@ -340,41 +354,12 @@ def _warnings(
     return tuple(said)
 
 
-def _require(keys: Sequence[str], lazy: pl.LazyFrame, write: str) -> None:
-    columns = lazy.collect_schema().names()
-    for key in keys:
-        if key not in columns:
-            have = ", ".join(columns)
-            raise ConfigError(f"{write} names the column {key!r}, and the rows have none", hint=f"they have: {have}")
-
-
 def _existing(pipeline: Pipeline, snapshot: Snapshot) -> Callable[[Sequence[str]], pl.LazyFrame] | None:
     """On append, uniqueness is judged against the target too."""
     scan = snapshot.scan
     if pipeline.write.type != "append" or scan is None:
         return None
     return lambda columns: scan().select(columns)
-
-
-def _settled(pipeline: Pipeline, columns: Sequence[str]) -> Write:
-    """The write with `latest_by` settled: the source's cursor, where it is among the rows and none was given."""
-    write = pipeline.write
-    if isinstance(write, Merge) and not write.latest_by:
-        for source in pipeline.named_sources.values():
-            latest = getattr(source, "latest", None) if getattr(source, "read", "new") == "new" else None
-            if latest is not None:
-                return Merge(keys=write.keys, latest_by=latest.by, delete_when=write.delete_when)
-        cursors = [getattr(s, "cursor", None) for s in pipeline.named_sources.values()]
-        found = tuple(c.column for c in cursors if c is not None and c.column in columns)
-        if len(found) == 1:
-            return Merge(keys=write.keys, latest_by=found, delete_when=write.delete_when)
-    return write
-
-
-def _versions(write: Write, columns: Sequence[str]) -> Versions | None:
-    """Which rows of a merge are versions of one: its last one is read again with those that are new."""
-    whole = isinstance(write, Merge) and {*write.keys, *write.latest_by} <= set(columns)
-    return Versions(keys=write.keys, by=write.latest_by) if isinstance(write, Merge) and whole else None
 
 
 def _watched(lazy: pl.LazyFrame, watch: Watch) -> pl.LazyFrame:

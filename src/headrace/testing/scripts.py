@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.exact import to_text
-from headrace.flow import Commit, FileStamp, Rejects, Seal, TableChange
+from headrace.flow import Census, Commit, FileStamp, Rejects, Seal, TableChange
 from headrace.schema import REJECTS, Schema, SchemaPolicy, evolve
 from headrace.stream import FrameStream
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace, Write
@@ -23,6 +23,7 @@ __all__ = ["PIPELINE", "ROWS", "SOURCE", "WRITES", "Holding", "Step", "commit_of
 
 PIPELINE = "conformance"
 SOURCE = "source"
+MARK = "_deleted_at"
 
 ROWS = {"id": pl.Int64(), "part": pl.String(), "at": pl.Int64(), "text": pl.String(), "gone": pl.Boolean()}
 """The columns that scripts write: a key, a partition (may be NULL), an order (may be NULL), a value, a deletion."""
@@ -43,13 +44,16 @@ class Step:
     """One commit of a script: rows (tuples in the order of `ROWS`), and what goes with them.
 
     `wide`: the rows have one column more, ``extra``. `groups` (recompute, partitions): values of ``part`` that are
-    replaced though no row of theirs is left. `rejects` are rejected with it. `fresh`: a full refresh. `renamed`:
-    columns by other names. `more`: columns beside these.
+    replaced though no row of theirs is left. `there` (merge): the ids that the source still has (None: nobody looked);
+    `marked` says that the others are marked as deleted, in the column ``_deleted_at``. `rejects` are rejected with
+    it. `fresh`: a full refresh. `renamed`: columns by other names. `more`: columns beside these.
     """
 
     rows: Sequence[tuple[Any, ...]]
     wide: bool = False
     groups: tuple[str | None, ...] = ()
+    there: tuple[int, ...] | None = None
+    marked: bool = False
     rejects: Sequence[Mapping[str, Any]] = ()
     fresh: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +64,13 @@ class Step:
         """The rows as a frame."""
         frame = pl.DataFrame(list(self.rows), schema=ROWS, orient="row")
         frame = frame.with_columns(extra=pl.col("at") * 10) if self.wide else frame
+        frame = frame.with_columns(pl.lit(None, pl.Datetime("us", "UTC")).alias(MARK)) if self.marked else frame
         return frame.rename(self.renamed).with_columns(**self.more)
+
+
+def _census(step: Step) -> Census:
+    keys = pl.LazyFrame({"id": list(step.there or ())}, schema={"id": pl.Int64()})
+    return Census(keys=lambda: FrameStream(keys), max=0.5, mark=MARK if step.marked else None)
 
 
 def reject(id: str, *, key: str | None = None, file: str | None = None) -> dict[str, Any]:
@@ -110,6 +120,7 @@ def commit_of(  # noqa: PLR0913  # everything a test may want otherwise
         groups=groups,
         complete=complete or step.fresh,
         fresh=step.fresh,
+        census=None if step.there is None else _census(step),
     )
 
     def sealed() -> Seal:

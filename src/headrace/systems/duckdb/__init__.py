@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.contract import Contract
-from headrace.cursor import Cursor
+from headrace.cursor import Cursor, Deletes
 from headrace.errors import ConfigError
 from headrace.flow import Place
 
@@ -146,8 +146,8 @@ class DuckDBSource:
     """A table or a query of a DuckDB file; exactly one of `table` and `query` is given.
 
     With a `cursor` a run reads the rows from its last value on, NULLs rejected; without one, or with `read`
-    "all", everything at every run. `rename` maps columns to new names, by which all else calls them. The file
-    may be the destination's own.
+    "all", everything at every run. `deletes` says how the rows that were deleted are found. `rename` maps columns to
+    new names, by which all else calls them. The file may be the destination's own.
     """
 
     type: ClassVar[str] = "duckdb"
@@ -156,6 +156,7 @@ class DuckDBSource:
     query: str | None = None
     cursor: str | Cursor | None = None
     read: Literal["new", "all"] = "new"
+    deletes: Deletes | None = None
     contract: Contract | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
     base: Path | None = field(default=None, repr=False)

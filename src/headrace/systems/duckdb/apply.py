@@ -12,7 +12,7 @@ from headrace.systems.duckdb import ledger, quarantine
 from headrace.systems.duckdb.connection import transaction, writing
 from headrace.systems.duckdb.history import close_absent, history
 from headrace.systems.duckdb.loading import Load, append, partitions, recompute, replace
-from headrace.systems.duckdb.merging import merge
+from headrace.systems.duckdb.merging import merge, take_census
 from headrace.systems.duckdb.tables import prepare
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
 
@@ -74,6 +74,8 @@ def _write(load: Load) -> None:
             partitions(load, write)
         case Merge() as write:
             merge(load, write)
+            if load.change.census is not None:
+                take_census(load, write, load.change.census)
         case History() as write:
             history(load, write)
         case Recompute() as write:

@@ -15,9 +15,10 @@ from headrace.systems.duckdb.loading import ORDINAL, Load, same
 from headrace.transform.columns import quoted
 
 if TYPE_CHECKING:
+    from headrace.flow import Census
     from headrace.writes import Merge
 
-__all__ = ["merge", "refuse_null_keys"]
+__all__ = ["merge", "refuse_null_keys", "take_census"]
 
 _MATCHED = "temp.main._headrace_matched"
 _DELETED = "temp.main._headrace_deleted"
@@ -45,6 +46,39 @@ def merge(load: Load, write: Merge) -> None:
     if write.latest_by:
         _remember_deletions(load, write, deleted=deleted)
     load.run(f"DROP TABLE IF EXISTS {_DELETED}")
+
+
+def take_census(load: Load, write: Merge, census: Census) -> None:
+    """Delete, or mark as deleted, the table's rows whose keys the source has no more.
+
+    Raises DataError where more than `census.max` of those that live would go, or where the source has no key at all.
+    """
+    table, known = load.table.sql, "temp.main._headrace_census"
+    with load.incoming(census.keys) as (rows, _):
+        load.run(f"CREATE TEMP TABLE {known} AS SELECT DISTINCT * FROM ({rows})")
+    lives = "true" if census.mark is None else f"t.{quoted(census.mark)} IS NULL"
+    keys = same("t", "c", write.keys, "=")
+    missing = f"FROM {table} AS t ANTI JOIN {known} AS c ON {keys} WHERE {lives}"
+    gone = load.count(f"SELECT count(*) {missing}")
+    living = load.count(f"SELECT count(*) FROM {table} AS t WHERE {lives}")
+    if gone > census.max * living or (gone and not load.count(f"SELECT count(*) FROM {known}")):
+        raise DataError(
+            f"table {load.table}: the source has {gone:,} of its {living:,} rows no more, and at most {census.max:.0%}"
+            " may go at once",
+            hint='look at the source: is it whole? If it is, raise "max" in "deletes" for one run',
+            details={"gone": gone, "rows": living},
+        )
+    if census.mark is None:
+        load.counts["deleted"] += load.delete(table, f"SELECT t.rowid {missing}")
+    else:
+        mark = quoted(census.mark)
+        back = f"SELECT t.rowid FROM {table} AS t SEMI JOIN {known} AS c ON {keys} WHERE t.{mark} IS NOT NULL"
+        load.counts["updated"] += load.run(f"UPDATE {table} SET {mark} = NULL WHERE rowid IN ({back})")
+        load.counts["deleted"] += load.run(
+            f"UPDATE {table} SET {mark} = ?::VARCHAR::TIMESTAMPTZ WHERE rowid IN (SELECT t.rowid {missing})",
+            [load.at.isoformat()],
+        )
+    load.run(f"DROP TABLE {known}")
 
 
 def refuse_null_keys(load: Load, keys: Sequence[str]) -> None:

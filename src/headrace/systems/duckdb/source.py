@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.cursor import Cursor, track
+from headrace.cursor import Cursor, Deletes, track
 from headrace.errors import ConfigError, DataError
 from headrace.exact import from_text, to_text
 from headrace.flow import Batch, Counts, Frame, News, Position, Range, Retold, Snapshot, Superseded
@@ -64,7 +65,23 @@ def batches(source: DuckDBSource, path: Path, range: Range, snapshot: Snapshot, 
         found = _Reading(path, query, described(connection, query))
         cursor = None if source.read == "all" else _cursor(source, found)
         news = None if cursor is None else _News.of(connection, found, cursor, range, snapshot)
-    yield _whole(found, name) if cursor is None or news is None else _since(found, cursor, news, range, snapshot, name)
+    batch = (
+        _whole(found, name) if cursor is None or news is None else _since(found, cursor, news, range, snapshot, name)
+    )
+    yield batch if source.deletes is None else _compared(batch, found, source.deletes, range, snapshot)
+
+
+def _compared(batch: Batch, found: _Reading, deletes: Deletes, range: Range, snapshot: Snapshot) -> Batch:
+    """The batch with the census that is due. Where there is no table yet nothing can have gone."""
+    compared = (range.after or {}).get("compared")
+    now = datetime.now(UTC)
+    due = deletes.due(compared, now) and snapshot.schema is not None
+    stamp = now.isoformat() if due or compared is None else compared
+    return replace(
+        batch,
+        census=Frame(lazy=found.frame()) if due else None,
+        position=lambda: {**batch.position(), "compared": stamp},
+    )
 
 
 def _query(source: DuckDBSource) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from headrace.flow import ArrowStream, Rejects, TableChange
+    from headrace.flow import ArrowStream, Census, Rejects, TableChange
 
 __all__ = ["Drained", "Table", "drain", "drained", "no_rejects", "unsettled", "written"]
 
@@ -102,7 +102,8 @@ def written(
             kept = table.rows.clear() if drained.groups is None else _without(table.rows, by, drained.groups)
             return _put(table, [kept, rows])
         case Merge():
-            return _merge(table, change.write, rows, change.table)
+            merged, counts = _merge(table, change.write, rows, change.table)
+            return (merged, counts) if change.census is None else _taken(merged, counts, change, change.census, at)
         case History():
             return history(table, change, change.write, rows, at, rejected)
 
@@ -184,6 +185,30 @@ def _merge(table: Table, write: Merge, rows: pl.DataFrame, name: str) -> tuple[T
         "deleted": len(before.keys() - live.keys()),
     }
     return replace(table, rows=taken, deleted=dead), counts
+
+
+def _taken(
+    table: Table, counts: dict[str, int], change: TableChange, census: Census, at: datetime
+) -> tuple[Table, dict[str, int]]:
+    """The table without the rows that the census does not have, or with their mark."""
+    keys = getattr(change.write, "keys", ())
+    there = drained(census.keys()).cast({k: change.schema[k].polars() for k in keys})
+    known = set(keys_of(there, keys))
+    lives = [True] * table.rows.height if census.mark is None else table.rows[census.mark].is_null().to_list()
+    stands = [key in known for key in keys_of(table.rows, keys)]
+    gone = [live and not stand for live, stand in zip(lives, stands, strict=True)]
+    back = sum(stand and not live for live, stand in zip(lives, stands, strict=True))
+    if sum(gone) > census.max * sum(lives) or (sum(gone) and not known):
+        raise DataError(
+            f"table {change.table!r}: {sum(gone):,} of {sum(lives):,} rows would be deleted", hint="look at the source"
+        )
+    counts = {**counts, "deleted": counts["deleted"] + sum(gone), "updated": counts["updated"] + back}
+    if census.mark is None:
+        return replace(table, rows=table.rows.filter(~pl.Series(gone, dtype=pl.Boolean))), counts
+    marks = [None if stand else at if went else old
+             for stand, went, old in zip(stands, gone, table.rows[census.mark], strict=True)]  # fmt: skip
+    marked = pl.Series(census.mark, marks, dtype=table.rows.schema[census.mark])
+    return replace(table, rows=table.rows.with_columns(marked)), counts
 
 
 def _true_for(rows: pl.DataFrame, condition: str | None) -> list[bool]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from headrace.errors import DataError, SchemaError
 from headrace.systems.memory import MemoryDestination
 from headrace.testing.destination.subject import FIRST, STEPS, Subject, made, memory, only
-from headrace.testing.scripts import WRITES, Step, commit_of, holds, play, reject
+from headrace.testing.scripts import PIPELINE, WRITES, Step, commit_of, holds, play, reject
 from headrace.writes import History, Merge, Replace
 
 __all__ = ["Writing"]
@@ -73,6 +73,37 @@ class Writing(Subject):
         steps = [Step(rows=[(1, "a", 1, "x", False)], wide=True), Step(rows=[(1, "a", 2, "y", False)])]
         play(destination := self.destination(tmp_path), steps, WRITES["merge"])
         assert holds(destination).rows == [("2", "10", "false", "1", "a", "y")]
+
+    @only("merge")
+    @pytest.mark.parametrize("marked", [False, True])
+    def test_keys_that_the_source_has_no_more_go_or_are_marked(self, tmp_path: Path, marked: bool) -> None:
+        rows = [(n, "a", 1, "x", False) for n in (1, 2, 3, 4)]
+        steps = [
+            Step(rows=rows, marked=marked),
+            Step(rows=[(2, "a", 2, "y", False)], there=(1, 2, 4, 9), marked=marked),
+            Step(rows=[], there=(1, 2), marked=marked),
+            Step(rows=[(4, "a", 3, "back", False)], there=(1, 2, 3, 4), marked=marked),
+        ]
+        destination, memory = self.destination(tmp_path), MemoryDestination()
+        for step, left in zip(steps, (4, 3, 2, 4 if marked else 3), strict=True):
+            for each in (destination, memory):
+                each.apply(commit_of(each, step, WRITES["merge"]))
+            here, there = (holds(each, ignoring=("_deleted_at",) if marked else ()) for each in (destination, memory))
+            assert here == there
+            scan = destination.inspect(PIPELINE).scan
+            assert scan is not None
+            rows_now = scan().collect()
+            assert (rows_now["_deleted_at"].null_count() if marked else rows_now.height) == left
+
+    @only("merge")
+    @pytest.mark.parametrize("there", [(), (1,)])
+    def test_a_source_that_has_lost_too_many_keys_is_refused(self, tmp_path: Path, there: tuple[int, ...]) -> None:
+        destination = self.destination(tmp_path)
+        play(destination, [FIRST], WRITES["merge"])
+        before = holds(destination)
+        with pytest.raises(DataError):
+            destination.apply(commit_of(destination, Step(rows=[], there=there), WRITES["merge"]))
+        assert holds(destination) == before
 
     @only("history")
     def test_a_history_without_an_order_goes_by_the_time_of_commits(self, tmp_path: Path) -> None:

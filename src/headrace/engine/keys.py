@@ -1,0 +1,61 @@
+"""The write as it is once the sources are known: its keys, its order, the columns that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from headrace.contract.verdict import Versions
+from headrace.errors import ConfigError
+from headrace.writes import Merge, Write
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from headrace.flow import Batch
+    from headrace.pipeline import Pipeline
+
+__all__ = ["keyed", "require", "settled", "versions"]
+
+
+def keyed(pipeline: Pipeline, drivers: Sequence[str], batches: Mapping[str, Batch]) -> Pipeline:
+    """The pipeline with its merge's keys: the source's own, where none were given. Raises ConfigError."""
+    write = pipeline.write
+    if not isinstance(write, Merge) or write.keys:
+        return pipeline
+    if len(drivers) > 1 or not (keys := batches[drivers[0]].keys):
+        raise ConfigError(
+            "merge has no keys, and the source tells of none", hint='"write": {"type": "merge", "keys": ["id"]}'
+        )
+    return replace(pipeline, write=replace(write, keys=keys))
+
+
+def settled(pipeline: Pipeline, columns: Sequence[str]) -> Write:
+    """The write with `latest_by` settled: the source's cursor, where it is among the rows and none was given."""
+    write = pipeline.write
+    if isinstance(write, Merge) and not write.latest_by:
+        for source in pipeline.named_sources.values():
+            latest = getattr(source, "latest", None) if getattr(source, "read", "new") == "new" else None
+            if latest is not None:
+                return replace(write, latest_by=latest.by)
+        cursors = [getattr(s, "cursor", None) for s in pipeline.named_sources.values()]
+        found = tuple(c.column for c in cursors if c is not None and c.column in columns)
+        if len(found) == 1:
+            return replace(write, latest_by=found)
+    return write
+
+
+def versions(write: Write, columns: Sequence[str]) -> Versions | None:
+    """Which rows of a merge are versions of one: its last one is read again with those that are new."""
+    whole = isinstance(write, Merge) and {*write.keys, *write.latest_by} <= set(columns)
+    return Versions(keys=write.keys, by=write.latest_by) if isinstance(write, Merge) and whole else None
+
+
+def require(keys: Sequence[str], lazy: pl.LazyFrame, write: str) -> None:
+    """Raises ConfigError unless the rows have the columns that the write names."""
+    columns = lazy.collect_schema().names()
+    for key in keys:
+        if key not in columns:
+            have = ", ".join(columns)
+            raise ConfigError(f"{write} names the column {key!r}, and the rows have none", hint=f"they have: {have}")
