@@ -79,9 +79,9 @@ def test_scalars_of_any_kind_are_partitions(tmp_path: Path, values: list[Any]) -
 
 def test_the_two_zeros_are_one_partition(tmp_path: Path) -> None:
     table = ParquetDestination(path="t", base=tmp_path)
-    load(table, pl.DataFrame({"k": [0.0]}), Partitions(by=("k",)))
-    load(table, pl.DataFrame({"k": [-0.0]}), Partitions(by=("k",)))
-    assert scan_table(tmp_path / "t").collect().height == 1
+    load(table, pl.DataFrame({"k": [0.0, 1.0]}), Partitions(by=("k",)))
+    load(table, pl.DataFrame({"k": [-0.0, 1.0]}), Partitions(by=("k",)))
+    assert scan_table(tmp_path / "t").collect().height == 2
 
 
 def test_two_instants_of_one_repeated_local_hour_are_two_partitions(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def key_text(expr: pl.Expr, type: Type) -> pl.Expr:
     """A text that equal values share and unequal ones do not. The two zeros are equal, and so are all NaNs."""
     match type.name:
         case "float32" | "float64":
-            return (expr + 0.0).cast(pl.String)
+            # not `expr + 0.0`: Polars leaves a longer column as it is where it sees that nothing is added
+            return pl.when(expr == 0).then(0.0).otherwise(expr).cast(pl.String)
         case "duration":
             return expr.to_physical().cast(pl.String)
         case "datetime" if type.args[1] is not None:
