@@ -153,8 +153,14 @@ def strict(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.Data
         return values
     short = text.str.contains(r"^-?[0.,]*[0-9.,]{1,15}0*$") | (text.str.len_bytes() <= _SAFE_LENGTH)
     whole = text.str.contains(r"^-?[0-9]+$") & (made.cast(pl.Int128, strict=False).cast(pl.String) == text)
-    exactly = ~padded & (short | whole | (made.cast(pl.String) == text)) if column.type.name == "float64" else ~padded
+    kept = whole | (_digits(made.cast(pl.String)) == _digits(text))
+    exactly = ~padded & (short | kept) if column.type.name == "float64" else ~padded
     return values.with_columns(both.select(pl.when(exactly).then(made).alias(column.name)).to_series())
+
+
+def _digits(number: pl.Expr) -> pl.Expr:
+    """A number's significant digits: however its text has point and exponent (5.1e-05), they are the same."""
+    return number.str.replace("[eE].*$", "").str.replace_all("[.,-]", "").str.strip_chars_start("0").str.strip_chars_end("0")
 
 
 def convert(piece: Texts, layout: Layout, judged: tuple[Column, ...], file: File, fields: Collection[str]) -> Converted:
