@@ -144,9 +144,19 @@ def test_a_table_that_headrace_did_not_make_is_refused_and_can_be_adopted(target
     load(adopted, {"a": [1, 2], "b": ["updated", "new"]}, Merge(keys=("a",)))
     assert rows(target) == [{"a": 1, "b": "updated"}, {"a": 2, "b": "new"}]
     assert target.inspect("p").owned is True
-    load(target, {"a": [5], "b": [None]}, Replace())
+    load(target, {"a": [5], "b": [None], "c": [True]}, Replace())
     sql(target, "INSERT INTO t (a) VALUES (6)")
-    assert rows(target)[1] == {"a": 6, "b": "x"}, "what hangs on the table is still there"
+    assert rows(target)[1] == {"a": 6, "b": "x", "c": None}, "what hangs on the table is still there"
+
+
+def test_what_people_have_said_about_a_table_outlives_a_replace(target):
+    load(target, {"a": [1]})
+    sql(target, "COMMENT ON TABLE t IS 'ours'")
+    load(target, {"a": [2], "b": [2]}, Replace())
+    assert rows(target) == [{"a": 2, "b": 2}]
+    with duckdb.connect(target._file) as connection:
+        comment = connection.execute("SELECT comment FROM duckdb_tables() WHERE table_name = 't'").fetchall()
+    assert comment == [("ours",)]
 
 
 def test_another_pipelines_table_is_refused_and_can_be_shared(target):
@@ -191,6 +201,14 @@ def test_a_table_in_a_schema_of_its_own(tmp_path):
     for name in ("_headrace.t", "a.b.c", "", "a.", '"'):
         with pytest.raises(ConfigError):
             replace(target, table=name).inspect("p")
+
+
+def test_tables_that_are_two_to_duckdb_are_two_to_the_ledger(target):
+    """Case is ASCII's alone (É is not é, and ß not ss), and a point in a name is no point between names."""
+    names = ("é", "É", "straße", "strasse", "İ", '"a.b".c', 'a."b.c"')
+    for n, name in enumerate(names):
+        load(replace(target, table=name), {"a": [n], "é": [1], "É": [2]}, pipeline=name)
+    assert [read(replace(target, table=name), name)["a"].to_list() for name in names] == [[n] for n in range(7)]
 
 
 def test_a_ledger_of_a_newer_version_is_refused_by_name(target):

@@ -8,6 +8,7 @@ into an Arrow stream (a HUGEINT goes as text).
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ __all__ = [
     "check_fits",
     "columns_of",
     "described",
+    "folded",
     "logical",
     "physical",
     "quoted",
@@ -57,6 +59,7 @@ _PHYSICAL = {
     "null": "VARCHAR",  # all NULL: any type can be made of it later
     "duration": "BIGINT",
 }
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 NO_TIME = re.compile(r"column .* holds 24:00:00, which is no time of a day")
 """What `Column.sent` has DuckDB say of a TIME that would become null on its way."""
 _TEXT = ("string", "categorical", "enum", "json")
@@ -66,6 +69,11 @@ _CARRIED_AS_TEXT = ("int128", "json", "null", "categorical", "enum")
 def quoted(name: str) -> str:
     """An identifier for SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def folded(name: str) -> str:
+    """A name as DuckDB compares it: of the letters only ASCII's have no case (É and é are two names)."""
+    return name.translate(_LOWER)
 
 
 def physical(type: Type) -> str:

@@ -17,7 +17,7 @@ import polars as pl
 from headrace.errors import ConfigError, DataError
 from headrace.schema import Schema
 from headrace.stream import FrameStream
-from headrace.systems.duckdb.tables import Table, columns_of, definitions
+from headrace.systems.duckdb.tables import Table, carries_more_than_rows, columns_of, definitions
 from headrace.transform.columns import Column, carry, check_fits, quoted
 
 if TYPE_CHECKING:
@@ -207,13 +207,13 @@ def append(load: Load) -> None:
 
 
 def replace(load: Load, write: Replace) -> None:
-    """Build the new table aside and swap; or empty and fill a table that carries constraints or indexes.
+    """Build the new table aside and swap; or empty and fill a table that carries more than rows.
 
     Raises DataError for no rows at all, unless `write.allow_empty`.
     """
     table = load.table
     load.counts["deleted"] += load.count(f"SELECT count(*) FROM {table.sql}")
-    if _carries_more_than_rows(load):
+    if carries_more_than_rows(load.connection, table):
         load.run(f"DELETE FROM {table.sql}")
         load.counts["inserted"] += load.insert()
     else:
@@ -228,18 +228,6 @@ def replace(load: Load, write: Replace) -> None:
             f"table {table}: there are no rows to replace it with",
             hint='look at the source; say "allow_empty": true if an empty table is meant',
         )
-
-
-def _carries_more_than_rows(load: Load) -> bool:
-    """Whether the table has constraints, defaults or indexes, which a swap would lose."""
-    table = load.table
-    where = "database_name = current_database() AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)"
-    found = load.connection.execute(
-        f"SELECT 1 FROM duckdb_constraints() WHERE {where} UNION ALL SELECT 1 FROM duckdb_indexes() WHERE {where}"
-        f" UNION ALL SELECT 1 FROM duckdb_columns() WHERE column_default IS NOT NULL AND {where}",
-        [table.schema, table.name] * 3,
-    ).fetchall()
-    return bool(found)
 
 
 def partitions(load: Load, write: Partitions) -> None:

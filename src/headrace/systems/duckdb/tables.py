@@ -11,7 +11,7 @@ from urllib.parse import quote
 from headrace.errors import ConfigError, ConflictError, SchemaError
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.systems.duckdb import ledger
-from headrace.transform.columns import Column, described, physical, quoted
+from headrace.transform.columns import Column, described, folded, physical, quoted
 from headrace.writes import Append, History, Replace
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from headrace.flow import TableChange
 
-__all__ = ["Table", "columns_of", "definitions", "existing", "past", "prepare"]
+__all__ = ["Table", "carries_more_than_rows", "columns_of", "definitions", "existing", "past", "prepare"]
 
 _PART = r'(?:"((?:[^"]|"")+)"|([^".]+))'
 _NAME = re.compile(rf"(?:{_PART}\.)?{_PART}")
@@ -40,14 +40,14 @@ class Table:
         schema, name = (
             (q or "").replace('""', '"') or p or "" for q, p in ((found[1], found[2]), (found[3], found[4]))
         )
-        if (schema or "main").casefold() in ("_headrace", "temp", "information_schema", "pg_catalog"):
+        if folded(schema or "main") in ("_headrace", "temp", "information_schema", "pg_catalog"):
             raise ConfigError(f"table name {text!r}: the schema is not yours to write", hint="choose another schema")
         return Table(schema or "main", name)
 
     @property
     def key(self) -> str:
-        """``schema.table`` as the ledger spells it."""
-        return f"{self.schema}.{self.name}".casefold()
+        """``schema.table`` as the ledger spells it; a part with a point or a quote in it is quoted."""
+        return folded(".".join(quoted(p) if "." in p or '"' in p else p for p in (self.schema, self.name)))
 
     @property
     def sql(self) -> str:
@@ -66,13 +66,26 @@ class Table:
 def existing(connection: DuckDBPyConnection, table: Table) -> bool:
     """Whether the table is there. Raises ConfigError for a view of that name."""
     rows = connection.execute(
-        "SELECT table_type FROM information_schema.tables WHERE table_catalog = current_database()"
-        " AND lower(table_schema) = lower(?) AND lower(table_name) = lower(?)",
-        [table.schema, table.name],
+        "SELECT table_schema, table_name, table_type FROM information_schema.tables"
+        " WHERE table_catalog = current_database() AND lower(table_name) = lower(?)",
+        [table.name],
     ).fetchall()
-    if rows and rows[0][0] == "VIEW":
+    found = [kind for schema, name, kind in rows if Table(schema, name).key == table.key]
+    if "VIEW" in found:
         raise ConfigError(f"{table} is a view", hint="load into a table of another name")
-    return bool(rows)
+    return bool(found)
+
+
+def carries_more_than_rows(connection: DuckDBPyConnection, table: Table) -> bool:
+    """Whether the table has constraints, defaults, indexes or comments, which a swap would lose."""
+    where = "database_name = current_database() AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)"
+    found = connection.execute(
+        f"SELECT 1 FROM duckdb_constraints() WHERE {where} UNION ALL SELECT 1 FROM duckdb_indexes() WHERE {where}"
+        f" UNION ALL SELECT 1 FROM duckdb_columns() WHERE (column_default IS NOT NULL OR comment IS NOT NULL)"
+        f" AND {where} UNION ALL SELECT 1 FROM duckdb_tables() WHERE comment IS NOT NULL AND {where}",
+        [table.schema, table.name] * 4,
+    ).fetchall()
+    return bool(found)
 
 
 def columns_of(connection: DuckDBPyConnection, table: Table, known: Schema | None) -> tuple[Column, ...]:
@@ -98,11 +111,11 @@ def prepare(connection: DuckDBPyConnection, change: TableChange, key: ledger.Key
     added = _own_fields(change)
     wanted = Schema((*change.schema, *(f for f in added if f.name not in change.schema)))
     _refuse_rowid(table, change, wanted.names)
-    replaced = isinstance(change.write, Replace)
+    swapped = isinstance(change.write, Replace) and not (there and carries_more_than_rows(connection, table))
     if there and change.fresh:
         _empty(connection, table, wanted, known)
         there = existing(connection, table)
-    elif known is not None and not there and not (replaced or change.complete or change.fresh):
+    elif known is not None and not there and not (isinstance(change.write, Replace) or change.complete or change.fresh):
         raise ConfigError(
             f"table {table} is gone, but what it held counts as loaded", hint="load it anew with --full-refresh"
         )
@@ -110,12 +123,12 @@ def prepare(connection: DuckDBPyConnection, change: TableChange, key: ledger.Key
         ledger.forget_others(connection, table.key, key)
     if not there:
         _create(connection, table, wanted)
-    elif not (replaced or change.fresh):
+    elif not (swapped or change.fresh):
         for step in (*change.changes, *_widened(known, added)):
             _alter(connection, table, step)
     have = columns_of(connection, table, wanted)
     _refuse_rowid(table, change, [c.name for c in have])
-    if not (there and replaced):
+    if not (there and swapped):
         _check_same(table, have, wanted)
     ledger.own(connection, table.key, key, wanted, tuple(f.name for f in added))
     return have
@@ -127,7 +140,7 @@ def _refuse_rowid(table: Table, change: TableChange, names: Sequence[str]) -> No
     """
     if isinstance(change.write, Append | Replace):
         return
-    if found := next((n for n in names if n.casefold() == "rowid"), None):
+    if found := next((n for n in names if folded(n) == "rowid"), None):
         raise SchemaError(
             f"table {table}: a column cannot be called {found!r} where {change.write.type} replaces rows in DuckDB",
             hint=f'call it otherwise: "rename": {{"{found}": "row_number"}} in the source, or AS in the transform',
@@ -236,7 +249,7 @@ def definitions(schema: Schema) -> str:
         raise SchemaError("a table needs at least one column", hint="select some columns in the transform")
     seen: dict[str, str] = {}
     for name in schema.names:
-        if (other := seen.setdefault(name.casefold(), name)) != name:
+        if (other := seen.setdefault(folded(name), name)) != name:
             raise SchemaError(
                 f"columns {other!r} and {name!r} differ in case alone, which DuckDB does not tell apart",
                 hint="rename one of them",

@@ -160,7 +160,7 @@ def strict(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.Data
 
 def _digits(number: pl.Expr) -> pl.Expr:
     """A number's significant digits: however its text has point and exponent (5.1e-05), they are the same."""
-    return number.str.replace("[eE].*$", "").str.replace_all("[.,-]", "").str.strip_chars_start("0").str.strip_chars_end("0")
+    return number.str.replace("[eE].*$", "").str.replace_all("[.,-]", "").str.strip_chars("0")
 
 
 def convert(piece: Texts, layout: Layout, judged: tuple[Column, ...], file: File, fields: Collection[str]) -> Converted:
