@@ -12,7 +12,7 @@ from headrace.exact import to_text
 from headrace.schema import REJECTS
 from headrace.stream import FrameStream
 from headrace.systems.duckdb.frames import batches
-from headrace.transform.columns import quoted
+from headrace.transform.columns import Column, physical, quoted
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -36,11 +36,10 @@ def has_keys(connection: DuckDBPyConnection, key: Key) -> bool:
 
 def frame(connection: DuckDBPyConnection, key: Key) -> pl.DataFrame:
     """The rows in quarantine, oldest first, with the columns of `schema.REJECTS`."""
-    columns = ", ".join(quoted(n) for n in REJECTS.names)
-    rows = connection.execute(
-        f"SELECT {columns} FROM _headrace.rejects WHERE {_MINE} ORDER BY number, source, file, line, id", key.values
-    ).fetchall()
-    return pl.DataFrame(rows, schema=REJECTS.polars(), orient="row")
+    names = ", ".join(quoted(n) for n in REJECTS.names)
+    query = f"SELECT {names} FROM _headrace.rejects WHERE {_MINE} ORDER BY number, source, file, line, id"
+    columns = [Column(f.name, physical(f.type), f.type) for f in REJECTS]
+    return pl.concat([pl.DataFrame(schema=REJECTS.polars()), *batches(connection, query, columns, key.values)])
 
 
 def settled(connection: DuckDBPyConnection, key: Key) -> tuple[frozenset[str], frozenset[str]]:
