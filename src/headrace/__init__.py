@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UnheldError,
     )
-    from headrace.pipeline import Pipeline, python, sql
+    from headrace.pipeline import Pipeline, Table, python, sql
     from headrace.report import CheckReport, Plan, RunReport
     from headrace.retry import Retry
     from headrace.schema import SchemaPolicy
@@ -82,6 +82,7 @@ __all__ = [
     "SQLiteSource",
     "SchemaError",
     "SchemaPolicy",
+    "Table",
     "TableSource",
     "TextType",
     "TransformError",
@@ -110,7 +111,7 @@ _HOME = {
     "headrace.engine": "check history plan preview rejects run",
     "headrace.errors": "CircuitOpenError ConfigError ConflictError ContractError DataError HeadraceError"
     " RejectedError SchemaError TransformError UnavailableError UnheldError",
-    "headrace.pipeline": "Pipeline python sql",
+    "headrace.pipeline": "Pipeline Table python sql",
     "headrace.engine.quarantine": "discard replay",
     "headrace.report": "CheckReport Plan RunReport",
     "headrace.retry": "Retry",

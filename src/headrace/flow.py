@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -29,6 +29,7 @@ __all__ = [
     "Counts",
     "FileStamp",
     "Frame",
+    "Held",
     "News",
     "Place",
     "Position",
@@ -208,6 +209,20 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Held:
+    """What the destination holds of one table: its logical `schema` (None: there is no table), whether headrace made it
+    or took it over (`owned`), and the `others`, the other pipelines that have commits in it. `scan` reads it, and
+    `newest(column)` is the greatest value in it: see `Snapshot`.
+    """
+
+    schema: Schema | None = None
+    owned: bool = True
+    others: frozenset[str] = frozenset()
+    scan: Callable[[], pl.LazyFrame] | None = None
+    newest: Callable[[str], str | None] = lambda _column: None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """What the destination holds for one pipeline, at one instant.
 
@@ -221,6 +236,9 @@ class Snapshot:
     wrote; `positions` and `identities` by source name; `seen(source, names)`, the stamps under which files were read
     (`names` None: all of them); `discarded`, the ids of the rejects that were given up, and `loaded`, of those
     whose rows an append has since loaded by a replay: they do not come back when their rows are read again.
+
+    Of a destination of several tables number, head and all that is the pipeline's are those of all of them together;
+    what is a table's, `tables` tells by the table's name (as the source's rows go to it), and here it is empty.
     """
 
     number: int = 0
@@ -238,6 +256,11 @@ class Snapshot:
     newest: Callable[[str], str | None] = lambda _column: None
     discarded: frozenset[str] = frozenset()
     loaded: frozenset[str] = frozenset()
+    tables: Callable[[str], Held] = lambda _table: Held()
+
+    def of(self, table: str) -> Snapshot:
+        """The snapshot of one table of several."""
+        return replace(self, **vars(self.tables(table)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,19 +6,22 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import ConfigError
 from headrace.schema import SchemaPolicy
 from headrace.writes import Append, Write
 
 if TYPE_CHECKING:
+    from types import EllipsisType
+
     import polars as pl
 
     from headrace.contract import Contract
+    from headrace.cursor import Cursor, Deletes
     from headrace.protocols import Destination, Source
 
-__all__ = ["Pipeline", "PythonStep", "SQLStep", "Step", "python", "sql"]
+__all__ = ["Pipeline", "PythonStep", "SQLStep", "Step", "Table", "python", "sql"]
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
@@ -64,10 +67,38 @@ def python(function: str | Callable[..., pl.LazyFrame], *, as_: str | None = Non
 
 
 @dataclass(frozen=True, kw_only=True)
+class Table:
+    """One of the tables of a pipeline of many: how it is read and written. What is left out (in Python ``...``) is as
+    the pipeline's `defaults` say; in them, as the source and the pipeline do.
+
+    `cursor`, `read`, `deletes`, `columns`, `where`, `types`, `rename` and `contract` are the source's, `write` is the
+    pipeline's. `table` is the target's name (default: the table's own, without its schema).
+    """
+
+    table: str | None = None
+    cursor: str | tuple[str, ...] | Cursor | EllipsisType | None = ...
+    read: Literal["new", "all"] | EllipsisType = ...
+    deletes: Deletes | EllipsisType | None = ...
+    columns: tuple[str, ...] | EllipsisType = ...
+    where: str | EllipsisType | None = ...
+    types: Mapping[str, str] | EllipsisType = ...
+    rename: Mapping[str, str] | EllipsisType = ...
+    contract: Contract | EllipsisType | None = ...
+    write: Write | EllipsisType = ...
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What it says, by field; `table` is not among it."""
+        return {name: value for name, value in vars(self).items() if value is not ... and name != "table"}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """Sources, transforms, contract, destination and write, under a name that the ledger keeps.
 
-    Give `source`, or `sources` by name. `params` reach transforms as keywords and as ``$name``.
+    Give `source`, or `sources` by name. Of a source that has many tables, `tables` are those that are loaded, by name
+    or by pattern (``public.ref_*``), all from one snapshot and in one commit; `defaults` are what they have in common;
+    the destination then has a schema and no table. `params` reach transforms as keywords and as ``$name``.
     `independent` says that every increment stands alone: several incremental sources do not meet (a union), and what a
     step computes over several rows is meant to be of the new ones only. `after` names pipelines that
     must have run before in a project. `was` is an earlier name whose ledger this pipeline takes over, or the
@@ -79,6 +110,8 @@ class Pipeline:
     destination: Destination
     source: Source | None = None
     sources: Mapping[str, Source] = field(default_factory=dict)
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    defaults: Table | None = None
     transforms: tuple[Step | Callable[..., pl.LazyFrame], ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
     contract: Contract | None = None
@@ -103,6 +136,31 @@ class Pipeline:
             )
         if "previous" in self.sources:
             raise ConfigError("a source cannot be called 'previous'", hint="it names the last step's result")
+        self._check_tables()
+
+    def _check_tables(self) -> None:
+        schema = getattr(self.destination, "schema", None)
+        if not self.tables and schema is not None:
+            raise ConfigError(
+                f"pipeline {self.name!r}: its destination has a schema for many tables, and it loads one",
+                hint=f'say "table": "{schema}.{self.name}" in the destination, or give the pipeline "tables"',
+            )
+        if self.tables and schema is None:
+            raise ConfigError(
+                f"pipeline {self.name!r} has many tables, and its destination has no schema for them",
+                hint='say "schema" in place of "table", in a destination that is a database',
+            )
+        if not self.tables:
+            if self.defaults is not None:
+                raise ConfigError(f"pipeline {self.name!r} has defaults and no tables", hint='e.g. "tables": {"*": {}}')
+            return
+        if not hasattr(self.source, "together"):
+            raise ConfigError(f"pipeline {self.name!r}: its source has no tables", hint="give a source of a database")
+        if self.transforms or self.contract is not None or self.commit_every:
+            raise ConfigError(
+                f"pipeline {self.name!r}: transforms, contract and commit_every are of one table, and it has many",
+                hint='a table\'s contract stands in "tables"; what must be transformed has a pipeline of its own',
+            )
 
     @property
     def named_sources(self) -> Mapping[str, Source]:

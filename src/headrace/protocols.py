@@ -24,6 +24,10 @@ class Source(Protocol):
     - `contract`: what its raw rows must be (None).
     - `cursor`: the `Cursor` that it reads by; a merge without `latest_by` goes by its column (None).
     - `deletes`: how the rows that it has deleted are found (`Deletes`; None: they are not).
+    - ``matching(pattern) -> Sequence[str]`` and
+      ``together(sources, ranges, snapshots) -> Iterator[Mapping[str, Batch]]``: of a source of many tables, which ones
+      a name or pattern means (ConfigError: none), and the batches of several, by table, of ONE snapshot: as `batches`
+      of each alone. `sources` are this source with one `table` each.
     - ``reparse(lines, after, name) -> Batch``: what it makes of lines that could not be read (the columns ``file``,
       ``line`` and ``row`` of `schema.REJECTS`). Without it such rejects cannot be replayed.
     - `rereads`: the columns that name a row's file, where a file that has changed is read again as a whole; then only
@@ -87,6 +91,8 @@ class Destination(Ledger, Protocol):
     What it may have besides, and what holds without it:
 
     - `table`: the name of its table, for `TableChange.table` (the pipeline's name).
+    - ``of(name) -> Destination``: of a destination of many tables (a schema), the one that holds this table: `inspect`
+      of the many tells of it by its `table` (`Snapshot.tables`), and a commit of many has its changes.
     - `native`: the system of whose types its columns are: it keeps a column of such an origin in that very type, and
       loads its exact text too (see `schema.Field`; None: it knows the logical types only).
     - `at_once`: in which words `plan` says that a commit is one step ("one transaction").

@@ -138,6 +138,8 @@ def _row(key: Key) -> str:
 
 
 def _default(value: Any) -> str:
+    if value is ...:
+        return "inherited"
     if dataclasses.is_dataclass(value):
         shown = encode(value)
         value = shown["type"] if list(shown) == ["type"] else shown

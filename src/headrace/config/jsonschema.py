@@ -33,7 +33,10 @@ def schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "headrace",
-        "if": {"anyOf": [{"required": [key]} for key in ("connections", "defaults", "profiles")]},
+        "if": {
+            "not": {"required": ["name"]},
+            "anyOf": [{"required": [key]} for key in ("connections", "defaults", "profiles")],
+        },
         "then": {"$ref": "#/$defs/Settings"},
         "else": pipeline,
         "$defs": {"reference": _reference(), "Settings": _settings(made), **made.found},

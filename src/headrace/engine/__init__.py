@@ -10,18 +10,18 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from headrace.engine.decisions import Reading, guarantee, reading, refuse_start
+from headrace.engine.bundle import Bundle
+from headrace.engine.decisions import Reading, reading, refuse_start
 from headrace.engine.increment import Increment
 from headrace.engine.opening import increments
+from headrace.engine.planning import chosen, ddl, planned, schema_of
 from headrace.engine.running import drained, running, target
 from headrace.errors import ConfigError, UnheldError
 from headrace.events import Observer
-from headrace.flow import Batch, Snapshot
+from headrace.flow import Snapshot
 from headrace.report import CheckReport, Plan, RunReport
 from headrace.retry import Retry
-from headrace.schema import in_words
 from headrace.transform import transform
-from headrace.writes import Recompute, Replace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,24 +77,7 @@ def run(
 def plan(pipeline: Pipeline, *, full_refresh: bool = False, explain: bool = False) -> Plan:
     """All that `run` would do now, without writing. Raises what `run` would raise before it reads rows."""
     with _first(pipeline, full_refresh=full_refresh) as (increment, snapshot):
-        misses = [f"{n}: {b.news.misses}" for n, b in increment.batches.items() if b.news.misses]
-        at_once = getattr(pipeline.destination, "at_once", "one transaction")
-        settled = replace(pipeline, write=increment.change.write)
-        promise, because = guarantee(settled, at_once=at_once, misses=misses)
-        return Plan(
-            pipeline=pipeline.name,
-            status="nothing_new" if increment.empty else "load",
-            target=target(pipeline),
-            write=_write_words(increment),
-            sources={n: _news_words(increment, n) for n in increment.batches},
-            schema=increment.change.schema.to_json(),
-            changes=_ddl(pipeline, increment),
-            guarantee=promise,
-            because=because,
-            commit=snapshot.number + 1,
-            warnings=increment.warnings,
-            query=increment.screen.lazy.explain() if explain else None,
-        )
+        return planned(pipeline, increment, snapshot, explain=explain)
 
 
 def check(pipeline: Pipeline) -> CheckReport:
@@ -105,8 +88,8 @@ def check(pipeline: Pipeline) -> CheckReport:
         return CheckReport(
             pipeline=pipeline.name,
             target=target(pipeline),
-            schema=increment.change.schema.to_json(),
-            changes=_ddl(pipeline, increment),
+            schema=schema_of(increment),
+            changes=ddl(pipeline, increment),
             warnings=increment.warnings,
         )
 
@@ -124,7 +107,8 @@ def preview(pipeline: Pipeline, *, step: str | None = None, limit: int = 10) -> 
 
 
 def _previewed(pipeline: Pipeline, how: Reading, *, step: str | None, limit: int) -> pl.DataFrame:
-    with closing(increments(pipeline, Snapshot(), how, run="preview")) as every, closing(next(every)) as increment:
+    with closing(increments(pipeline, Snapshot(), how, run="preview")) as every, closing(next(every)) as made:
+        increment, step = chosen(made, step)
         if step is None:
             lazy = increment.screen.lazy
         else:
@@ -147,7 +131,7 @@ def rejects(pipeline: Pipeline) -> pl.DataFrame:
 
 
 @contextmanager
-def _first(pipeline: Pipeline, *, full_refresh: bool) -> Iterator[tuple[Increment, Snapshot]]:
+def _first(pipeline: Pipeline, *, full_refresh: bool) -> Iterator[tuple[Increment | Bundle, Snapshot]]:
     """The first increment that a run would make now, and what it starts from."""
     if (hint := pipeline.destination.supports(pipeline.write.type)) is not None:
         raise ConfigError(f"{target(pipeline)} cannot take the write {pipeline.write.type!r}", hint=hint)
@@ -156,41 +140,3 @@ def _first(pipeline: Pipeline, *, full_refresh: bool) -> Iterator[tuple[Incremen
     how = reading(pipeline, full_refresh=full_refresh)
     with closing(increments(pipeline, snapshot, how, run="plan")) as every, closing(next(every)) as increment:
         yield increment, snapshot
-
-
-def _write_words(increment: Increment) -> dict[str, Any]:
-    write = increment.change.write
-    words = {k: v for k, v in vars(write).items() if v not in ((), None, False)}
-    if write.type == "recompute":
-        words["groups"] = f"all, because {increment.rebuilt}" if increment.rebuilt else "those that the new rows touch"
-    if (census := increment.change.census) is not None:
-        words["deletes"] = f"rows whose keys the source has no more, at most {census.max:.0%} of them"
-    return {"type": write.type, **words}
-
-
-def _news_words(increment: Increment, name: str) -> dict[str, Any]:
-    batch = increment.batches[name]
-    news = batch.news
-    return {
-        "reads": _reads(increment, batch),
-        "files": [f.name for f in news.files],
-        "rows": news.rows,
-        "bytes": news.bytes,
-        **news.facts,
-    }
-
-
-def _reads(increment: Increment, batch: Batch) -> str:
-    if batch.complete or increment.change.fresh:
-        return "all of it"
-    if not isinstance(increment.change.write, Replace | Recompute):
-        return "what is new"
-    again = "the groups that it touches" if increment.change.groups else "all that was read before"
-    return f"what is new, and with it {again}"
-
-
-def _ddl(pipeline: Pipeline, increment: Increment) -> tuple[str, ...]:
-    ddl = getattr(pipeline.destination, "ddl", None)
-    if increment.empty or not increment.change.changes:
-        return ()
-    return tuple(ddl(increment.change)) if ddl is not None else tuple(in_words(increment.change.changes))

@@ -20,7 +20,7 @@ from headrace.engine.decisions import Reading, fingerprint, key_columns, refuse_
 from headrace.engine.keys import keyed, require, settled, versions
 from headrace.engine.regroup import Groups, reread, why_all, why_anew
 from headrace.engine.sealing import Sealing
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, TransformError
 from headrace.flow import Batch, Commit, Frame, Snapshot, TableChange
 from headrace.schema import Schema, evolve
 from headrace.stream import FrameStream, scan_batches
@@ -70,6 +70,15 @@ class Increment:
     change: TableChange
     warnings: tuple[str, ...] = ()
     _closers: list[Screen] = field(default_factory=list)
+
+    @property
+    def changes(self) -> tuple[TableChange, ...]:
+        """How the table changes: as a bundle of many says it."""
+        return (self.change,)
+
+    def blamed(self, error: BaseException) -> TransformError | None:
+        """What broke off while rows were drawn, as the failure of a transform; None where it is none's."""
+        return self.transformed.blamed(error)
 
     @property
     def empty(self) -> bool:

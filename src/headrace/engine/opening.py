@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from headrace.engine.bundle import Bundle, bundles
 from headrace.engine.decisions import Reading
 from headrace.engine.increment import Increment, Watch, increment
 from headrace.flow import Batch, Range, Snapshot
@@ -32,12 +33,15 @@ def increments(
     run: str,
     inspect: Callable[[], Snapshot] | None = None,
     watch: Watch = lambda _rows: None,
-) -> Generator[Increment]:
+) -> Generator[Increment | Bundle]:
     """What is new since the snapshot, one increment for each commit to come; at least one, maybe empty.
 
     `inspect` is asked again before each further increment, once the one before it has been dealt with. The generator
     is the sources' lifetime: close it, and what they hold open is closed.
     """
+    if pipeline.tables:
+        yield from bundles(pipeline, snapshot, how, run=run, watch=watch)
+        return
     named = pipeline.named_sources
 
     def read(name: str, until: ExitStack) -> Iterator[Batch]:

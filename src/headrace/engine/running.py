@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from headrace.engine.bundle import Bundle
 from headrace.engine.increment import Increment
 from headrace.errors import ConfigError, ConflictError, HeadraceError, UnavailableError, UnheldError
 from headrace.events import CommitApplied, Event, Observer, Progress, RunFinished, RunStarted, Warned
@@ -48,7 +49,7 @@ class Running:
     warnings: list[str] = field(default_factory=list)
     as_text: dict[str, frozenset[str]] = field(default_factory=dict)
     pending: Commit | None = None
-    current: Increment | None = None
+    current: Increment | Bundle | None = None
 
     def tell(self, kind: Callable[..., Event], **facts: Any) -> None:
         """Tell the observers."""
@@ -78,8 +79,8 @@ class Running:
             self.applied(receipt)
         self.pending = None
         snapshot = self.pipeline.destination.inspect(self.pipeline.name)
-        for name in self.pipeline.named_sources:
-            if (position := snapshot.positions.get(name)) is not None:
+        for name, position in snapshot.positions.items():
+            if self.pipeline.tables or name in self.pipeline.named_sources:
                 self.confirm(name, position)  # a run that died after its commit may not have come to it
         return snapshot
 
@@ -90,7 +91,7 @@ class Running:
     def confirm(self, name: str, position: Position) -> None:
         """Tell a source that its position is durable. It is committed already: what fails here can only be said."""
         try:
-            self.pipeline.named_sources[name].confirm(position)
+            (self.pipeline.named_sources.get(name) or self.pipeline.named_sources["source"]).confirm(position)
         except HeadraceError as error:
             self.warn(f"{name!r} could not be told that the commit is durable, the next run will: {error.message}")
 
@@ -117,7 +118,7 @@ class Running:
     def _files_total(self) -> int:
         return sum(len(b.news.files) for b in self.current.batches.values()) if self.current else 0
 
-    def apply(self, increment: Increment) -> None:
+    def apply(self, increment: Increment | Bundle) -> None:
         """Apply one increment, unless nothing is new in it."""
         self.current = increment
         try:
@@ -128,14 +129,14 @@ class Running:
             self.pending = increment.commit
             receipt = self._receipt(increment)
             self.pending = None
-            self.applied(receipt, changes=in_words(increment.change.changes))
+            self.applied(receipt, changes=_changed(increment))
             for name, position in ((n, increment.batches[n].position()) for n in increment.drivers):
                 self.confirm(name, position)
         finally:
             self.current = None
             increment.close()
 
-    def _receipt(self, increment: Increment) -> Receipt:
+    def _receipt(self, increment: Increment | Bundle) -> Receipt:
         try:
             return drained(lambda: self.pipeline.destination.apply(increment.commit), increment)
         except ConflictError:
@@ -241,7 +242,7 @@ def _held(pipeline: Pipeline, holder: Running, wait: float) -> Iterator[None]:
         hold.__exit__(None, None, None)
 
 
-def drained(work: Callable[[], T], increment: Increment) -> T:
+def drained(work: Callable[[], T], increment: Increment | Bundle) -> T:
     """What the work gives; an exception that was raised inside a stream comes out as it was, a transform's as its."""
     try:
         return work()
@@ -249,17 +250,23 @@ def drained(work: Callable[[], T], increment: Increment) -> T:
         raise
     except Exception as error:
         found = original(error) or error
-        if (failure := increment.transformed.blamed(found)) is not None:
+        if (failure := increment.blamed(found)) is not None:
             raise failure from found
         if found is error:
             raise
         raise found from None
 
 
+def _changed(increment: Increment | Bundle) -> list[str]:
+    """Schema changes for people; of many tables with their names."""
+    several = len(increment.changes) > 1
+    return [f"{c.table}: {w}" if several else w for c in increment.changes for w in in_words(c.changes)]
+
+
 def target(pipeline: Pipeline) -> str:
     """The target in words: its kind, its place and its table."""
     destination = pipeline.destination
     place = getattr(destination, "path", None)
-    table = getattr(destination, "table", None)
+    table = getattr(destination, "table", None) or getattr(destination, "schema", None)
     kind = getattr(destination, "type", type(destination).__name__)
     return " ".join(str(part) for part in (kind, place, table) if part is not None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -32,23 +32,40 @@ _WRITES = ("append", "replace", "partitions", "merge", "history", "recompute")
 
 @dataclass(frozen=True, kw_only=True)
 class DuckDBDestination:
-    """A table of a DuckDB file. The file is made by the first commit.
+    """A table of a DuckDB file, or a schema for many tables. The file is made by the first commit.
 
-    `table` is ``table`` or ``schema.table``. `adopt` takes over a table that headrace did not make, or that
-    another pipeline writes too (then no load may take its rows away: no replace, no full refresh).
+    `table` is ``table`` or ``schema.table``; a pipeline of many tables has `schema` in its place. `adopt` takes over a
+    table that headrace did not make, or that another pipeline writes too (then no load may take its rows away: no
+    replace, no full refresh).
     `base` is the folder that a relative `path` is relative to.
     """
 
     type: ClassVar[str] = "duckdb"
     path: str
-    table: str
+    table: str | None = None
+    schema: str | None = None
     adopt: bool = False
     base: Path | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        if (self.table is None) == (self.schema is None):
+            raise ConfigError(
+                f"duckdb destination {self.path!r}: give either table or schema",
+                hint='one table: "table": "orders"; many: "schema": "shop"',
+            )
+
+    def of(self, name: str) -> DuckDBDestination:
+        """The one table of this name in the schema."""
+        from headrace.systems.duckdb.tables import Table
+
+        return replace(self, table=Table(Table.of(f"{self.schema}.t").schema, name).spelled, schema=None)
+
     def inspect(self, pipeline: str) -> Snapshot:
         """What the table holds now. Raises ConfigError, UnavailableError, RejectedError."""
-        from headrace.systems.duckdb.snapshot import inspect
+        from headrace.systems.duckdb.snapshot import inspect, inspect_all
 
+        if self.table is None:
+            return inspect_all(self._file, self._key(pipeline))
         return inspect(self._file, self._key(pipeline), self._table)
 
     def apply(self, commit: Commit) -> Receipt:
@@ -81,7 +98,7 @@ class DuckDBDestination:
 
     def place(self) -> Place:
         """The table. A process opens a file once: either to read or to write."""
-        return _place(self.base, self.path, _spelled(self.table))
+        return _place(self.base, self.path, None if self.table is None else _spelled(self.table))
 
     def supports(self, write: str) -> str | None:
         """All writes are possible."""
@@ -133,7 +150,7 @@ class DuckDBDestination:
     def _table(self) -> Table:
         from headrace.systems.duckdb.tables import Table
 
-        return Table.of(self.table)
+        return Table.of(self.table) if self.table is not None else Table(Table.of(f"{self.schema}.t").schema, "*")
 
     def _key(self, pipeline: str) -> Key:
         from headrace.systems.duckdb.ledger import Key
@@ -198,5 +215,5 @@ def _spelled(table: str) -> str:
     return table.lower().replace('"', "").removeprefix("main.")
 
 
-def _place(base: Path | None, path: str, table: str) -> Place:
+def _place(base: Path | None, path: str, table: str | None) -> Place:
     return Place(system="duckdb", where=Place.absolute(base, path), name=table, exclusive=True)

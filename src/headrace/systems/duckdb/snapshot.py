@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace import exact
-from headrace.flow import FileStamp, Snapshot
+from headrace.flow import FileStamp, Held, Snapshot
 from headrace.schema import Schema
 from headrace.systems.duckdb import ledger, quarantine
 from headrace.systems.duckdb.connection import reading
@@ -21,64 +21,89 @@ from headrace.transform.columns import Column, logical, quoted
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["inspect"]
+__all__ = ["inspect", "inspect_all"]
 
 
 def inspect(path: Path, key: ledger.Key, table: Table) -> Snapshot:
     """See `headrace.protocols.Destination.inspect`."""
-    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+    if _unmade(path):
         return Snapshot()
     with reading(path) as connection:
-        head, known, columns, settled = ledger.Head(), None, None, (frozenset[str](), frozenset[str]())
-        if ledger.exists(connection):
-            head, known = key.head(connection), ledger.owned(connection, table.key)
-            settled = quarantine.settled(connection, key)
-        if existing(connection, table):
-            columns = columns_of(connection, table, known.schema if known else None)
-    discarded, loaded = settled
-    return replace(_snapshot(path, key, table, head, known, columns), discarded=discarded, loaded=loaded)
+        snapshot = _snapshot(connection, path, key)
+        return replace(snapshot, **vars(_held(connection, path, key, table)))
 
 
-def _snapshot(  # what was read in one transaction
-    path: Path,
-    key: ledger.Key,
-    table: Table,
-    head: ledger.Head,
-    known: ledger.Owned | None,
-    columns: tuple[Column, ...] | None,
-) -> Snapshot:
-    def seen(source: str, names: Iterable[str] | None) -> Mapping[str, FileStamp]:
+def inspect_all(path: Path, key: ledger.Key) -> Snapshot:
+    """The same of a schema of many tables, each of which is looked at when it is asked for."""
+
+    def tables(table: str) -> Held:
+        if _unmade(path):
+            return Held()
         with reading(path) as connection:
-            return key.seen(connection, source, names) if ledger.exists(connection) else {}
+            return _held(connection, path, key, Table.of(table))
+
+    if _unmade(path):
+        return Snapshot(tables=tables)
+    with reading(path) as connection:
+        return replace(_snapshot(connection, path, key), tables=tables)
+
+
+def _unmade(path: Path) -> bool:
+    return not path.exists() or (path.is_file() and path.stat().st_size == 0)
+
+
+def _snapshot(connection: DuckDBPyConnection, path: Path, key: ledger.Key) -> Snapshot:
+    """What is the pipeline's, and the number of the target."""
+
+    def seen(source: str, names: Iterable[str] | None) -> Mapping[str, FileStamp]:
+        with reading(path) as now:
+            return key.seen(now, source, names) if ledger.exists(now) else {}
+
+    if not ledger.exists(connection):
+        return Snapshot(seen=seen)
+    head = key.head(connection)
+    discarded, loaded = quarantine.settled(connection, key)
+    return Snapshot(
+        number=head.number,
+        head=head.top,
+        last_id=head.id,
+        record=head.record,
+        positions=head.positions,
+        identities=head.identities,
+        write=head.write,
+        seen=seen,
+        discarded=discarded,
+        loaded=loaded,
+    )
+
+
+def _held(connection: DuckDBPyConnection, path: Path, key: ledger.Key, table: Table) -> Held:
+    """What is the table's."""
+    known = ledger.owned(connection, table.key) if ledger.exists(connection) else None
+    if not existing(connection, table):
+        return Held()
+    columns = columns_of(connection, table, known.schema if known else None)
 
     def current(connection: DuckDBPyConnection) -> tuple[str, tuple[Column, ...]]:
         owned = ledger.owned(connection, table.key) if ledger.exists(connection) else None
         return f"FROM {table.sql}", columns_of(connection, table, owned.schema if owned else None)
 
     def newest(column: str) -> str | None:
-        with reading(path) as connection:
-            _, now = current(connection)
+        with reading(path) as later:
+            _, now = current(later)
             schema = logical(now)
             found = [c for c in now if c.name == column]
             # an enum has an order of its own, which DuckDB, where it is text, does not know
             pick = f"DISTINCT {quoted(column)}" if found and found[0].type.name == "enum" else f"max({quoted(column)})"
             query = f"SELECT {pick} AS {quoted(column)} FROM {table.sql}"
-            rows = pl.concat(batches(connection, query, found)) if found else pl.DataFrame()
+            rows = pl.concat(batches(later, query, found)) if found else pl.DataFrame()
         return exact.newest(rows.lazy(), column, schema)
 
-    return Snapshot(
-        number=head.number,
-        head=head.top,
-        others=frozenset(known.pipelines if known and columns is not None else ()) - {key.pipeline},
-        last_id=head.id,
-        record=head.record,
-        positions=head.positions,
-        identities=head.identities,
-        schema=None if columns is None else _schema(columns, known),
-        owned=columns is None or (known is not None and key.pipeline in known.pipelines),
-        write=head.write,
-        seen=seen,
-        scan=None if columns is None else lambda: scan(path, current, columns),
+    return Held(
+        schema=_schema(columns, known),
+        owned=known is not None and key.pipeline in known.pipelines,
+        others=frozenset(known.pipelines if known else ()) - {key.pipeline},
+        scan=lambda: scan(path, current, columns),
         newest=newest,
     )
 

@@ -55,6 +55,11 @@ class Table:
         return f"{quoted(self.schema)}.{quoted(self.name)}"
 
     @property
+    def spelled(self) -> str:
+        """The name as `of` reads it."""
+        return self.sql if any(c in '."' for c in self.schema + self.name) else f"{self.schema}.{self.name}"
+
+    @property
     def file(self) -> str:
         """A name for files beside the database: one for each table."""
         return quote(self.key, safe="")[:150]

@@ -1,0 +1,186 @@
+"""Many tables of one source: read from one snapshot, each as a pipeline of its own, and applied as one commit."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from headrace.engine.decisions import Reading, fingerprint, reading, refuse_start
+from headrace.engine.increment import Increment, Watch, increment
+from headrace.errors import ConfigError, TransformError
+from headrace.flow import Batch, Commit, Range, Seal, Snapshot, TableChange
+from headrace.pipeline import Table
+
+if TYPE_CHECKING:
+    from headrace.pipeline import Pipeline
+
+__all__ = ["Bundle", "bundles"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """The increments of all tables, by the source's names of them, and the one commit of those that have news."""
+
+    pipeline: Pipeline
+    parts: Mapping[str, Increment]
+    commit: Commit
+
+    @property
+    def empty(self) -> bool:
+        """There is nothing to do."""
+        return not self.commit.changes
+
+    @property
+    def batches(self) -> Mapping[str, Batch]:
+        """What was read, by table."""
+        return {name: batch for part in self.parts.values() for name, batch in part.batches.items()}
+
+    @property
+    def drivers(self) -> Sequence[str]:
+        """The tables that have news."""
+        return [name for name, part in self.parts.items() if not part.empty]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What all of them give cause to say, once."""
+        return tuple(dict.fromkeys(w for part in self.parts.values() for w in part.warnings))
+
+    @property
+    def changes(self) -> tuple[TableChange, ...]:
+        """How the tables change."""
+        return self.commit.changes
+
+    def blamed(self, error: BaseException) -> TransformError | None:  # noqa: ARG002  # as an increment's
+        """No transform: none is to blame."""
+        return None
+
+    def close(self) -> None:
+        """Free what the screens hold on disk."""
+        for part in self.parts.values():
+            part.close()
+
+
+def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, *, run: str, watch: Watch) -> Iterator[Bundle]:
+    """What is new in all tables, as one bundle; the iterator is the source's lifetime.
+
+    Raises ConfigError for a pattern that matches no table, tables that go to one name, and whatever one table alone
+    would be refused for.
+    """
+    tables = _tables(pipeline)
+    held = {name: _held(snapshot, name, one) for name, one in tables.items()}
+    for name, one in tables.items():
+        if (hint := one.destination.supports(one.write.type)) is not None:
+            raise ConfigError(f"table {name!r} cannot take the write {one.write.type!r}", hint=hint)
+        refuse_start(one, held[name], full_refresh=how.fresh, discard_history=True)
+    hows = {name: replace(reading(one, full_refresh=how.fresh), as_text=how.as_text) for name, one in tables.items()}
+    ranges = {name: _range(snapshot, name, hows[name]) for name in tables}
+    sources = {name: one.named_sources[name] for name, one in tables.items()}
+    source: Any = pipeline.source
+    with closing(source.together(sources, ranges, held)) as read:
+        for batches in read:
+            parts = {
+                name: increment(
+                    one, held[name], hows[name], {name: batches[name]}, run=run, watch=watch, fresh=how.fresh
+                )
+                for name, one in tables.items()
+            }
+            yield Bundle(pipeline=pipeline, parts=parts, commit=_commit(pipeline, snapshot, parts, run))
+
+
+def _range(snapshot: Snapshot, name: str, how: Reading) -> Range:
+    after = None if how.fresh else snapshot.positions.get(name)
+    return Range(after=after, ties=how.ties, as_text=how.as_text.get(name, frozenset()))
+
+
+def _tables(pipeline: Pipeline) -> dict[str, Pipeline]:
+    """Each table as the pipeline that it would be alone, by the source's name of it."""
+    source: Any = pipeline.source
+    destination: Any = pipeline.destination
+    common = {} if pipeline.defaults is None else pipeline.defaults.given
+    found: dict[str, Table] = {}
+    for pattern, table in pipeline.tables.items():
+        for name in source.matching(pattern):
+            if pattern == name or name not in pipeline.tables:  # what stands by its own name is meant by that
+                found[name] = table
+    tables = {name: _alone(pipeline, source, destination, name, t, {**common, **t.given}) for name, t in found.items()}
+    _refuse_one_name(tables)
+    return tables
+
+
+def _alone(  # each is one part of what it becomes
+    pipeline: Pipeline, source: Any, destination: Any, name: str, table: Table, said: Mapping[str, Any]
+) -> Pipeline:
+    reads = {field: value for field, value in said.items() if field != "write"}
+    contract = reads.get("contract")
+    if contract is not None and contract.on_violation == "quarantine":
+        raise ConfigError(
+            f"table {name!r}: a pipeline of many tables has no quarantine",
+            hint='say "fail" or "drop", or give the table a pipeline of its own',
+        )
+    return replace(
+        pipeline,
+        source=None,
+        sources={name: replace(source, table=name, **reads)},
+        tables={},
+        defaults=None,
+        destination=destination.of(table.table or name.rpartition(".")[2]),
+        write=said.get("write", pipeline.write),
+    )
+
+
+def _refuse_one_name(tables: Mapping[str, Pipeline]) -> None:
+    into: dict[str, str] = {}
+    for name, one in tables.items():
+        there = str(getattr(one.destination, "table", "")).casefold()
+        if (other := into.setdefault(there, name)) != name:
+            raise ConfigError(
+                f"tables {other!r} and {name!r} would both go into {getattr(one.destination, 'table', '')!r}",
+                hint=f'name one of them: "{name}": {{"table": "…"}}',
+            )
+
+
+def _held(snapshot: Snapshot, name: str, one: Pipeline) -> Snapshot:
+    """The table's own snapshot. What the last commit with news of it said of its making stands there by its name."""
+    told = snapshot.record.get("tables", {}).get(name, {})
+    return replace(snapshot.of(str(getattr(one.destination, "table", ""))), record=told)
+
+
+def _commit(pipeline: Pipeline, snapshot: Snapshot, parts: Mapping[str, Increment], run: str) -> Commit:
+    news = {name: part for name, part in parts.items() if not part.empty}
+    return Commit(
+        id=secrets.token_hex(12),
+        pipeline=pipeline.name,
+        run=run,
+        expected=snapshot.number,
+        changes=tuple(change for part in news.values() for change in part.commit.changes),
+        seal=lambda: _sealed(pipeline, snapshot, {name: part.commit.seal() for name, part in news.items()}),
+    )
+
+
+def _sealed(pipeline: Pipeline, snapshot: Snapshot, seals: Mapping[str, Seal]) -> Seal:
+    """What all tables' seals say, as one."""
+    records = {name: seal.record for name, seal in seals.items()}
+    made = {name: {k: v for k, v in r.items() if k.endswith("_fingerprint")} for name, r in records.items()}
+    counted = {k: sum(r[k] for r in records.values()) for k in ("rejected", "dropped")}
+    added = {k: dict(sum((Counter(r[k]) for r in records.values()), Counter())) for k in ("rules", "warned")}
+    return Seal(
+        positions={name: at for seal in seals.values() for name, at in seal.positions.items()},
+        files={},
+        identities={name: it for seal in seals.values() for name, it in seal.identities.items()},
+        record={
+            "read": {name: read for r in records.values() for name, read in r["read"].items()},
+            "bounds": {name: found for r in records.values() for name, found in r["bounds"].items()},
+            "write": "tables",
+            "writes": {name: r["write"] for name, r in records.items()},
+            "schema_changes": [kind for r in records.values() for kind in r["schema_changes"]],
+            "tables": {**snapshot.record.get("tables", {}), **made},
+            **counted,
+            **added,
+            **{f"{k}_fingerprint": v for k, v in fingerprint(pipeline).items()},
+            "versions": next(iter(records.values()))["versions"],
+        },
+    )

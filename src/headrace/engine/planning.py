@@ -1,0 +1,125 @@
+"""What an increment would do, in words: for `plan` and `check`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from headrace.engine.bundle import Bundle
+from headrace.engine.decisions import guarantee
+from headrace.engine.increment import Increment
+from headrace.engine.running import target
+from headrace.errors import ConfigError
+from headrace.flow import Batch, Snapshot
+from headrace.report import Plan
+from headrace.schema import in_words
+from headrace.writes import Recompute, Replace
+
+if TYPE_CHECKING:
+    from headrace.pipeline import Pipeline
+
+__all__ = ["chosen", "ddl", "planned", "schema_of"]
+
+
+def planned(pipeline: Pipeline, increment: Increment | Bundle, snapshot: Snapshot, *, explain: bool) -> Plan:
+    """The plan that a run would carry out now."""
+    promise, because = _promised(pipeline, increment)
+    return Plan(
+        pipeline=pipeline.name,
+        status="nothing_new" if increment.empty else "load",
+        target=target(pipeline),
+        write={"type": "tables", "count": len(increment.parts)}
+        if isinstance(increment, Bundle)
+        else _write_words(increment),
+        sources={n: _news_words(one, n) | _own_words(increment, one) for n, one in _by_source(increment)},
+        schema=schema_of(increment),
+        changes=ddl(pipeline, increment),
+        guarantee=promise,
+        because=because,
+        commit=snapshot.number + 1,
+        warnings=increment.warnings,
+        query=_explained(increment) if explain else None,
+    )
+
+
+def chosen(made: Increment | Bundle, step: str | None) -> tuple[Increment, str | None]:
+    """The increment to look into, and the step of it: of many tables the one that `step` names, else the first.
+
+    Raises ConfigError.
+    """
+    if isinstance(made, Increment):
+        return made, step
+    if step is not None and step not in made.parts:
+        raise ConfigError(f"there is no table {step!r}", hint=f"there are: {', '.join(made.parts)}")
+    return made.parts[step or next(iter(made.parts))], None
+
+
+def schema_of(increment: Increment | Bundle) -> list[dict[str, str]]:
+    """The table's columns as JSON; of many tables none."""
+    return increment.change.schema.to_json() if isinstance(increment, Increment) else []
+
+
+def _explained(increment: Increment | Bundle) -> str | None:
+    return increment.screen.lazy.explain() if isinstance(increment, Increment) else None
+
+
+def _by_source(increment: Increment | Bundle) -> list[tuple[str, Increment]]:
+    parts = [increment] if isinstance(increment, Increment) else list(increment.parts.values())
+    return [(name, part) for part in parts for name in part.batches]
+
+
+def _own_words(whole: Increment | Bundle, part: Increment) -> dict[str, Any]:
+    """What of many tables each says for itself."""
+    if isinstance(whole, Increment):
+        return {}
+    news = {} if part.empty else {"write": _write_words(part)}
+    return {"into": part.change.table, "nothing_new": part.empty or None, **news}
+
+
+def _promised(pipeline: Pipeline, increment: Increment | Bundle) -> tuple[str, str]:
+    """The guarantee, and why; of many tables that of each write among them, and what all have in common."""
+    at_once = getattr(pipeline.destination, "at_once", "one transaction")
+    misses = [f"{n}: {b.news.misses}" for n, b in increment.batches.items() if b.news.misses]
+    if isinstance(increment, Increment):
+        return guarantee(replace(pipeline, write=increment.change.write), at_once=at_once, misses=misses)
+    writes = {type(part.change.write): part.change.write for part in increment.parts.values()}
+    told = [guarantee(replace(pipeline, write=write), at_once=at_once) for write in writes.values()]
+    promise = "; ".join([*(p for p, _ in told), *([f"but not seen: {', '.join(misses)}"] if misses else [])])
+    return promise, "; ".join([*(b for _, b in told), "all tables are of one snapshot and change in one commit"])
+
+
+def _write_words(increment: Increment) -> dict[str, Any]:
+    write = increment.change.write
+    words = {k: v for k, v in vars(write).items() if v not in ((), None, False)}
+    if write.type == "recompute":
+        words["groups"] = f"all, because {increment.rebuilt}" if increment.rebuilt else "those that the new rows touch"
+    if (census := increment.change.census) is not None:
+        words["deletes"] = f"rows whose keys the source has no more, at most {census.max:.0%} of them"
+    return {"type": write.type, **words}
+
+
+def _news_words(increment: Increment, name: str) -> dict[str, Any]:
+    batch = increment.batches[name]
+    news = batch.news
+    return {
+        "reads": _reads(increment, batch),
+        "files": [f.name for f in news.files],
+        "rows": news.rows,
+        "bytes": news.bytes,
+        **news.facts,
+    }
+
+
+def _reads(increment: Increment, batch: Batch) -> str:
+    if batch.complete or increment.change.fresh:
+        return "all of it"
+    if not isinstance(increment.change.write, Replace | Recompute):
+        return "what is new"
+    again = "the groups that it touches" if increment.change.groups else "all that was read before"
+    return f"what is new, and with it {again}"
+
+
+def ddl(pipeline: Pipeline, increment: Increment | Bundle) -> tuple[str, ...]:
+    """The schema changes, in the destination's own words where it has such."""
+    words = getattr(pipeline.destination, "ddl", lambda change: in_words(change.changes))
+    return () if increment.empty else tuple(w for change in increment.changes if change.changes for w in words(change))

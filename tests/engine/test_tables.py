@@ -1,0 +1,178 @@
+"""Many tables of one source: one snapshot, one commit, each read and written in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+import headrace as hr
+from headrace.errors import ConfigError, ConflictError, ContractError, HeadraceError
+from headrace.flow import Batch, Range, Snapshot
+from headrace.testing.faults import FailAfterApply
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shop(hr.DuckDBSource):
+    """A DuckDB file as a source of many tables; `broken` is one that cannot be read to its end."""
+
+    table: str | None = "main.none"
+    broken: str | None = None
+
+    def matching(self, pattern: str) -> Sequence[str]:
+        with duckdb.connect(str(Path(self.base or ".") / self.path), read_only=True) as connection:
+            rows = connection.execute("SELECT 'main.' || table_name FROM duckdb_tables() ORDER BY 1").fetchall()
+        if not (found := [name for (name,) in rows if fnmatchcase(name, pattern)]):
+            raise ConfigError(f"no table matches {pattern!r}")
+        return found
+
+    def together(
+        self, sources: Mapping[str, hr.DuckDBSource], ranges: Mapping[str, Range], snapshots: Mapping[str, Snapshot]
+    ) -> Iterator[Mapping[str, Batch]]:
+        with ExitStack() as stack:
+            found = {}
+            for name, source in sources.items():
+                stream = source.batches(ranges[name], snapshots[name], name)
+                stack.callback(stream.close)  # type: ignore[attr-defined]  # a generator
+                found[name] = next(stream)
+            yield found
+
+
+def source(folder: Path, sql: str) -> None:
+    with duckdb.connect(str(folder / "shop.duckdb")) as connection:
+        connection.execute(sql)
+
+
+def rows(folder: Path, sql: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(folder / "w.duckdb"), read_only=True) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def pipeline(folder: Path, **more: Any) -> hr.Pipeline:
+    parts: dict[str, Any] = {
+        "name": "shop",
+        "source": Shop(path="shop.duckdb", base=folder),
+        "destination": hr.DuckDBDestination(path="w.duckdb", schema="shop", base=folder),
+        "defaults": hr.Table(cursor="updated", write=hr.Merge(keys=("id",))),
+        "tables": {
+            "main.orders": hr.Table(),
+            "main.items": hr.Table(cursor=None, write=hr.Replace(), table="order_items"),
+            "main.ref_*": hr.Table(),
+        },
+    }
+    return hr.Pipeline(**{**parts, **more})
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    for name in ("orders", "items", "ref_a", "ref_b", "others"):
+        source(tmp_path, f"CREATE TABLE {name} AS SELECT i AS id, 1 AS updated, '{name}' AS text FROM range(3) t(i)")
+    return tmp_path
+
+
+def test_all_tables_are_loaded_in_one_commit(shop: Path) -> None:
+    report = hr.run(pipeline(shop))
+    assert [c.number for c in report.commits] == [1]
+    names = [n for (n,) in rows(shop, "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'shop' ORDER BY 1")]
+    assert names == ["order_items", "orders", "ref_a", "ref_b"]
+    assert report.counts["inserted"] == 12
+    assert set(report.commits[0].read) == {"main.orders", "main.items", "main.ref_a", "main.ref_b"}
+
+
+def test_each_table_goes_on_from_its_own_position(shop: Path) -> None:
+    hr.run(one := pipeline(shop))
+    source(shop, "UPDATE orders SET text = 'new', updated = 2 WHERE id = 1; DELETE FROM items WHERE id = 0")
+    report = hr.run(one)
+    assert {name: r["rows"] for name, r in report.commits[0].read.items()} == {"main.orders": 3, "main.items": 2}
+    assert rows(shop, "SELECT text FROM shop.orders WHERE id = 1") == [("new",)]
+    assert rows(shop, "SELECT count(*) FROM shop.order_items") == [(2,)]
+    snapshot = one.destination.inspect("shop")
+    assert set(snapshot.positions) == {"main.orders", "main.ref_a", "main.ref_b"}
+    assert not report.warnings
+
+
+def test_a_failure_of_one_table_leaves_all_as_they_were(shop: Path) -> None:
+    hr.run(pipeline(shop))
+    source(shop, "UPDATE orders SET text = 'new', updated = 2; UPDATE ref_b SET text = 'bad', updated = 2")
+    strict = hr.Contract(columns={"text": hr.Column(one_of=("ref_b",))})
+    tables = {"main.orders": hr.Table(), "main.ref_b": hr.Table(contract=strict)}
+    with pytest.raises(ContractError):
+        hr.run(pipeline(shop, tables=tables))
+    assert rows(shop, "SELECT DISTINCT text FROM shop.orders") == [("orders",)]
+
+
+def test_a_lost_answer_is_settled_and_nothing_is_doubled(shop: Path) -> None:
+    tables = {"main.orders": hr.Table(), "main.ref_*": hr.Table()}
+    one = pipeline(shop, defaults=hr.Table(cursor="updated", write=hr.Append()), tables=tables)
+    lossy = FailAfterApply(one.destination)
+    object.__setattr__(one, "destination", lossy)
+    hr.run(one)
+    assert rows(shop, "SELECT count(*) FROM shop.orders") == [(3,)]
+    assert rows(shop, "SELECT count(*) FROM _headrace.commits") == [(1,)]
+
+
+def test_a_plan_tells_each_table_and_the_one_commit(shop: Path) -> None:
+    plan = hr.plan(pipeline(shop))
+    assert plan.write == {"type": "tables", "count": 4}
+    assert plan.sources["main.items"]["into"] == "shop.order_items"
+    assert plan.sources["main.items"]["write"]["type"] == "replace"
+    assert len(plan.changes) == 4
+    assert "one commit" in plan.because
+    assert not (shop / "w.duckdb").exists()
+    assert "shop.ref_a" in str(plan)
+    assert hr.check(pipeline(shop)).changes == plan.changes
+    assert hr.preview(pipeline(shop), step="main.ref_a")["text"].to_list() == ["ref_a"] * 3
+
+
+def test_what_was_read_in_between_is_a_conflict(shop: Path) -> None:
+    one = pipeline(shop)
+    hr.run(one)
+    source(shop, "UPDATE orders SET updated = 2")
+    snapshot = one.destination.inspect("shop")
+    from headrace.engine.decisions import reading
+    from headrace.engine.opening import increments
+
+    (bundle,) = increments(one, snapshot, reading(one, full_refresh=False), run="late")
+    hr.run(one)
+    with pytest.raises(ConflictError):
+        one.destination.apply(bundle.commit)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"tables": {"main.nothing": hr.Table()}}, "no table matches 'main.nothing'"),
+        ({"tables": {"main.orders": hr.Table(), "main.ref_*": hr.Table(table="orders")}}, "would both go into"),
+        ({"tables": {"main.orders": hr.Table(cursor="updatd")}}, "no column 'updatd'"),
+        ({"tables": {"main.orders": hr.Table(contract=hr.Contract(on_violation="quarantine"))}}, "has no quarantine"),
+        ({"transforms": (hr.sql("SELECT 1"),)}, "are of one table, and it has many"),
+        ({"tables": {}}, "schema for many tables, and it loads one"),
+        ({"destination": hr.DuckDBDestination(path="w.duckdb", table="t")}, "has no schema for them"),
+        ({"source": hr.FileSource(path="*.csv")}, "its source has no tables"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(shop: Path, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(HeadraceError, match=said) as caught:
+        hr.run(pipeline(shop, **more))
+    assert caught.value.hint or "matches" in said
+    assert (
+        not (shop / "w.duckdb").exists() or rows(shop, "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'shop'") == []
+    )
+
+
+def test_a_full_refresh_loads_all_tables_anew(shop: Path) -> None:
+    hr.run(one := pipeline(shop))
+    source(shop, "DELETE FROM orders WHERE id = 2")
+    hr.run(one, full_refresh=True)
+    assert rows(shop, "SELECT count(*) FROM shop.orders") == [(2,)]
+
+
+def test_a_table_says_only_what_is_its_own() -> None:
+    assert hr.Table(cursor=None, table="t").given == {"cursor": None}
+    assert replace(hr.Table(), where="x > 1").given == {"where": "x > 1"}
