@@ -6,11 +6,12 @@ The types are those of `headrace.logical`. This module imports nothing heavy unt
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from headrace.errors import SchemaError
+from headrace.errors import ConfigError, SchemaError
 from headrace.logical import Type, parse_type, widens
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "evolve",
     "in_words",
     "parse_type",
+    "renamed",
     "widens",
 ]
 
@@ -133,6 +135,20 @@ REJECTS = Schema.of(
 exact text, or null).
 `source` is the source whose parser or contract rejected it, null for the result's contract. `rules` are the
 reasons, for people. `key` is a JSON array of the merge keys' exact texts, null where there are none."""
+
+
+def renamed(names: Sequence[str], rename: Mapping[str, str]) -> tuple[str, ...]:
+    """A source's columns under their new names. Raises ConfigError for one that is not there, or two of one name."""
+    if missing := [n for n in rename if n not in names]:
+        near = difflib.get_close_matches(missing[0], names, n=1)
+        raise ConfigError(
+            f"there is no column {missing[0]!r} to rename",
+            hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}",
+        )
+    now = tuple(rename.get(n, n) for n in names)
+    if double := [n for n, count in Counter(now).items() if count > 1]:
+        raise ConfigError(f"two columns would be called {double[0]!r}", hint="change rename, or the query's names")
+    return now
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -249,8 +249,16 @@ def test_a_source_that_has_gone_back_is_an_error(file):
     assert drain(source(file, cursor="a"), position)[0].is_empty()  # an emptied table has nothing that could be missed
 
 
-def test_equal_rows_that_change_alike_are_news(file):
-    sql(file, "CREATE TABLE s AS SELECT 1 AS a, unnest([2, 2]) AS v")
+@pytest.mark.parametrize(("cursor", "other"), [("1", "v"), ("1", "r"), ("1.5::DOUBLE", "v")])
+def test_equal_rows_that_change_alike_are_news(file, cursor, other):
+    sql(file, f"CREATE TABLE s AS SELECT {cursor} AS a, unnest([2, 2]) AS v, 0 AS {other if other == 'r' else 'z'}")
     _, position, _ = drain(source(file, cursor="a"))
+    assert news(source(file, cursor="a"), position).news.empty
     sql(file, "UPDATE s SET v = 3")
     assert not news(source(file, cursor="a"), position).news.empty
+
+
+def test_a_rename_to_a_name_that_is_there_is_refused(file):
+    sql(file, "CREATE TABLE s AS SELECT 1 AS a, 2 AS b")
+    with pytest.raises(ConfigError, match="two columns would be called 'b'"):
+        news(source(file, rename={"a": "b"}))

@@ -88,3 +88,13 @@ def test_a_table_that_was_made_anew_is_read_again(tmp_path):
         )
         assert hr.run(reader).status == "loaded"
         assert ids(reader) == rows
+
+
+@pytest.mark.parametrize(("rename", "said"), [({"nam": "x"}, "did you mean 'name'"), ({"name": "id"}, "called 'id'")])
+def test_a_rename_that_does_not_fit_the_table_is_refused(place, rename, said):
+    place.write("1.csv", "id,name\n1,a\n")
+    first = place.pipeline()
+    hr.run(first)
+    source = hr.TableSource(of="orders", destination=first.destination, rename=rename)
+    with pytest.raises(hr.ConfigError, match=said):
+        hr.run(place.pipeline(name="b", source=source, destination=place.duckdb("b"), write=hr.Replace()))

@@ -56,6 +56,11 @@ def test_declared_types_are_what_comes(file):
     assert batch.counts().rows == 3
 
 
+def drained(batch):
+    batch.frame.lazy.collect()
+    return dict(batch.position())
+
+
 @pytest.mark.parametrize(
     ("declared", "value"),
     [
@@ -99,6 +104,53 @@ def test_reading_on_skips_nothing_and_reads_nothing_twice(file, ties):
     batch = news(file, position, ties, cursor="c")
     assert not batch.news.empty
     assert batch.frame.lazy.collect()["id"].to_list() == ([4] if ties == "once" else [2, 4])
+
+
+def test_whole_is_everything_and_leads_as_far(file):
+    sql(file, "CREATE TABLE s (id INTEGER, c INTEGER); INSERT INTO s VALUES (1, 1), (2, 2), (3, NULL)")
+    position = drained(news(file, cursor="c"))
+    sql(file, "INSERT INTO s VALUES (4, 3)")
+    batch = news(file, position, cursor="c")
+    assert batch.whole.lazy.collect()["id"].to_list() == [1, 2, 4]
+    assert batch.position()["cursor"] == "3"
+    assert pl.concat(batch.rejects()).height == 1
+
+
+def test_rows_below_the_cursor_are_not_fetched_and_what_is_not_of_its_type_is(file):
+    sql(file, "CREATE TABLE s (v INTEGER, c INTEGER); INSERT INTO s VALUES (1, 1), (2, 20)")
+    position = drained(news(file, cursor="c"))
+    sql(file, "UPDATE s SET v = 'bad' WHERE c = 1; INSERT INTO s VALUES (3, 100)")
+    assert news(file, position, cursor="c").frame.lazy.collect()["v"].to_list() == [2, 3]
+    sql(file, "INSERT INTO s VALUES (4, 0.5)")
+    with pytest.raises(DataError, match="'c' holds no int64"):
+        news(file, position, cursor="c").frame.lazy.collect()
+
+
+@pytest.mark.parametrize(
+    ("declared", "values", "lower"),
+    [
+        ("INTEGER", "(9), (10)", "5"),
+        ("REAL", "(9.5), (10.5)", "5"),
+        ("TEXT COLLATE NOCASE", "('B'), ('a')", "'A'"),
+        ("DATE", "('2024-01-02')", "'2023-12-31'"),
+        ("DATETIME", "('2024-01-01 10:00:00'), ('2024-01-01T09:00:00')", "'2024-01-01T08:00'"),
+    ],
+)
+def test_a_source_that_has_gone_back_is_an_error(file, declared, values, lower):
+    sql(file, f"CREATE TABLE s (c {declared}); INSERT INTO s VALUES {values}")
+    position = drained(news(file, cursor="c"))
+    assert news(file, position, cursor="c").news.empty
+    sql(file, f"DELETE FROM s; INSERT INTO s VALUES ({lower})")
+    with pytest.raises(DataError, match="read further in 'c'"):
+        news(file, position, cursor="c")
+    sql(file, "DELETE FROM s")
+    assert news(file, position, cursor="c").frame.lazy.collect().is_empty()
+
+
+def test_two_columns_of_one_name_are_refused(file):
+    sql(file, "CREATE TABLE s (a INTEGER, b INTEGER)")
+    with pytest.raises(ConfigError, match="two columns would be called"):
+        news(file, rename={"a": "b"})
 
 
 def test_a_table_or_a_column_that_is_not_there_is_named_with_the_one_that_was_meant(file):

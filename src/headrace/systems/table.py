@@ -43,6 +43,7 @@ class TableSource:
         """ONE batch: the whole table as of its last commit; `news.empty` where that was read before."""
         del snapshot
         from headrace.flow import Batch, Frame, News, Retold, Superseded
+        from headrace.schema import renamed
 
         if self.destination is None:
             raise ConfigError(f"there is no pipeline {self.of!r} to read a table of", hint="is it in this folder?")
@@ -50,7 +51,9 @@ class TableSource:
         if there.scan is None:
             raise DataError(f"pipeline {self.of!r} has written no table yet", hint=f"run {self.of!r} first")
         counter = _Counter()
-        lazy = counter.count(there.scan().rename(self.rename))
+        rows = there.scan()
+        names = rows.collect_schema().names()
+        lazy = counter.count(rows.rename(dict(zip(names, renamed(names, self.rename), strict=True))))
         known = {} if there.schema is None else there.schema.origins
         origins = {self.rename.get(c, c): origin for c, origin in known.items()}
         # the id too: a table that was made anew, or restored and written on, may be at the same number

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from headrace.cursor import Cursor, Deletes, track
+from headrace.cursor.batches import everything, since
 from headrace.errors import ConfigError, DataError
 from headrace.exact import from_text, to_text
-from headrace.flow import Batch, Counts, Frame, News, Position, Range, Retold, Snapshot, Superseded
-from headrace.schema import Schema, Type
-from headrace.stream import scan_generator
-from headrace.stream.drawing import drawn
+from headrace.flow import Batch, Frame, News, Position, Range, Snapshot
+from headrace.schema import Schema, Type, renamed
 from headrace.systems.duckdb.connection import reading
 from headrace.systems.duckdb.frames import scan
 from headrace.systems.duckdb.tables import Table
@@ -25,6 +24,7 @@ from headrace.transform.columns import Column, described, logical, quoted
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from headrace.cursor.tracking import Tracked
     from headrace.systems.duckdb import DuckDBSource
 
 __all__ = ["batches"]
@@ -65,9 +65,10 @@ def batches(source: DuckDBSource, path: Path, range: Range, snapshot: Snapshot, 
         found = _Reading(path, query, described(connection, query))
         cursor = None if source.read == "all" else _cursor(source, found)
         news = None if cursor is None else _News.of(connection, found, cursor, range, snapshot)
-    batch = (
-        _whole(found, name) if cursor is None or news is None else _since(found, cursor, news, range, snapshot, name)
-    )
+    if cursor is None or news is None:
+        batch = everything(found.frame(), scan={"type": "duckdb", "file": path.name}, name=name)
+    else:
+        batch = _since(found, cursor, news, range, snapshot, name)
     yield batch if source.deletes is None else _compared(batch, found, source.deletes, range, snapshot)
 
 
@@ -91,13 +92,10 @@ def _query(source: DuckDBSource) -> str:
 
 
 def _renamed(connection: DuckDBPyConnection, query: str, rename: Mapping[str, str]) -> str:
-    if not rename:
-        return query
     names = [c.name for c in described(connection, query)]
-    if missing := [n for n in rename if n not in names]:
-        raise ConfigError(f"there is no column {missing[0]!r} to rename", hint=f"there are: {', '.join(names)}")
-    columns = ", ".join(f"{quoted(n)} AS {quoted(rename.get(n, n))}" for n in names)
-    return f"SELECT {columns} FROM ({query})"
+    now = renamed(names, rename)
+    columns = ", ".join(f"{quoted(old)} AS {quoted(new)}" for old, new in zip(names, now, strict=True))
+    return f"SELECT {columns} FROM ({query})" if rename else query
 
 
 def _cursor(source: DuckDBSource, found: _Reading) -> Cursor | None:
@@ -111,56 +109,16 @@ def _cursor(source: DuckDBSource, found: _Reading) -> Cursor | None:
     return Cursor(column=column, start=cursor.start)
 
 
-def _whole(found: _Reading, name: str) -> Batch:
-    """All rows, at every run."""
-    counter = _Counter(found.frame())
-    return Batch(
-        frame=Frame(lazy=counter.lazy, scan={"type": "duckdb", "file": found.path.name}),
-        news=News(empty=None),
-        position=dict,
-        counts=lambda: Counts(rows=counter.rows),
-        rejects=lambda: Retold(superseded=(Superseded(source=name),)),
-        files=tuple,
-        complete=True,
-    )
-
-
-def _since(  # each is one fact of the read
-    found: _Reading, cursor: Cursor, news: _News, range: Range, snapshot: Snapshot, name: str
-) -> Batch:
+def _since(found: _Reading, cursor: Cursor, news: _News, range: Range, snapshot: Snapshot, name: str) -> Batch:
     """The rows from the cursor's last value on, up to its greatest as of now."""
 
-    def tracked(after: Position | None, where: str) -> Any:
+    def tracked(after: Position | None, where: str) -> Tracked:
         return track(found.frame(where), cursor, after=after, ties=range.ties, source=name, newest=snapshot.newest)
 
-    part, all_rows = tracked(range.after, news.where), tracked(None, news.until)
-    drained: set[str] = set()
-    lazy = _Counter(part.lazy, lambda: drained.add("part")).lazy
-    whole = _Counter(all_rows.lazy, lambda: drained.add("whole")).lazy
-
-    def read() -> Any:
-        return all_rows if drained == {"whole"} else part
-
-    def rejects() -> Retold:
-        """Of the rows without a cursor's value; of the whole, everything was judged anew."""
-        if "whole" in drained:
-            return Retold(frames=all_rows.rejects, superseded=(Superseded(source=name),))
-        return Retold(frames=part.rejects, superseded=(Superseded(source=name, stages=("cursor",)),))
-
-    def position() -> Position:
-        told = read().position()
-        return {**told, "state": news.state} if told else told
-
-    return Batch(
-        frame=Frame(lazy=lazy, scan={"type": "duckdb", "file": found.path.name, "where": news.where}),
-        news=News(rows=news.rows, empty=news.empty, facts={"bounds": dict(part.bounds)}, misses=cursor.misses),
-        position=position,
-        counts=lambda: Counts(rows=read().rows()),
-        rejects=rejects,
-        files=tuple,
-        whole=Frame(lazy=whole),
-        complete=False,
-    )
+    part = tracked(range.after, news.where)
+    told = News(rows=news.rows, empty=news.empty, facts={"bounds": dict(part.bounds)}, misses=cursor.misses)
+    scan = {"type": "duckdb", "file": found.path.name, "where": news.where}
+    return since(part, tracked(None, news.until), news=told, state=news.state, scan=scan, name=name)
 
 
 @dataclass(frozen=True)
@@ -188,10 +146,11 @@ class _News:
         top, bottom = _pushed(connection, column, greatest), _pushed(connection, column, last)
         until = f"({name} IS NULL OR {name} <= {top})" if top else "true"
         where = f"({name} IS NULL OR {name} >= {bottom}) AND {until}" if bottom else until
+        at_top = f"{name} = {top or f'(SELECT max({name}) FROM {table})'}"
         ((rows, nulls, state),) = connection.execute(
             f"SELECT count(*) FILTER ({where}), count(*) FILTER ({name} IS NULL),"
-            f" concat_ws('/', count(*), CAST(sum(hash(r)) FILTER ({name} = {top or 'NULL'}) AS VARCHAR),"
-            f" count(*) FILTER ({name} = {top or 'NULL'})) FROM {table} AS r"
+            f" concat_ws('/', count(*), CAST(sum(hash(_headrace_row)) FILTER ({at_top}) AS VARCHAR),"
+            f" count(*) FILTER ({at_top})) FROM {table} AS _headrace_row"
         ).fetchall()
         state = f"{greatest}/{nulls}/{state}"
         known = rows if bottom is not None or last is None else None
@@ -243,33 +202,3 @@ def _pushed(connection: DuckDBPyConnection, column: Column, text: str | None) ->
     literal = "'" + text.replace("'", "''") + "'"
     ((reads,),) = connection.execute(f"SELECT TRY_CAST({literal} AS {column.held}) IS NOT NULL").fetchall()
     return f"CAST({literal} AS {column.held})" if reads else None
-
-
-class _Counter:
-    """A frame that counts the rows of its fullest pass, and says when a pass has come to its end."""
-
-    def __init__(self, lazy: pl.LazyFrame, ended: Callable[[], None] = lambda: None) -> None:
-        self.rows = 0
-        self._lazy, self._ended = lazy, ended
-        self.lazy = scan_generator(self._read, lazy.collect_schema())
-
-    def _read(
-        self, columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _size: int | None
-    ) -> Iterator[pl.DataFrame]:
-        count = 0
-        frame = self._lazy
-        left = n_rows
-        needed = (
-            None if columns is None else {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
-        )
-        for batch in drawn(frame if needed is None else frame.select(sorted(needed))):
-            count += batch.height
-            rows = batch if predicate is None else batch.filter(predicate)
-            rows = rows if columns is None else rows.select(columns)
-            rows = rows if left is None else rows.head(left)
-            left = None if left is None else left - rows.height
-            yield rows
-            if left == 0:
-                break
-        self.rows = max(self.rows, count)
-        self._ended()

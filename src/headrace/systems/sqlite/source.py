@@ -16,14 +16,16 @@ from urllib.parse import quote
 import polars as pl
 
 from headrace.cursor import Cursor, track
+from headrace.cursor.batches import everything, since
 from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, SchemaError, UnavailableError
 from headrace.exact import from_text
-from headrace.flow import Batch, Counts, Frame, News, Position, Range, Retold, Snapshot, Superseded
-from headrace.schema import Field, Schema, Type
+from headrace.flow import News, Position, Range, Snapshot
+from headrace.schema import Field, Schema, Type, renamed
 from headrace.stream import scan_batches
-from headrace.stream.drawing import drawn
 
 if TYPE_CHECKING:
+    from headrace.cursor.tracking import Tracked
+    from headrace.flow import Batch
     from headrace.systems.sqlite import SQLiteSource
 
 __all__ = ["batches"]
@@ -52,12 +54,13 @@ class _Table:
     sql: str
     schema: Schema
 
-    def scan(self) -> pl.LazyFrame:
+    def scan(self, where: str = "") -> pl.LazyFrame:
         """The rows, lazily; each collection opens the file anew."""
-        return scan_batches(self._read, self.schema.polars())
+        return scan_batches(lambda: self._read(where), self.schema.polars())
 
-    def _read(self) -> Iterator[pl.DataFrame]:
-        with _opened(self.path) as connection, closing(connection.execute(self.sql)) as rows:
+    def _read(self, where: str) -> Iterator[pl.DataFrame]:
+        query = f"SELECT * FROM ({self.sql}){where}"
+        with _opened(self.path) as connection, closing(connection.execute(query)) as rows:
             done = 0
             while chunk := rows.fetchmany(_ROWS):
                 places, *columns = zip(*chunk, strict=True)
@@ -114,70 +117,90 @@ def _text(value: Any, type: Type) -> str | None:
 def batches(source: SQLiteSource, path: Path, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
     """See `headrace.protocols.Source.batches`."""
     table = _bound(source, path)
+    scan = {"type": "sqlite", "file": path.name}
     if source.read == "all" or source.cursor is None:
-        yield _whole(table, name)
+        yield everything(table.scan(), scan=scan, name=name)
         return
     given = source.cursor if isinstance(source.cursor, Cursor) else Cursor(column=source.cursor)
     cursor = Cursor(column=source.rename.get(given.column, given.column), start=given.start)
-    state = _state(table, cursor.column)
-    part = track(table.scan(), cursor, after=range.after, ties=range.ties, source=name, newest=snapshot.newest)
+    state = _state(table, cursor.column, range.after)
 
-    def position() -> Position:
-        told = part.position()
-        return {**told, "state": state} if told else told
+    def tracked(after: Position | None, where: str) -> Tracked:
+        return track(table.scan(where), cursor, after=after, ties=range.ties, source=name, newest=snapshot.newest)
 
-    yield Batch(
-        frame=Frame(lazy=part.lazy, scan={"type": "sqlite", "file": path.name}),
-        news=News(
-            empty=range.after is not None and range.after.get("state") == state,
-            facts={"bounds": dict(part.bounds)},
-            misses=cursor.misses,
-        ),
-        position=position,
-        counts=lambda: Counts(rows=part.rows()),
-        rejects=lambda: Retold(frames=part.rejects, superseded=(Superseded(source=name, stages=("cursor",)),)),
-        files=tuple,
+    part = tracked(range.after, _beyond(table, cursor.column, range.after))
+    news = News(
+        empty=range.after is not None and range.after.get("state") == state,
+        facts={"bounds": dict(part.bounds)},
+        misses=cursor.misses,
     )
+    yield since(part, tracked(None, ""), news=news, state=state, scan=scan, name=name)
 
 
-def _whole(table: _Table, name: str) -> Batch:
-    counted = {"rows": 0}
-
-    def read() -> Iterator[pl.DataFrame]:
-        rows = 0
-        for batch in drawn(table.scan()):
-            rows += batch.height
-            yield batch
-        counted["rows"] = max(counted["rows"], rows)
-
-    return Batch(
-        frame=Frame(lazy=scan_batches(read, table.schema.polars()), scan={"type": "sqlite", "file": table.path.name}),
-        news=News(empty=None),
-        position=dict,
-        counts=lambda: Counts(rows=counted["rows"]),
-        rejects=lambda: Retold(superseded=(Superseded(source=name),)),
-        files=tuple,
-        complete=True,
-    )
+def _ordered(name: str, type: Type) -> str:
+    """A column as SQLite orders its values in time and by their bytes, whatever its collation."""
+    plain = f"{_quoted(name)} COLLATE BINARY"
+    return f"replace({plain}, 'T', ' ') COLLATE BINARY" if type.name == "datetime" else plain
 
 
-def _state(table: _Table, column: str) -> str:
-    """A fingerprint of the rows at the greatest value, of all others their number: equal ones mean no news."""
-    name = _quoted(column)
+_STORAGE = {"int64": "'integer'", "float64": "'integer', 'real'", "string": "'text'"}
+
+
+def _beyond(table: _Table, column: str, after: Position | None) -> str:
+    """A WHERE that leaves out rows below the last value, where SQLite orders the type as Polars does. What is not of
+    the type is read, and said.
+    """
+    last = _last(table, column, after)
+    type = table.schema[column] if last is not None else Type("null")
+    if last is None or type.name not in _STORAGE or "\0" in last or "inf" in last:
+        return ""
+    literal = "'" + last.replace("'", "''") + "'" if type.name == "string" else last
+    name, kinds = _quoted(column), _STORAGE[type.name]
+    return f" WHERE {name} IS NULL OR typeof({name}) NOT IN ({kinds}) OR {_ordered(column, type)} >= {literal}"
+
+
+def _last(table: _Table, column: str, after: Position | None) -> str | None:
+    """The text of the last value, where the column's type is what it was."""
+    last = (after or {}).get("cursor")
+    same = column in table.schema and (after or {}).get("type") == str(table.schema[column])
+    return str(last) if same and last is not None else None
+
+
+def _state(table: _Table, column: str, after: Position | None) -> str:
+    """A fingerprint of the rows at the greatest value, of all others their number: equal ones mean no news.
+
+    Raises DataError where the greatest value is below the last position's.
+    """
     if column not in table.schema:
         return ""  # `track` says it better
+    type = table.schema[column]
+    name, order = _quoted(column), _ordered(column, type)
     with _opened(table.path) as connection:
         connection.execute("BEGIN")
         ((greatest, count, nulls),) = connection.execute(
-            f"SELECT max({name}), count(*), count(*) - count({name}) FROM ({table.sql})"
+            f"SELECT max({order}), count(*), count(*) - count({name}) FROM ({table.sql})"
         ).fetchall()
         mark = 0
-        for row in connection.execute(f"SELECT * FROM ({table.sql}) WHERE {name} = ?", [greatest]):
+        for row in connection.execute(f"SELECT * FROM ({table.sql}) WHERE {order} = ?", [greatest]):
             mark += int.from_bytes(
                 hashlib.blake2b(repr(row).encode(), digest_size=8).digest()
             )  # a sum: equal rows count
+    _refuse_behind(Field(column, type), greatest, _last(table, column, after))
     told = hashlib.blake2b(repr(greatest).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     return f"{told}/{count}/{nulls}/{mark}"
+
+
+def _refuse_behind(field: Field, greatest: Any, last: str | None) -> None:
+    """A source that has rows, and none as far as it was read, has gone back: what comes now would be taken for old."""
+    if last is None or greatest is None or field.type.name not in (*_STORAGE, "date", "datetime"):
+        return
+    now, bad = _typed(field, [greatest])
+    if bad is None and pl.select(pl.lit(now) < from_text(pl.lit(last), field.type)).item():
+        raise DataError(
+            f"the source was read further in {field.name!r} than it goes now",
+            hint="has it been restored from a backup? run with --full-refresh",
+            details={"column": field.name},
+        )
 
 
 def _bound(source: SQLiteSource, path: Path) -> _Table:
@@ -188,11 +211,11 @@ def _bound(source: SQLiteSource, path: Path) -> _Table:
         inner = f"({source.query.strip().rstrip(';')}\n)" if source.query else _quoted(source.table or "")
         with closing(connection.execute(f"SELECT * FROM {inner} LIMIT 0")) as rows:
             names = [d[0] for d in rows.description]
-        if missing := [n for n in source.rename if n not in names]:
-            raise ConfigError(f"there is no column {missing[0]!r} to rename", hint=f"there are: {', '.join(names)}")
+        now = renamed(names, source.rename)
         declared = _declared(connection, inner)
-        fields = [Field(source.rename.get(n, n), declared.get(n) or _stored(connection, inner, n, path)) for n in names]
-        picked = ", ".join(f"{_quoted(n)} AS {_quoted(source.rename.get(n, n))}" for n in names)
+        types = [declared.get(n) or _stored(connection, inner, n, path) for n in names]
+        fields = [Field(n, t) for n, t in zip(now, types, strict=True)]
+        picked = ", ".join(f"{_quoted(old)} AS {_quoted(new)}" for old, new in zip(names, now, strict=True))
         rowid = _rowid(connection, inner, names) if source.query is None else None
     return _Table(path, f"SELECT {rowid or 'NULL'} AS _headrace_rowid, {picked} FROM {inner}", Schema(tuple(fields)))
 
