@@ -66,6 +66,15 @@ def test_a_broken_footer_is_named_without_the_drivers_words(tmp_path):
         batch(tmp_path)
 
 
+def test_a_file_that_is_broken_in_its_middle_is_named_when_it_is_read(tmp_path):
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"a": [str(n * 7919) for n in range(1000)]}).write_parquet(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:60] + b"\xff" * 200 + whole[260:])
+    with pytest.raises(DataError, match=r"'a\.parquet' is no whole parquet file"):
+        list(batch(tmp_path).frame.lazy.collect())
+
+
 def test_hive_and_added_columns_stand_beside_typed_ones(tmp_path):
     (tmp_path / "y=2024").mkdir()
     pl.DataFrame({"a": [5, 6]}).write_parquet(tmp_path / "y=2024" / "a.parquet")
@@ -80,6 +89,46 @@ def test_an_excel_sheet_is_read_by_name(tmp_path):
     assert rows.select("t", "v").rows() == [("a", 1.5), (None, 2.5)]
     with pytest.raises(ConfigError, match="no sheet 'dat'"):
         batch(tmp_path, sheet="dat")
+
+
+def workbook(path, rows):
+    """A workbook of these rows; a text that begins with = is a formula, which gives an error here."""
+    import xlsxwriter
+
+    with xlsxwriter.Workbook(path) as book:
+        page = book.add_worksheet()
+        for y, row in enumerate(rows):
+            for x, value in enumerate(row):
+                if str(value).startswith("="):
+                    page.write_formula(y, x, value, value="#DIV/0!")
+                else:
+                    page.write(y, x, value)
+
+
+def test_a_cell_that_holds_an_error_is_named_and_is_no_null(tmp_path):
+    workbook(tmp_path / "b.xlsx", [["a title"], ["id", "v"], [1, 2.5], [2, "=1/0"]])
+    with pytest.raises(DataError, match=r"'b\.xlsx': cell B4 holds an error"):
+        batch(tmp_path, skip_rows=1)
+
+
+def test_true_among_numbers_of_a_sheet_is_no_1(tmp_path):
+    workbook(tmp_path / "b.xlsx", [["id", "v"], [1.5, 1], [True, 2]])
+    assert batch(tmp_path).frame.lazy.collect().rows() == [("1.5", 1.0), ("true", 2.0)]
+
+
+def test_the_header_of_a_sheet_names_each_column_once(tmp_path, caplog):
+    workbook(tmp_path / "b.xlsx", [["a", None, "b"], [1, None, 2]])
+    assert batch(tmp_path).frame.lazy.collect().rows(named=True) == [{"a": 1.0, "b": 2.0}]
+    assert not caplog.records
+    workbook(tmp_path / "b.xlsx", [["a", None, "b"], [1, 5, 2]])
+    with pytest.raises(DataError, match="does not name column B"):
+        batch(tmp_path)
+    workbook(tmp_path / "b.xlsx", [["a", "c", "a"], [1, 5, 2]])
+    with pytest.raises(DataError, match="its header repeats 'a'") as caught:
+        batch(tmp_path)
+    assert '"skip_rows": 1' in caught.value.hint
+    given = batch(tmp_path, header=["a", "c", "d"], skip_rows=1)
+    assert given.frame.lazy.collect().rows(named=True) == [{"a": 1.0, "c": 5.0, "d": 2.0}]
 
 
 def test_excel_without_its_package_says_what_to_install(tmp_path, monkeypatch):

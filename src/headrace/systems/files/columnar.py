@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.errors import ConfigError, DataError
+from headrace.errors import DataError, HeadraceError
 from headrace.schema import Schema
+from headrace.stream.drawing import drawn
+from headrace.systems.files.excel import sheet
 
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource
     from headrace.systems.files.paths import File
 
-__all__ = ["ColumnarReader"]
+__all__ = ["ColumnarReader", "broken"]
 
 _IPC_FILE = b"ARROW1"
 _IPC_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -35,9 +37,9 @@ class ColumnarReader:
         except pl.exceptions.PanicException as error:
             raise _unreadable(file) from error
         except pl.exceptions.PolarsError as error:
-            raise _broken(file, self.format) from error
+            raise broken(file, self.format) from error
         except OSError as error:
-            raise _broken(file, self.format) from error
+            raise broken(file, self.format) from error
         try:
             pl.DataFrame(schema=found.polars())
         except pl.exceptions.PolarsError as error:
@@ -56,7 +58,19 @@ class ColumnarReader:
             return pl.scan_parquet(file.path, glob=False, hive_partitioning=False)
         if self.format == "ipc":
             return self._ipc(file)
-        return self._excel(file)
+        rows = sheet(self.source, file)
+        if rows is None:
+            raise broken(file, self.format)
+        return rows.lazy()
+
+    def reads(self, file: File) -> bool:
+        """Whether the file can be read to its end. It reads it all: for a query over it that broke off."""
+        try:
+            for _ in drawn(self.scan(file)):
+                pass
+        except (pl.exceptions.PolarsError, HeadraceError, OSError):
+            return False
+        return True
 
     def _ipc(self, file: File) -> pl.LazyFrame:
         with file.path.open("rb") as raw:
@@ -78,32 +92,7 @@ class ColumnarReader:
             "ipc": tail[-6:] == _IPC_FILE if head[:6] == _IPC_FILE else tail == _IPC_END,
         }[self.format]
         if not whole:
-            raise _broken(file, self.format)
-
-    def _excel(self, file: File) -> pl.LazyFrame:
-        try:
-            import fastexcel
-        except ImportError:
-            raise ConfigError("Excel files need the package fastexcel", hint='pip install "headrace[excel]"') from None
-        options: dict[str, Any] = {"schema_sample_rows": None, "dtype_coercion": "coerce"}
-        header = self.source.header
-        options["header_row"] = self.source.skip_rows if header is True else None
-        if header is not True and self.source.skip_rows:
-            options["skip_rows"] = self.source.skip_rows
-        if isinstance(header, tuple):
-            options["column_names"] = list(header)
-        try:
-            book = fastexcel.read_excel(str(file.path))
-            sheet = self.source.sheet if self.source.sheet is not None else 0
-            if isinstance(sheet, str) and sheet not in book.sheet_names:
-                raise ConfigError(
-                    f"file {file.name!r} has no sheet {sheet!r}", hint=f"it has {', '.join(book.sheet_names)}"
-                )
-            frame: pl.DataFrame = book.load_sheet(sheet, **options).to_polars()
-        except fastexcel.FastExcelError as error:
-            raise _broken(file, self.format) from error
-        footer = self.source.skip_footer
-        return (frame.head(frame.height - footer) if footer else frame).lazy()
+            raise broken(file, self.format)
 
 
 def _unreadable(file: File) -> DataError:
@@ -114,7 +103,8 @@ def _unreadable(file: File) -> DataError:
     )
 
 
-def _broken(file: File, format: str) -> DataError:
+def broken(file: File, format: str) -> DataError:
+    """What is said of a file that its reader cannot read."""
     return DataError(
         f"file {file.name!r} is no whole {format} file: cut off, broken, or something else",
         hint="write it again; a file that is still being written is left alone with " + '"settle": "5m"',

@@ -13,13 +13,13 @@ import polars as pl
 
 from headrace import exact
 from headrace.cursor.tracking import reject_id
-from headrace.errors import SchemaError
+from headrace.errors import HeadraceError, SchemaError
 from headrace.flow import Counts
 from headrace.schema import REJECTS, widens
 from headrace.stream import scan_generator
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool
-from headrace.systems.files.columnar import ColumnarReader
+from headrace.systems.files.columnar import ColumnarReader, broken
 from headrace.systems.files.layout import Column, Reject, convert, hive_value, placed
 from headrace.systems.files.paths import File, check_same, hive_parts
 from headrace.systems.files.survey import renamed
@@ -151,7 +151,7 @@ class Reading:
             frame = frame if one.left is None else frame.head(one.left)
             frame = frame.select(one.columns) if not roots or one.predicate is not None else frame
         rows = 0
-        for batch in drawn(frame):
+        for batch in self._drawn(frame, file):
             rows += batch.height
             if pushed:
                 one.left = None if one.left is None else one.left - batch.height
@@ -161,6 +161,17 @@ class Reading:
             yield one.send(made.select([c.name for c in one.judged])), rejects
         known = reader.rows(file)
         one.rows += rows if known is None else known
+
+    def _drawn(self, frame: pl.LazyFrame, file: File) -> Iterator[pl.DataFrame]:
+        """The rows. What breaks the query may be its own or the file's: the file is then read once more, to tell."""
+        reader = self.survey.reader
+        assert isinstance(reader, ColumnarReader)  # noqa: S101
+        try:
+            yield from drawn(frame)
+        except (pl.exceptions.PolarsError, HeadraceError, OSError) as error:
+            if reader.reads(file):
+                raise
+            raise broken(file, reader.format) from error
 
     def _is_sure(self, column: Column, file: File) -> bool:
         """Whether every value of the file's column has one of the result's type."""
