@@ -173,6 +173,22 @@ def test_invalid_utf8_is_a_reject_of_its_line(tmp_path):
     assert rejects == [("x.csv", 3, "wrong encoding", "2,\\xff\\xfe")]
 
 
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [
+        ("ä,b\n1,2\n".encode("latin-1"), '"latin-1"'),
+        ("a,b\n1,2\n".encode("utf-16"), '"encoding": "utf-16"'),
+        ("a,b\n1,2\n".encode("utf-16-le"), '"encoding": "utf-16"'),
+        (b"PK\x03\x04\x14\x00\x00\x00", "unpack it"),
+    ],
+)
+def test_a_file_that_is_no_text_as_expected_is_told_what_it_is(tmp_path, data, hint):
+    (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(DataError, match=r"'a\.csv'") as caught:
+        list(FileSource(path="*.csv", base=tmp_path).batches(Range(), Snapshot(), "in"))
+    assert hint in caught.value.hint
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-8-sig"])
 def test_other_encodings_are_decoded_as_they_stream(tmp_path, encoding, block):

@@ -101,6 +101,20 @@ def test_what_is_no_json_array_is_named_by_file_and_line(tmp_path, text):
         batch(tmp_path, "\n" + text, name="x.json")
 
 
+def test_a_record_of_an_array_that_cannot_be_read_is_rejected_by_line(tmp_path):
+    one = batch(tmp_path, '[{"a": 1},\n{"a": 2, "a": 3},\n{"a": NaN},\n{"a": 4}]', name="x.json")
+    assert one.frame.lazy.collect()["a"].to_list() == [1, 4]
+    told = [(r["line"], r["rules"]) for f in one.rejects() for r in f.to_dicts()]
+    assert told == [(2, ["a key that stands twice"]), (3, ["not JSON: NaN or Infinity"])]
+
+
+def test_an_object_of_thousands_of_rows_by_key_is_refused_as_such(tmp_path):
+    text = "{" + ", ".join(f'"{n}": 1' for n in range(10_001)) + "}"
+    with pytest.raises(DataError, match="10,001 columns") as caught:
+        batch(tmp_path, text, name="x.json")
+    assert "array of objects" in caught.value.hint
+
+
 def test_quarantined_records_go_through_the_same_parser(tmp_path):
     one = batch(tmp_path, '{"a": 1}\n{"a": \n')
     one.frame.lazy.collect()

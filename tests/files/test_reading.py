@@ -172,6 +172,18 @@ def test_counts_and_rejects_tell_of_a_whole_pass_once(tmp_path):
         assert (batch.counts().rows, batch.counts().files, batch.counts().bytes) == (3, 1, 16)
 
 
+def test_counts_tell_how_far_a_pass_has_come(tmp_path):
+    rows = "1,2\n" * 1_000
+    for name in "ab":
+        write(tmp_path, f"{name}.csv", "a,b\n" + rows)
+    (batch,) = Ledger(FileSource(path="*.csv", base=tmp_path, block=1_000)).batches()
+    seen = []
+    batch.frame.lazy.map_batches(lambda f: seen.append(batch.counts()) or f, streamable=True).collect()
+    told = {c.bytes for c in seen}
+    assert any(0 < size < 8_008 for size in told), told
+    assert batch.counts().bytes == 8_008
+
+
 def test_whole_is_everything_and_tells_the_counts_where_it_is_what_was_drained(tmp_path):
     ledger = Ledger(FileSource(path="*.csv", base=tmp_path))
     write(tmp_path, "a.csv", "a\n1\n")

@@ -52,6 +52,8 @@ def opened(file: File, encoding: str) -> Iterator[Any]:
             stream = _Gzip(raw, file.name)
         elif magic == b"\x28\xb5\x2f\xfd":
             stream = _Zstd(raw, file.name)
+        elif magic == b"PK\x03\x04":
+            raise DataError(f"file {file.name!r} is a zip archive", hint="unpack it, or pack it as .gz or .zst")
         elif file.path.suffix.lower() in (".gz", ".zst") and magic:
             raise DataError(
                 f"file {file.name!r} is no {file.path.suffix[1:]} archive", hint="rename it, or pack it anew"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import codecs
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ __all__ = ["CSVReader", "Head"]
 
 T = TypeVar("T")
 _BOM = b"\xef\xbb\xbf"
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _AHEAD = 3
 _HEAD = 65_536
 _DELIMITERS = (",", ";", "\t", "|")
@@ -86,16 +88,15 @@ class CSVReader:
         if header is False:
             return Head(tuple(f"column_{n}" for n in range(1, len(fields) + 1)), delimiter, guessed)
         cutter.drop(blanks + (first.end() if first else 0))
+        if any("\0" in f for f in fields):
+            raise _misread(file, self.source.encoding, utf16=True)
         return Head(_checked(file, fields), delimiter, guessed)
 
     def _fields(self, file: File, record: bytes, delimiter: str) -> list[str]:
         try:
             return Grammar(delimiter, self.source.quote, 1).fields(record)
         except UnicodeDecodeError:
-            raise DataError(
-                f"file {file.name!r}: its first line is not {self.source.encoding}",
-                hint='say "encoding", e.g. "latin-1" or "cp1252"', details={"file": file.name},
-            ) from None  # fmt: skip
+            raise _misread(file, self.source.encoding, utf16=record[:2] in _UTF16) from None
         except ValueError:  # no header is wanted of it: the fields are counted, and the line is rejected when read
             return [""] * (record.count(delimiter.encode()) + 1)
 
@@ -186,9 +187,17 @@ class CSVReader:
         return parser.texts(b"".join(good), tuple(pieces), tuple(bad))
 
 
+def _misread(file: File, encoding: str, *, utf16: bool) -> DataError:
+    return DataError(
+        f"file {file.name!r}: its first line is not {encoding}",
+        hint='say "encoding": "utf-16"' if utf16 else 'say "encoding", e.g. "latin-1" or "cp1252"',
+        details={"file": file.name},
+    )
+
+
 def _checked(file: File, fields: Sequence[str]) -> tuple[str, ...]:
     empty = [str(i) for i, f in enumerate(fields, 1) if not f.strip()]
-    double = sorted({f for f in fields if fields.count(f) > 1 and f.strip()})
+    double = sorted(f for f, times in Counter(fields).items() if times > 1 and f.strip())
     if not empty and not double:
         return tuple(fields)
     what = f"repeats {', '.join(map(repr, double))}" if double else f"does not name column {', '.join(empty)}"
@@ -245,6 +254,7 @@ class _Parser:
             lines=lambda: _lines(data, starts, self.grammar, frame.height),
             raw=lambda rows: self._raw(data, rows),
             bad=bad,
+            size=len(data),
         )
 
     def _frame(self, data: bytes) -> pl.DataFrame:

@@ -83,22 +83,24 @@ class Reject:
 class Texts:
     """A piece of a file as texts: `frame` has a String column for each field that was asked for (None: rows without
     any). `lines` gives each row's line, `raw` the texts of some rows as they stand in the file. `bad` are records
-    that have no row. `kinds` False: the texts are JSON's, and were judged as such.
+    that have no row. `size` is what the piece takes in the file, unpacked, in bytes.
     """
 
     frame: pl.DataFrame
     lines: Callable[[], pl.Series]
     raw: Callable[[Sequence[int]], list[str]]
     bad: tuple[Reject, ...] = ()
+    size: int = 0
 
 
 @dataclass(frozen=True)
 class Converted:
-    """Rows with their values, and the records that have none."""
+    """Rows with their values, and the records that have none; how many there were, and of how many bytes."""
 
     frame: pl.DataFrame
     rejects: tuple[Reject, ...] = ()
     read: int = 0
+    size: int = 0
 
 
 def reading(column: Column, layout: Layout) -> pl.Expr:
@@ -183,7 +185,7 @@ def convert(piece: Texts, layout: Layout, judged: tuple[Column, ...], file: File
     frame = _complete(values, judged, file, piece, height)
     if keep is not None:
         frame = frame.filter(keep)
-    return Converted(frame, tuple(sorted(rejects, key=lambda r: r.line)), height + len(piece.bad))
+    return Converted(frame, tuple(sorted(rejects, key=lambda r: r.line)), height + len(piece.bad), piece.size)
 
 
 def _misfits(

@@ -64,6 +64,7 @@ def _no_constant(_name: str) -> Any:
 _DECODER = json.JSONDecoder(
     parse_int=_Number, parse_float=_Number, parse_constant=_no_constant, object_pairs_hook=_pairs
 )
+_ENDS = json.JSONDecoder(parse_int=str, parse_float=str)  # where a value ends; what is in it is judged by _DECODER
 
 
 def _record(line: bytes) -> dict[str, Any]:
@@ -210,6 +211,7 @@ class JSONReader:
             lines=lambda: pl.Series(numbers, dtype=pl.Int64),
             raw=lambda rows: [texts[r].decode("utf-8", "backslashreplace") for r in rows],
             bad=tuple(bad),
+            size=sum(map(len, texts)) + len(texts),
         )
 
     def _fast(self, data: bytes, count: int, names: dict[str, str], wanted: dict[str, str]) -> pl.DataFrame | None:
@@ -265,10 +267,8 @@ def _may_repeat(text: pl.Series, frame: pl.DataFrame) -> bool:
 
 
 def _unknown(key: str, infer: int | str) -> str:
-    return (
-        f"key {key!r} first appears after the sample of {infer} rows; declare it: "
-        f'"types": {{"{key}": "string"}}, or read all: "infer": "all"'
-    )
+    how = f'declare it: "types": {{"{key}": "string"}}, or read all: "infer": "all"'
+    return f"key {key!r} first appears after the sample of {infer} rows; {how}"
 
 
 def _rejected(file: File, line: int, text: bytes, why: ValueError) -> Reject:
@@ -308,7 +308,7 @@ class _Feed:
         """The JSON value that begins here, on one line; None where there is none."""
         while True:
             try:
-                _value, end = _DECODER.raw_decode(self.text, self.at)
+                _value, end = _ENDS.raw_decode(self.text, self.at)
             except ValueError:
                 end = len(self.text)
                 if self.ended:

@@ -46,6 +46,8 @@ class _Pass:
     judged: tuple[Column, ...]
     left: int | None
     rows: int = 0
+    bytes: int = 0
+    files: int = 0
 
     def send(self, frame: pl.DataFrame) -> pl.DataFrame:
         """What of the rows is asked for."""
@@ -67,6 +69,7 @@ class Reading:
         self._placed = placed(survey.layout)
         self.spool = Spool()
         self._done: Counts | None = None
+        self._now: _Pass | None = None
         self._lock = Lock()
         self.placed = scan_generator(self._read, self._placed.schema.polars())
         self.lazy = scan_generator(self._read, survey.layout.schema.polars())
@@ -87,7 +90,9 @@ class Reading:
         )
 
     def counts(self) -> Counts:
-        """What a complete pass has read."""
+        """What a complete pass has read; before there is one, how far the pass of the moment has come."""
+        if self._done is None and (now := self._now) is not None:
+            return Counts(rows=now.rows, bytes=now.bytes, files=now.files)
         return self._done or Counts()
 
     def rejects(self) -> Iterator[pl.DataFrame]:
@@ -100,7 +105,7 @@ class Reading:
         names = self._placed.schema.names if columns is None else columns
         roots = set(predicate.meta.root_names()) if predicate is not None else set()
         judged = self._placed.judged(set(names) | roots)
-        one = _Pass(list(names), predicate, judged, n_rows)
+        one = self._now = _Pass(list(names), predicate, judged, n_rows)
         try:
             with self.spool.passed() as spooled:
                 for file in self.files:
@@ -113,12 +118,16 @@ class Reading:
                         if one.left == 0:
                             raise _CutShortError  # noqa: TRY301  # it must leave the pass as one that failed
                     check_same(file)
+                    one.files += 1
+                    one.bytes = sum(f.size for f in self.files[: one.files])
         except _CutShortError:
             return
+        finally:
+            if self._now is one:
+                self._now = None
         with self._lock:
-            size = sum(f.size for f in self.files)
             if self._done is None or one.rows > self._done.rows:
-                self._done = Counts(rows=one.rows, bytes=size, files=len(self.files))
+                self._done = Counts(rows=one.rows, bytes=one.bytes, files=one.files)
 
     def _texts(self, file: File, one: _Pass) -> Iterator[tuple[pl.DataFrame, tuple[Reject, ...]]]:
         reader = self.survey.reader
@@ -127,8 +136,10 @@ class Reading:
         fields = renamed(self.source, file, head.fields)
         wanted = [c.name for c in one.judged if c.origin == "field" and c.name in fields]
         finish = partial(convert, layout=self._placed, judged=one.judged, file=file, fields=frozenset(fields))
+        begun = one.bytes
         for part in reader.read(file, fields, wanted, finish, head=head):
             one.rows += part.read
+            one.bytes = min(one.bytes + part.size, begun + file.size)  # of an archive it is the unpacked bytes
             yield one.send(part.frame), part.rejects
 
     def _columnar(self, file: File, one: _Pass) -> Iterator[tuple[pl.DataFrame, tuple[Reject, ...]]]:

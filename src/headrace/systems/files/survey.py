@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Survey", "survey"]
 
+_WIDEST = 10_000  # what DuckDB and Polars plan in seconds; a few times more takes them many minutes
 Reader = CSVReader | JSONReader | ColumnarReader
 RESERVED = "_headrace_"
 _ADDED = {"file": Type("string"), "line": Type("int64"), "modified": Type("datetime", ("us", "UTC"))}
@@ -99,12 +101,17 @@ def _nothing(source: FileSource, pinned: Mapping[str, str]) -> Survey:
 
 def _check_names(columns: Sequence[Column], declared: Mapping[str, TextType], pinned: Mapping[str, str]) -> None:
     names = [c.name for c in columns]
+    if len(names) > _WIDEST:
+        raise DataError(
+            f"the files have {len(names):,} columns, of at most {_WIDEST:,}",
+            hint="is a JSON file one object with a key for each row? make it an array of objects",
+        )
     if reserved := [n for n in names if n.startswith(RESERVED)]:
         raise ConfigError(
             f"column {reserved[0]!r}: names that begin with {RESERVED} are headrace's own",
             hint=f'call it otherwise: "rename": {{"{reserved[0]}": "…"}}',
         )
-    if double := [n for n in names if names.count(n) > 1]:
+    if double := [n for n, times in Counter(names).items() if times > 1]:
         raise ConfigError(
             f"column {double[0]!r} would stand twice", hint="choose another name in add_columns or rename"
         )
@@ -120,7 +127,7 @@ def _check_names(columns: Sequence[Column], declared: Mapping[str, TextType], pi
 def renamed(source: FileSource, file: File, fields: Sequence[str]) -> tuple[str, ...]:
     """The fields under their names in the result. Raises DataError where two become one."""
     names = tuple(source.rename.get(f, f) for f in fields)
-    if double := [n for n in names if names.count(n) > 1]:
+    if double := [n for n, times in Counter(names).items() if times > 1]:
         raise DataError(f"file {file.name!r}: two columns would be called {double[0]!r}", hint="change rename")
     return names
 
