@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from headrace.errors import HeadraceError, RejectedError
+from headrace.errors import ConfigError, HeadraceError, RejectedError
 
 __all__ = [
     "create",
@@ -31,6 +31,7 @@ __all__ = [
     "translated",
 ]
 
+_NUL = "embedded null"  # what Python says of it
 _OS_ERROR = re.compile(r"os error (\d+)")
 _HINTS = {
     errno.ENOSPC: ("the disk is full", "make room, then run again: nothing was half kept"),
@@ -54,7 +55,7 @@ _HINTS = {
 
 @contextlib.contextmanager
 def translated(folder: Path) -> Iterator[None]:
-    """Turn what the operating system says no with into a RejectedError that names `folder`.
+    """Turn what the operating system says no with into a RejectedError that names `folder` (ConfigError: no path).
 
     Engines' exceptions that carry an ``os error`` number are translated too. HeadraceErrors and all other
     exceptions pass as they are. FileExistsError passes: it is an answer, not a failure.
@@ -65,6 +66,10 @@ def translated(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         number = _errno(error)
+        if isinstance(error, ValueError) and _NUL in str(error):
+            raise ConfigError(
+                f"{str(folder)!r}: no path can hold the character NUL", hint="look at how it is spelled"
+            ) from error
         if number is None:
             raise
         what, hint = _HINTS.get(number, (os.strerror(number).lower(), "look at the path and at the disk"))

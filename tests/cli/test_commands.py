@@ -67,6 +67,18 @@ def test_rejects_are_shown_exported_mended_and_replayed(headrace, orders):
     assert "no rejected rows" in headrace("rejects", "orders.json").out
 
 
+def test_rejects_are_not_exported_where_nothing_can_be_written(headrace, orders):
+    headrace("run", "orders.json")
+    refused = headrace("rejects", "orders.json", "--export", "no/folder.csv", "--json")
+    assert (refused.code, refused.json["error"]["type"]) == (1, "RejectedError")
+
+
+def test_a_python_file_that_ends_itself_is_a_config_error(headrace, orders):
+    (orders / "ends.py").write_text("import sys\nsys.exit(0)\n")
+    ended = headrace("check", "ends.py:pipeline", "--json")
+    assert (ended.code, ended.json["error"]["message"]) == (2, "ends.py:2 fails when it is imported (SystemExit)")
+
+
 def test_a_replay_that_changes_nothing_makes_no_commit_and_says_so(headrace, orders):
     headrace("run", "orders.json")
     (before,) = headrace("rejects", "orders.json", "--json").json["rejects"]

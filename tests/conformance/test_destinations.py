@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 
+from headrace.errors import ConfigError, RejectedError
 from headrace.protocols import Destination
+from headrace.systems.duckdb import DuckDBDestination
 from headrace.systems.memory import MemoryDestination
+from headrace.systems.outfile import FileDestination
+from headrace.systems.parquet import ParquetDestination
 from headrace.testing import DestinationSuite
+from headrace.testing.scripts import Step, commit_of
+from headrace.writes import Replace
 
 
 @cache
@@ -33,13 +40,9 @@ class TestMemory(DestinationSuite):
 
 class TestDuckDB(DestinationSuite):
     def destination(self, folder: Path) -> Destination:
-        from headrace.systems.duckdb import DuckDBDestination
-
         return DuckDBDestination(path=str(folder / "target.duckdb"), table="rows")
 
     def shared(self, folder: Path) -> Destination:
-        from headrace.systems.duckdb import DuckDBDestination
-
         return DuckDBDestination(path=str(folder / "target.duckdb"), table="rows", adopt=True)
 
     def effects(self) -> Sequence[tuple[Any, str]]:
@@ -54,11 +57,26 @@ class TestDuckDB(DestinationSuite):
 
 class TestParquet(DestinationSuite):
     def destination(self, folder: Path) -> Destination:
-        from headrace.systems.parquet import ParquetDestination
-
         return ParquetDestination(path=str(folder / "target"))
 
     def shared(self, folder: Path) -> Destination:
-        from headrace.systems.parquet import ParquetDestination
-
         return ParquetDestination(path=str(folder / "target"), adopt=True)
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda path: DuckDBDestination(path=path, table="t"),
+        lambda path: ParquetDestination(path=path),
+        lambda path: FileDestination(path=path, format="csv"),
+    ],
+    ids=["duckdb", "parquet", "file"],
+)
+def test_a_path_that_no_file_can_have_is_an_error_in_words(tmp_path: Path, made: Any, name: str) -> None:
+    destination = made(str(tmp_path / name))
+    step = Step(rows=[(1, "a", 1, "x", False)])
+    with pytest.raises((RejectedError, ConfigError), match=r"too long|NUL"):
+        destination.apply(commit_of(destination, step, Replace()))
+    with pytest.raises((RejectedError, ConfigError), match=r"too long|NUL"):
+        destination.history("p")

@@ -244,9 +244,11 @@ def rejects(options: Common, *, target: str, export: Path | None) -> Answer:
 
     frame = engine.rejects(one)
     if export is not None:
+        from headrace import disk
         from headrace.engine.quarantine import export as mendable
 
-        mendable(frame).write_csv(export)
+        with disk.translated(export):
+            mendable(frame).write_csv(export)
         document = {"pipeline": one.name, "exported": str(export), "count": frame.height}
         return Answer(document=document, text=f"{frame.height:,} rejected rows written to {export}")
     return Answer(document={"pipeline": one.name, "rejects": rejects_json(frame)}, text=rejects_text(frame))

@@ -302,7 +302,7 @@ def load_file(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent.resolve()))  # a transform may import its neighbours, as a script may
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself does not end us
         del sys.modules[key]
         line = error.lineno if isinstance(error, SyntaxError) else _line_in(error, str(path))
         raise ConfigError(

@@ -77,9 +77,9 @@ class DuckDBDestination:
     def settle(self, pipeline: str, id: str) -> Receipt | None:  # noqa: ARG002  # the protocol's
         """What the ledger says of the commit, once nobody else of this process is writing."""
         from headrace.systems.duckdb import ledger
-        from headrace.systems.duckdb.connection import writing
+        from headrace.systems.duckdb.connection import there, writing
 
-        if not self._file.exists():
+        if not there(self._file):
             return None
         with writing(self._file) as connection:
             return ledger.receipt(connection, id) if ledger.exists(connection) else None
@@ -120,9 +120,9 @@ class DuckDBDestination:
     def history(self, pipeline: str) -> Sequence[Mapping[str, Any]]:
         """Commits and runs of the pipeline, newest first."""
         from headrace.systems.duckdb import ledger
-        from headrace.systems.duckdb.connection import reading
+        from headrace.systems.duckdb.connection import reading, there
 
-        if not self._file.exists():
+        if not there(self._file):
             return []
         with reading(self._file) as connection:
             return ledger.history(connection, self._key(pipeline)) if ledger.exists(connection) else []
@@ -133,10 +133,10 @@ class DuckDBDestination:
 
         from headrace.schema import REJECTS
         from headrace.systems.duckdb import ledger, quarantine
-        from headrace.systems.duckdb.connection import reading
+        from headrace.systems.duckdb.connection import reading, there
 
         empty = pl.DataFrame(schema=REJECTS.polars())
-        if not self._file.exists():
+        if not there(self._file):
             return empty
         with reading(self._file) as connection:
             found = ledger.exists(connection)

@@ -20,7 +20,7 @@ from headrace import disk, guard
 from headrace.errors import ConfigError, UnavailableError
 from headrace.systems.duckdb.errors import translated
 
-__all__ = ["MEMORY_LIMIT_MB", "reading", "transaction", "writing"]
+__all__ = ["MEMORY_LIMIT_MB", "reading", "there", "transaction", "writing"]
 
 MEMORY_LIMIT_MB = 400
 """At most, and at most two fifths of what this process may use. It spills the rest beside the file."""
@@ -41,13 +41,23 @@ _writers: dict[str, threading.Lock] = {}
 _gate = threading.Condition()
 
 
+def there(path: Path) -> bool:
+    """Whether there is a file or folder. Raises RejectedError, ConfigError (no path)."""
+    with disk.translated(path):
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that reads. Nothing is created or changed.
 
     Raises ConfigError (no such file, not DuckDB's), UnavailableError (another process is writing).
     """
-    if not path.exists():
+    if not there(path):
         raise ConfigError(f"{path}: there is no such file", hint="check the path")
     with translated(str(path)), _using(os.path.realpath(path), writable=False) as connection:
         connection.execute("BEGIN TRANSACTION READ ONLY")  # all that is read is of one snapshot

@@ -13,7 +13,7 @@ from headrace import exact
 from headrace.flow import FileStamp, Held, Snapshot
 from headrace.schema import Schema
 from headrace.systems.duckdb import ledger, quarantine
-from headrace.systems.duckdb.connection import reading
+from headrace.systems.duckdb.connection import reading, there
 from headrace.systems.duckdb.frames import batches, scan
 from headrace.systems.duckdb.tables import Table, columns_of, existing
 from headrace.transform.columns import Column, logical, quoted
@@ -49,7 +49,7 @@ def inspect_all(path: Path, key: ledger.Key) -> Snapshot:
 
 
 def _unmade(path: Path) -> bool:
-    return not path.exists() or (path.is_file() and path.stat().st_size == 0)
+    return not there(path) or (path.is_file() and path.stat().st_size == 0)
 
 
 def _snapshot(connection: DuckDBPyConnection, path: Path, key: ledger.Key) -> Snapshot:
