@@ -304,7 +304,7 @@ def load_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a script that ends itself does not end us
         del sys.modules[key]
-        line = error.lineno if isinstance(error, SyntaxError) else _line_in(error, str(path))
+        line = error.lineno if isinstance(error, SyntaxError) else _line_in(error, spec.origin)
         raise ConfigError(
             f"{path}:{line or 1} fails when it is imported ({type(error).__name__})", hint="run it by python to see why"
         ) from error
@@ -313,7 +313,7 @@ def load_file(path: Path) -> ModuleType:
     return module
 
 
-def _line_in(error: BaseException, file: str) -> int | None:
+def _line_in(error: BaseException, file: str | None) -> int | None:
     line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == file:
