@@ -77,23 +77,25 @@ def _ended(connection: Connection) -> None:
 
 
 def _decoded(block: bytes, columns: Sequence[Column], source: str) -> pl.DataFrame:
-    if not columns:
-        return pl.DataFrame()
-    try:
-        table = _parsed(block, [carried(c.type.held) for c in columns])
-    except pa.ArrowInvalid as error:
-        raise _refused(block, columns, source) from error
-    frame = pl.DataFrame(table)
-    made, unheld = [], set()
-    for column, texts in zip(columns, frame.get_columns(), strict=True):
-        series = decoded(texts, column.type.held, _convert)
-        if series is None:
-            unheld.add(column.name)
-        else:
-            made.append(series.alias(column.name))
-    if unheld:
-        raise _unheld(unheld, source)
+    made = _columns(block, columns, range(len(columns)))
+    if made is None:
+        raise _refused(block, columns, source)
     return pl.DataFrame(made)
+
+
+def _columns(block: bytes, columns: Sequence[Column], picked: Sequence[int]) -> list[pl.Series] | None:
+    """These of the block's columns; None where a type cannot hold a value."""
+    try:
+        table = _parsed(block, [carried(c.type.held) for c in columns], picked)
+    except pa.ArrowInvalid:
+        return None
+    made = []
+    for at, texts in zip(picked, pl.DataFrame(table).get_columns(), strict=True):
+        series = decoded(texts, columns[at].type.held, _convert)
+        if series is None:
+            return None
+        made.append(series.alias(columns[at].name))
+    return made
 
 
 def carried(type: Type) -> pa.DataType:
@@ -114,7 +116,7 @@ def carried(type: Type) -> pa.DataType:
     return plain[type.name]
 
 
-def _parsed(block: bytes, types: Sequence[pa.DataType], only: int | None = None) -> pa.Table:
+def _parsed(block: bytes, types: Sequence[pa.DataType], picked: Sequence[int]) -> pa.Table:
     block = _BOM + block if block.startswith(_BOM) else block
     names = [str(at) for at in range(len(types))]
     return csv.read_csv(
@@ -123,7 +125,7 @@ def _parsed(block: bytes, types: Sequence[pa.DataType], only: int | None = None)
         parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
         convert_options=csv.ConvertOptions(
             column_types=dict(zip(names, types, strict=True)),
-            include_columns=names if only is None else [names[only]],
+            include_columns=[names[at] for at in picked],
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
             null_values=[""],
@@ -137,20 +139,14 @@ def _convert(texts: pl.Series, type: Type) -> pl.Series | None:
     """Texts without comma, quote and line end as `type`; None where it cannot hold one of them."""
     block = "".join(["\n" if text is None else f"{text}\n" for text in texts.to_list()]).encode()
     try:
-        return pl.DataFrame(_parsed(block, [carried(type)])).to_series() if block else texts.cast(type.polars())
+        return pl.DataFrame(_parsed(block, [carried(type)], [0])).to_series() if block else texts.cast(type.polars())
     except pa.ArrowInvalid:
         return None
 
 
 def _refused(block: bytes, columns: Sequence[Column], source: str) -> Exception:
     """Which columns have a value that their type cannot hold."""
-    types = [carried(c.type.held) for c in columns]
-    bad = set()
-    for at, column in enumerate(columns):
-        try:
-            _parsed(block, types, at)
-        except pa.ArrowInvalid:
-            bad.add(column)
+    bad = [c for at, c in enumerate(columns) if _columns(block, columns, [at]) is None]
     partial = {c.name for c in bad if c.type.partial}
     if partial:
         return _unheld(partial, source)
