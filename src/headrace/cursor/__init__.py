@@ -30,12 +30,19 @@ class Cursor:
 
     Only PostgreSQL knows the others. `then` are further columns, which order the rows of one value. `nulls` are the
     rows without a value: rejected (``refuse``), loaded at every run (``load``), or counted and left out (``skip``).
+    `late` says how rows are found whose transaction commits after a read has passed them: ``clock`` reads no further
+    than the start of the oldest open transaction (for columns that the server's clock sets), ``snapshot`` looks for
+    what the last read did not see, ``ignore`` does neither; ``auto``: ``clock`` for timestamptz, else ``snapshot``, and
+    neither where the server cannot tell (views, foreign tables, standbys). `lag` is a span (``10 minutes``), or a
+    number where the column is one: a merge reads so much again at each run, an append stays so far behind.
     """
 
     column: str
     start: str | None = None
     then: tuple[str, ...] = ()
     nulls: Literal["refuse", "load", "skip"] = "refuse"
+    late: Literal["auto", "clock", "snapshot", "ignore"] = "auto"
+    lag: str | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:

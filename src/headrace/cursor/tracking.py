@@ -113,10 +113,10 @@ class _Reader:
                 f"source {source!r} has no column {cursor.column!r} to be its cursor",
                 hint=f"did you mean {near[0]!r}?" if near else f"it has {', '.join(schema.names)}",
             )
-        if cursor.then or cursor.nulls != "refuse":
+        if cursor.then or cursor.nulls != "refuse" or cursor.late != "auto" or cursor.lag is not None:
             raise ConfigError(
-                f"source {source!r} cannot read by several columns, nor rows without a value",
-                hint='leave "then" and "nulls" out of its cursor',
+                f"source {source!r}: only PostgreSQL reads by several columns, rows without a value, or late ones",
+                hint='leave "then", "nulls", "late" and "lag" out of its cursor',
             )
         self.type: Type = schema[cursor.column]
         if self.type.name not in _ORDERED:

@@ -115,6 +115,18 @@ class Order:
             ) from error
         return None if row is None else tuple(row)
 
+    def every(self, keeper: Connection, rows: str, step: int) -> list[Values]:
+        """Of the rows (FROM and WHERE) in order, the values of each `step`-th, equal ones once."""
+        names = [f"k{at}" for at in range(len(self.columns))]
+        inner = ", ".join(f"{quoted(c.name)} AS {n}" for c, n in zip(self.columns, names, strict=True))
+        order = ", ".join(quoted(c.name) for c in self.columns)
+        texts = ", ".join(f"CAST({n} AS text) AS _headrace_{n}" for n in names)
+        query = (
+            f"SELECT {texts} FROM (SELECT {inner}, pg_catalog.row_number() OVER (ORDER BY {order}) AS n {rows}) AS s"
+            f" WHERE n % {step} = 0 GROUP BY {', '.join(names)} ORDER BY {', '.join(names)}"
+        )
+        return [tuple(row) for row in keeper.execute(query.encode()).fetchall()]
+
     def checked(self, keeper: Connection, values: Values, what: str) -> Values:
         """The values as the server writes them. Raises ConfigError for a text that is none of the type."""
         casts = ", ".join(f"CAST({self.value(c, v)} AS text)" for c, v in zip(self.columns, values, strict=True))
@@ -130,32 +142,32 @@ class Order:
         assert row is not None  # noqa: S101  # a SELECT without FROM
         return tuple(row)
 
-    def boundary(self, keeper: Connection, values: Values | None, names: Sequence[str]) -> dict[str, int]:
-        """The digests of the rows at these values (None: of those without a place), and how often each is there.
+    def digests(self, keeper: Connection, condition: str | None, names: Sequence[str]) -> dict[str, int]:
+        """The digests of the rows that satisfy a condition (None: none does), and how often each is there.
 
         Raises DataError for too many.
         """
-        at = self.missing or "false" if values is None else self.compared("=", values)
-        rows = self.selection.rows(at)
+        if condition is None:
+            return {}
+        rows = self.selection.rows(condition)
         query = f"SELECT {self.digest(names)}, pg_catalog.count(*) {rows} GROUP BY 1 LIMIT {TIES_MAX + 1}"
         found = {str(digest): int(count) for digest, count in keeper.execute(query.encode()).fetchall()}
         if sum(found.values()) > TIES_MAX:
-            where = "have no value in" if values is None else "share the last value of"
             raise DataError(
-                f"more than {TIES_MAX:,} rows {where} cursor {', '.join(self.cursor.columns)!r}",
+                f"more than {TIES_MAX:,} rows share the last value of cursor {', '.join(self.cursor.columns)!r}, have"
+                " none, or were written while another transaction was open",
                 hint='an append cannot remember them all: use "write": {"type": "merge", "keys": […]}',
             )
         return found
 
-    def state(self, keeper: Connection, values: Values | None) -> str:
-        """What tells the rows at these values (None: those without a place) from what they may be at the next run."""
-        at = self.missing or "false" if values is None else self.compared("=", values)
-        if at == "false":
+    def state(self, keeper: Connection, condition: str | None) -> str:
+        """What tells the rows that satisfy a condition (None: none does) from what they may be at the next run."""
+        if condition is None:
             return ""
         names = [self.selection.names[c.name] for c in self.selection.columns]
         text = f"CAST(ROW({', '.join(map(quoted, names))}) AS text)"
         hashed = f"CAST(pg_catalog.hashtextextended({text}, 0) AS numeric)"
-        query = f"SELECT pg_catalog.count(*), pg_catalog.sum({hashed}) {self.selection.rows(at)}"
+        query = f"SELECT pg_catalog.count(*), pg_catalog.sum({hashed}) {self.selection.rows(condition)}"
         ((count, total),) = keeper.execute(query.encode()).fetchall()
         return f"{count}/{total or 0}"
 

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from headrace.errors import ConfigError
+from headrace.flow import Frame
 from headrace.schema import Schema
 from headrace.stream import scan_generator
 from headrace.systems.postgres.catalog import Column, Relation, queried, relation, renamed
@@ -66,6 +67,18 @@ class Selection:
     def sql(self, name: str) -> str:
         """A column of the selection as the server calls it."""
         return quoted(self.names[name])
+
+    def frame(self, sight: Sight, *conditions: str | None) -> Frame:
+        """The rows that satisfy the conditions, as a source tells them."""
+        told = [c for c in (self.where, *conditions) if c]
+        scan = {"type": "postgres", "relation": self.relation.name, "where": told}
+        return Frame(lazy=self.scan(sight, *conditions), scan=scan, origins=self.origins)
+
+    def facts(self) -> dict[str, Any]:
+        """What `plan` says of it."""
+        partial = [c.name for c in self.columns if c.type.partial]
+        maybe = {"maybe_as_text": partial} if partial else {}
+        return {"kind": self.relation.kind, "about_rows": self.relation.rows, **maybe}
 
     def scan(self, sight: Sight, *conditions: str | None) -> pl.LazyFrame:
         """The rows that satisfy the conditions, lazily: columns, and what is the same to the server of a predicate and

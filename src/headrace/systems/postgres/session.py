@@ -16,6 +16,7 @@ import psycopg
 from psycopg.pq import ExecStatus, TransactionStatus
 
 from headrace.errors import UnavailableError
+from headrace.systems.postgres.activity import READING, Activity, prepared, seen
 from headrace.systems.postgres.connection import connected, endpoint
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ __all__ = ["Session", "opened"]
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _KEPT = {"idle_in_transaction_session_timeout": "1d"}  # the snapshot's keeper is idle for as long as others read
+_THEIRS = """
+SELECT max(reset_val) FILTER (WHERE name = 'search_path'), max(reset_val) FILTER (WHERE name = 'TimeZone')
+FROM pg_catalog.pg_settings WHERE name IN ('search_path', 'TimeZone')
+"""
+_NAME_MAX = 40  # of what the application's name has room for
 _CANCEL_SECONDS = 5.0
 _TURN_SECONDS = 60.0
 
@@ -34,8 +40,9 @@ _TURN_SECONDS = 60.0
 @dataclass
 class Session:
     """An open snapshot. `keeper` answers questions about it, of the thread that opened it alone; `exported` is the
-    snapshot's name for other connections (None: there can be none); `theirs` the role's own search path, and `path` the
-    one that is set.
+    snapshot's name for other connections (None: there can be none), `snapshot` its text; `activity` who was open just
+    before it was taken. `theirs` and `zone` are the role's own search path and time zone, `path` the search path that
+    is set.
     """
 
     dsn: Dsn
@@ -43,7 +50,10 @@ class Session:
     where: str
     keeper: Connection
     exported: str | None
+    activity: Activity
+    snapshot: str
     theirs: str
+    zone: str
     path: str = "pg_catalog"
     _working: set[Connection] = field(default_factory=set)
     _lock: Lock = field(default_factory=Lock)
@@ -106,6 +116,16 @@ class Session:
             with self._lock:
                 self._working.discard(connection)
 
+    def others_open(self) -> bool:
+        """Whether a transaction may be open that was so when the snapshot was taken, or was begun before and has ended
+        since.
+        """
+        with connected(self.dsn, name=self.name) as connection:
+            now = seen(connection)
+            waiting = prepared(connection, None) is not None
+        xmin, xmax, _ = self.snapshot.split(":")
+        return now.count > 0 or now.hidden or waiting or int(xmin) < int(xmax) or now.next > int(xmax)
+
     def close(self) -> None:
         """Cancel on the server whatever still reads, in whichever thread."""
         with self._lock:
@@ -121,11 +141,13 @@ def opened(dsn: Dsn, *, name: str) -> Iterator[Session]:
 
     Raises ConfigError, RejectedError, UnavailableError.
     """
+    name = f"{name[:_NAME_MAX]} {READING}"
     with connected(dsn, name=name, settings=_KEPT) as keeper:
-        ((path,),) = keeper.execute(
-            "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'search_path'"
-        ).fetchall()
-        session = Session(dsn, name, endpoint(dsn), keeper, _exported(keeper), path)
+        ((path, zone),) = keeper.execute(_THEIRS).fetchall()
+        activity = seen(keeper)
+        exported = _exported(keeper)
+        ((snapshot,),) = keeper.execute("SELECT CAST(pg_catalog.pg_current_snapshot() AS text)").fetchall()
+        session = Session(dsn, name, endpoint(dsn), keeper, exported, activity, snapshot, path, zone)
         try:
             yield session
         finally:

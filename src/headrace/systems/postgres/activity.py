@@ -1,0 +1,79 @@
+"""Who else has a transaction open, and since when: read before a snapshot is taken, or after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+__all__ = ["READING", "Activity", "seen"]
+
+READING = "reading"
+"""The last word of the application name of those that only read a source: they hold nothing back."""
+MARGIN = "1 second"
+"""A transaction's start is its statement's, which is a moment older than what it shows of itself."""
+
+_SEEN = f"""
+SELECT pg_is_in_recovery(), CAST(clock_timestamp() AS text),
+  CAST(LEAST(min(o.since), clock_timestamp()) - interval '{MARGIN}' AS text),
+  (array_agg(o.who ORDER BY o.since, o.who))[1], CAST(min(o.since) AS text), count(o.who),
+  (SELECT count(*) FROM pg_catalog.pg_stat_activity AS h
+    WHERE h.datid = d.oid AND h.pid <> pg_backend_pid() AND h.query = '<insufficient privilege>'),
+  pg_snapshot_xmax(pg_current_snapshot())::text
+FROM pg_catalog.pg_database AS d LEFT JOIN (
+  SELECT a.datname, a.xact_start AS since, format('pid %s (%s)', a.pid, COALESCE(NULLIF(a.application_name, ''),
+      a.usename, a.backend_type)) AS who
+  FROM pg_catalog.pg_stat_activity AS a
+  WHERE a.xact_start IS NOT NULL AND a.pid <> pg_backend_pid()
+    AND a.backend_type NOT IN ('autovacuum worker', 'walsender')
+    AND a.application_name NOT LIKE 'headrace % {READING}'
+) AS o ON o.datname = d.datname
+WHERE d.datname = current_database() GROUP BY d.oid
+"""
+_PREPARED = """
+SELECT p.gid, CAST(p.prepared AS text) FROM pg_catalog.pg_prepared_xacts AS p
+WHERE p.database = current_database() AND (%(oid)s::oid IS NULL OR EXISTS (
+  SELECT FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_locks AS own USING (virtualtransaction)
+  WHERE own.transactionid = p.transaction AND l.locktype = 'relation' AND l.relation IN (
+    WITH RECURSIVE family AS (
+      SELECT %(oid)s::oid AS oid UNION ALL
+      SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN family AS f ON f.oid = i.inhparent
+    ) SELECT f.oid FROM family AS f)))
+ORDER BY p.prepared LIMIT 1
+"""
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Open transactions of this database, at one moment (`now`).
+
+    `horizon` is the start of the oldest of them, or now, and a margin before that; what a transaction that is not yet
+    committed dates by the server's clock lies at it or later. `holder` is who has been open longest, `since` when,
+    `count` how many there are. `hidden` says that there are sessions which this role may not see. `next` is the number
+    of the next transaction.
+    """
+
+    standby: bool
+    now: str
+    horizon: str
+    holder: str | None
+    since: str | None
+    count: int
+    hidden: bool
+    next: int
+
+
+def seen(connection: Connection) -> Activity:
+    """As of now; outside of any snapshot, and of any transaction."""
+    ((standby, now, horizon, holder, since, count, hidden, following),) = connection.execute(_SEEN).fetchall()
+    return Activity(standby, now, horizon, holder, since, count, hidden > 0, int(following))
+
+
+def prepared(connection: Connection, oid: int | None) -> tuple[str, str] | None:
+    """The oldest transaction that is prepared, not committed, and has locked the relation (None: any), and since when
+    it is so: when it began is not known.
+    """
+    row = connection.execute(_PREPARED, {"oid": oid}).fetchone()
+    return None if row is None else (str(row[0]), str(row[1]))

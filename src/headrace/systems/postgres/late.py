@@ -1,0 +1,234 @@
+"""Rows that are committed late: after a read, and yet with a cursor's value below what that read has reached.
+
+``clock``: the server's clock sets the cursor. A transaction dates its rows by its start at the earliest, so a read goes
+no further than where the oldest one that is still open began. Who is open is read BEFORE the snapshot is taken: whoever
+commits in between is in the snapshot, and counts as open.
+
+``snapshot``: anything else sets it (a sequence, an application). The snapshot is kept, and the next read looks for rows
+below that it did not see, by the numbers of the transactions that wrote them: only where other transactions were open
+then. Subtransactions have numbers that a snapshot does not list, so whatever was written since the oldest open
+transaction began is suspect, and what of it had been seen is remembered by its digest.
+
+`Cursor.lag` goes with either, and stands alone where neither is possible (views, foreign tables, standbys): a merge
+reads so much of the end again, an append stays so far behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from headrace.errors import ConfigError, DataError, UnavailableError
+from headrace.systems.postgres.activity import Activity, prepared
+from headrace.systems.postgres.names import quoted
+from headrace.systems.postgres.order import Order, Values, literal
+
+if TYPE_CHECKING:
+    from headrace.flow import Range
+    from headrace.systems.postgres.session import Session
+
+__all__ = ["Late"]
+
+Mode = Literal["clock", "snapshot", "ignore"]
+
+_CLOCKS = ("timestamptz", "timestamp")
+_WRAP = 2**31
+
+
+@dataclass(frozen=True, kw_only=True)
+class Late:
+    """How far a read goes, and what it looks for below where it begins.
+
+    `ceiling` and `caught` are SQL: what all rows that are read satisfy, and what those below do that were
+    committed since (None: there are none). `known` are the digests of rows among `caught` that were seen all the same.
+    `held` says in words what keeps the `ceiling` low.
+    """
+
+    order: Order
+    mode: Mode
+    activity: Activity
+    again: bool
+    ceiling: str | None = None
+    horizon: str | None = None
+    caught: str | None = None
+    known: Mapping[str, int] | None = None
+    held: str | None = None
+
+    @staticmethod
+    def of(order: Order, session: Session, range: Range) -> Late:
+        """Before anything is read. Raises ConfigError, DataError, UnavailableError."""
+        activity, after = session.activity, dict((range.after or {}).get("late") or {})
+        made = Late(order=order, mode=_mode(order, activity), activity=activity, again=range.ties == "again")
+        if made.mode == "clock":
+            made = made.up_to_horizon(session, after)
+        if made.mode == "snapshot" and after.get("snapshot"):
+            made = made.looking_back(session, after, tuple(range.after["cursor"]) if range.after else None)
+        return made.behind(session) if order.cursor.lag is not None and not made.again else made
+
+    # -- clock --------------------------------------------------------------------------------------------------
+
+    def up_to_horizon(self, session: Session, after: Mapping[str, Any]) -> Late:
+        """No further than where an open transaction may still write. Raises UnavailableError."""
+        horizon, held = self.activity.horizon, None
+        if self.activity.holder is not None:
+            held = f"{self.activity.holder}, whose transaction is open since {self.activity.since}"
+        if (waiting := prepared(session.keeper, self.order.selection.relation.oid)) is not None:
+            held = f"the prepared transaction {waiting[0]!r}, not yet committed since {waiting[1]}"
+            if not after.get("horizon"):
+                raise UnavailableError(
+                    f"{self.order.selection.relation.name}: {held} has written here, and when it began is not known",
+                    hint="COMMIT PREPARED or ROLLBACK PREPARED it, and run again",
+                )
+            horizon = str(after["horizon"])  # it began after that
+        first = self.order.columns[0]
+        value = f"CAST({literal(horizon)} AS timestamptz)"
+        if first.type.base == "timestamp":
+            zones = ", ".join(f"{value} AT TIME ZONE {literal(zone)}" for zone in ("UTC", session.zone))
+            value = f"LEAST({zones})"
+        return replace(self, ceiling=f"{quoted(first.name)} < {value}", horizon=horizon, held=held)
+
+    # -- snapshot -----------------------------------------------------------------------------------------------
+
+    def looking_back(self, session: Session, after: Mapping[str, Any], last: Values | None) -> Late:
+        """What the last read may have missed; nothing where nobody else was open then, or nothing has changed."""
+        was, now = _Snapshot.of(after["snapshot"]), _Snapshot.of(session.snapshot)
+        if now.xmax < was.xmax and not self.activity.standby:
+            raise DataError(
+                "the server has gone back: it has seen fewer transactions than when it was read last",
+                hint="has it been restored from a backup? run with --full-refresh",
+            )
+        if not after.get("open") or last is None:
+            return self
+        if now.xmax - was.xmin >= _WRAP:
+            raise DataError(
+                "too many transactions have passed since the last read to find what was committed late",
+                hint="run with --full-refresh",
+            )
+        below = f"{self.order.compared('<=', last)} AND {was.suspect}"
+        if self.order.state(session.keeper, below) == after.get("state"):
+            return self
+        return replace(self, caught=below, known=dict(after.get("seen") or {}))
+
+    def told(self, session: Session, until: Values, names: list[str]) -> dict[str, Any]:
+        """What the position keeps of a read up to `until`. Raises DataError."""
+        told: dict[str, Any] = {"mode": self.mode}
+        if self.mode == "clock":
+            told["horizon"] = self.horizon
+        elif self.mode == "snapshot":
+            now = _Snapshot.of(session.snapshot)
+            told |= {"snapshot": session.snapshot, "open": session.others_open()}
+            if told["open"]:
+                below = f"{self.order.compared('<=', until)} AND {now.suspect}"
+                told["state"] = self.order.state(session.keeper, below) if now.any else "0/0"
+                if not self.again:
+                    apart = f"{self.order.compared('<', until)} AND {now.suspect}"
+                    told["seen"] = self.order.digests(session.keeper, apart, names) if now.any else {}
+        return told
+
+    # -- lag ----------------------------------------------------------------------------------------------------
+
+    def lagging(self, values: Values | None) -> str | None:
+        """SQL: of rows that lie no further below the values than the lag (None: there is none, or no value)."""
+        if self.order.cursor.lag is None or values is None:
+            return None
+        first = self.order.columns[0]
+        return f"{quoted(first.name)} >= {self._less(self.order.value(first, values[0]))}"
+
+    def behind(self, session: Session) -> Late:
+        """An append stays behind the end: the clock's, where the cursor is one, else the greatest value's."""
+        order, first = self.order, self.order.columns[0]
+        end = f"CAST({literal(self.activity.now)} AS timestamptz)" if first.type.base == "timestamptz" else None
+        if end is None:
+            greatest = order.greatest(session.keeper, self.ceiling)
+            if greatest is None:
+                return self
+            end = order.value(first, greatest[0])
+        behind = f"{quoted(first.name)} <= {self._less(end)}"
+        return replace(self, ceiling=behind if self.ceiling is None else f"{self.ceiling} AND {behind}")
+
+    def _less(self, end: str) -> str:
+        base, lag = self.order.columns[0].type.base, literal(self.order.cursor.lag or "")
+        if base in ("int2", "int4", "int8"):
+            return f"CAST({end} AS int8) - CAST({lag} AS int8)"
+        if base in ("numeric", "float4", "float8"):
+            return f"{end} - CAST({lag} AS {base})"
+        if base in ("date", *_CLOCKS):
+            return f"{end} - CAST({lag} AS interval)"
+        raise ConfigError(
+            f"cursor {self.order.cursor.column!r} is {self.order.columns[0].type.name}, from which no lag can be taken",
+            hint="leave the lag out; it is for dates, times and numbers",
+        )
+
+    # -- words --------------------------------------------------------------------------------------------------
+
+    def misses(self) -> str:
+        """What a later run will not see, for `News.misses`."""
+        cursor = self.order.cursor
+        column, lag = cursor.column, cursor.lag
+        found = {
+            "clock": f"rows whose {column!r} was set by another clock than the server's, below what was read",
+            "snapshot": f"rows whose {column!r} was drawn before a read, by a transaction that began after it",
+            "ignore": f"rows that are committed after others with a greater {column!r}",
+        }[self.mode]
+        if self.mode == "clock" and self.activity.hidden:
+            found = f"rows with a {column!r} below what was read, of sessions that this role may not see"
+        return found if lag is None else f"{found}, by more than {lag}"
+
+    def warnings(self, *, waiting: bool) -> tuple[str, ...]:
+        """What a person should hear: `waiting` says that there are rows which the read leaves for later."""
+        name, said = self.order.selection.source, []
+        if self.mode == "clock" and waiting and self.held is not None:
+            said.append(f"source {name!r} is held back by {self.held}")
+        if self.mode == "clock" and self.activity.hidden:
+            said.append(
+                f"source {name!r}: this role may not see other sessions, and rows that they commit late may be lost:"
+                " GRANT pg_read_all_stats to it, or give the cursor a lag"
+            )
+        return tuple(said)
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """A snapshot by its text, ``xmin:xmax:xip,…``."""
+
+    xmin: int
+    xmax: int
+
+    @staticmethod
+    def of(text: str) -> _Snapshot:
+        xmin, xmax, _ = text.split(":")
+        return _Snapshot(int(xmin), int(xmax))
+
+    @property
+    def any(self) -> bool:
+        """Whether a transaction with a number was open."""
+        return self.xmin < self.xmax
+
+    @property
+    def suspect(self) -> str:
+        """SQL: of rows that it may not have seen. Numbers wrap: they are compared by their age."""
+        return f"age(xmin) BETWEEN 0 AND age(CAST({literal(str(self.xmin % 2**32))} AS xid))"
+
+
+def _mode(order: Order, activity: Activity) -> Mode:
+    """How rows that are committed late are found. Raises ConfigError for what cannot be."""
+    cursor, base = order.cursor, order.columns[0].type.base
+    relation = order.selection.relation
+    possible = relation.stored and not activity.standby
+    if cursor.late == "auto":
+        if not possible:
+            return "ignore"
+        return "clock" if base == "timestamptz" else "snapshot"
+    if cursor.late == "clock" and base not in _CLOCKS:
+        raise ConfigError(
+            f"cursor {cursor.column!r} is {order.columns[0].type.name}, which no clock sets",
+            hint='say "late": "snapshot", or leave it out',
+        )
+    if cursor.late != "ignore" and not possible:
+        where = "a standby" if activity.standby else f"a {relation.kind}"
+        raise ConfigError(
+            f"{relation.name}: {where} does not tell which transactions wrote its rows",
+            hint='leave "late" out, and give the cursor a "lag"',
+        )
+    return cursor.late

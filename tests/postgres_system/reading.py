@@ -1,0 +1,30 @@
+"""A source read again and again, as runs do."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from headrace.flow import Batch, Position, Range, Snapshot
+from headrace.systems.postgres import PostgresSource
+
+
+class Reader:
+    """Reads what is new of a table `t` with a column `id`; `batch` is the last one, `frame` its rows."""
+
+    def __init__(self, database, *, ties="again", **source: Any) -> None:
+        source = {"table": "t", **source} if "query" not in source else source
+        self.source = PostgresSource(dsn=source.pop("dsn", database.dsn), **source)
+        self.ties = ties
+        self.position: Position | None = None
+        self.batch: Batch
+
+    def read(self, column: str = "id", **range: Any) -> list[Any]:
+        """The values of a column of what is new, sorted; the position moves on."""
+        asked = Range(after=self.position, ties=self.ties, **range)
+        with closing(self.source.batches(asked, Snapshot(), "s")) as batches:
+            self.batch = next(batches)
+            self.frame = self.batch.frame.lazy.collect()
+            self.rejects = sum(f.height for f in self.batch.rejects())
+            self.position = self.batch.position()
+        return sorted(self.frame[column].to_list())

@@ -1,0 +1,184 @@
+"""A row that is committed after a read has passed it is not lost: two connections each."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from reading import Reader
+
+from headrace.cursor import Cursor
+from headrace.errors import DataError, UnavailableError
+from headrace.flow import Range, Snapshot
+from headrace.systems.postgres import session
+
+CLOCK = "CREATE TABLE t (id serial PRIMARY KEY, at timestamptz NOT NULL DEFAULT now()); CREATE INDEX ON t (at);"
+OLD = "INSERT INTO t (at) SELECT now() - interval '1 hour' * i FROM generate_series(3, 1, -1) AS i;"
+SEQUENCE = "CREATE TABLE t (id serial PRIMARY KEY, x text); INSERT INTO t (x) VALUES ('a'), ('b');"
+BEGIN = "BEGIN; SET LOCAL application_name = 'billing'"
+
+
+def later(database, seconds=1.1):
+    """The margin before now is left for the next read."""
+    database.run(f"SELECT pg_sleep({seconds})")
+
+
+@pytest.mark.parametrize("ties", ["again", "once"])
+def test_a_late_commit_under_the_servers_clock_is_read_and_what_holds_back_is_named(database, ties):
+    database.run(CLOCK + OLD)
+    reader = Reader(database, cursor="at", ties=ties)
+    with database.connect() as slow:
+        slow.execute(BEGIN)
+        slow.execute("INSERT INTO t (id) VALUES (50)")
+        database.run("INSERT INTO t (id) VALUES (51)")  # later, and committed first
+        later(database)
+        assert reader.read() == [1, 2, 3]
+        (warning,) = reader.batch.news.warnings
+        assert "held back by pid" in warning
+        assert "(billing), whose transaction is open since" in warning
+        slow.execute("COMMIT")
+    assert reader.read()[-2:] == [50, 51]
+    assert reader.batch.news.warnings == ()
+    assert reader.read() == ([] if ties == "once" else [51])
+    assert reader.batch.news.empty
+
+
+def test_a_transaction_that_only_reads_a_source_holds_no_other_back(database):
+    database.run(CLOCK + OLD)
+    one, other = Reader(database, cursor="at"), Reader(database, cursor="at")
+    held = one.source.batches(Range(), Snapshot(), "s")
+    next(held)
+    database.run("INSERT INTO t (id) VALUES (60)")
+    later(database)
+    assert other.read() == [1, 2, 3, 60]
+    held.close()
+
+
+def test_a_prepared_transaction_holds_back_too(database):
+    database.run(CLOCK + OLD)
+    reader = Reader(database, cursor="at")
+    assert reader.read() == [1, 2, 3]
+    with database.connect() as other:
+        other.execute("BEGIN; INSERT INTO t (id) VALUES (50); PREPARE TRANSACTION 'two-phase'")
+    database.run("INSERT INTO t (id) VALUES (51)")
+    later(database)
+    with pytest.raises(UnavailableError, match="'two-phase'"):
+        Reader(database, cursor="at").read()
+    assert reader.read() == [3]
+    assert "prepared transaction 'two-phase'" in reader.batch.news.warnings[0]
+    database.run("COMMIT PREPARED 'two-phase'")
+    assert reader.read() == [3, 50, 51]
+
+
+@pytest.mark.parametrize("ties", ["again", "once"])
+@pytest.mark.parametrize("begin", ["INSERT INTO t VALUES (10, 'late')", "SELECT nextval('t_id_seq')", "SAVEPOINT s"])
+def test_a_late_commit_of_a_sequences_number_is_read(database, ties, begin):
+    """Also of a transaction that has no number of its own yet at the read, and of a subtransaction."""
+    database.run(SEQUENCE)
+    reader = Reader(database, cursor="id", ties=ties)
+    with database.connect() as slow:
+        slow.execute(BEGIN)
+        slow.execute(begin)
+        if not begin.startswith("INSERT"):
+            slow.execute("SAVEPOINT s2; INSERT INTO t VALUES (9, 'early') ; ROLLBACK TO s2")
+        database.run("INSERT INTO t VALUES (11, 'first')")
+        assert reader.read() == [1, 2, 11]
+        assert reader.batch.news.misses is not None
+        if not begin.startswith("INSERT"):
+            slow.execute("SAVEPOINT s3; INSERT INTO t VALUES (10, 'late'); RELEASE s3")
+        slow.execute("COMMIT")
+    assert reader.read() == ([10] if ties == "once" else [10, 11])
+    assert reader.read() == ([] if ties == "once" else [11])
+    assert reader.batch.news.empty
+
+
+def test_what_was_seen_among_what_is_suspect_is_not_read_again_by_an_append(database):
+    database.run(SEQUENCE)
+    reader = Reader(database, cursor="id", ties="once")
+    with database.connect() as slow, database.connect() as slower:
+        slower.execute("BEGIN; INSERT INTO t VALUES (20, 'slower')")
+        database.run("INSERT INTO t VALUES (21, 'seen'), (22, 'seen')")  # after the oldest open one began
+        slow.execute("BEGIN; INSERT INTO t VALUES (19, 'slow')")
+        assert reader.read() == [1, 2, 21, 22]
+        slow.execute("COMMIT")
+        assert reader.read() == [19]
+        assert reader.read() == []
+        slower.execute("COMMIT")
+    assert reader.read() == [20]
+    assert reader.read() == []
+
+
+def test_nothing_is_looked_for_below_where_nobody_else_was_open(database):
+    database.run(SEQUENCE)
+    reader = Reader(database, cursor="id", ties="once")
+    reader.read()
+    assert reader.position["late"]["open"] is False
+    database.run("INSERT INTO t VALUES (30, 'x')")
+    reader.read()
+    assert "age(xmin)" not in str(reader.batch.frame.scan)
+
+
+def test_a_server_that_has_gone_back_is_refused(database):
+    database.run(SEQUENCE)
+    reader = Reader(database, cursor="id")
+    reader.read()
+    reader.position = {**reader.position, "late": {**reader.position["late"], "snapshot": f"{2**40}:{2**40}:"}}
+    with pytest.raises(DataError, match="gone back"):
+        reader.read()
+
+
+def test_a_view_is_read_with_a_lag_and_the_guarantee_says_so(database):
+    database.run(SEQUENCE + "CREATE VIEW v AS SELECT * FROM t")
+    plain = Reader(database, table="v", cursor="id")
+    lagging = Reader(database, table="v", cursor=Cursor(column="id", lag="5"))
+    behind = Reader(database, table="v", cursor=Cursor(column="id", lag="5"), ties="once")
+    with database.connect() as slow:
+        slow.execute("BEGIN; INSERT INTO t VALUES (10, 'late')")
+        database.run("INSERT INTO t VALUES (11, 'first')")
+        assert (plain.read(), lagging.read(), behind.read()) == ([1, 2, 11], [1, 2, 11], [1, 2])
+        slow.execute("COMMIT")
+    assert plain.read() == [11]  # and so 10 is lost, as it says:
+    assert plain.batch.news.misses == "rows that are committed after others with a greater 'id'"
+    assert lagging.read() == [10, 11]
+    assert lagging.batch.news.misses.endswith("by more than 5")
+    assert lagging.read() == [10, 11]
+    assert lagging.batch.news.empty
+    database.run("INSERT INTO t VALUES (20, 'end')")
+    assert behind.read() == [10, 11]
+
+
+def test_a_role_that_may_not_see_other_sessions_is_told(database):
+    database.run(CLOCK + OLD + "GRANT SELECT ON t TO PUBLIC")
+    role = f"{database.name}_reader"
+    database.run(f"CREATE ROLE {role} LOGIN")
+    try:
+        with database.connect():
+            reader = Reader(database, dsn=psycopg.conninfo.make_conninfo(database.dsn, user=role), cursor="at")
+            assert reader.read() == [1, 2, 3]
+        assert "GRANT pg_read_all_stats" in reader.batch.news.warnings[0]
+        assert "sessions that this role may not see" in reader.batch.news.misses
+    finally:
+        database.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_who_is_open_is_asked_before_the_snapshot_is_taken(database, monkeypatch):
+    """A commit between the two is in the snapshot, and beyond the horizon; the other way round it would be lost."""
+    database.run(CLOCK + OLD)
+    reader = Reader(database, cursor="at")
+    with database.connect() as slow:
+        slow.execute("BEGIN; INSERT INTO t (id) VALUES (50)")
+        database.run("INSERT INTO t (id) VALUES (51)")
+        later(database)
+        asked = []
+        for name in ("seen", "_exported"):
+            real = getattr(session, name)
+
+            def between(connection, real=real):
+                asked.append(real)
+                if len(asked) == 2:
+                    slow.execute("COMMIT")
+                return real(connection)
+
+            monkeypatch.setattr(session, name, between)
+        assert reader.read() == [1, 2, 3]
+        monkeypatch.undo()
+    assert reader.read() == [3, 50, 51]
