@@ -192,7 +192,8 @@ class Batch:
     gives ALL it has at every run (a look-up, a full read), not only at this one: then a row that is missing is gone,
     and joining or aggregating misses nothing. `census` (where the source's `deletes` are due) is every row that the
     source has in this snapshot, whatever its cursor: of it only the keys are read. `keys` are the source's own
-    (a primary key), for a merge that names none.
+    (a primary key), for a merge that names none. `identity` is that of `Source.identity` with what only the open
+    source knows (None: it knows no more).
     """
 
     frame: Frame
@@ -204,6 +205,7 @@ class Batch:
     whole: Frame | None = None
     former: Frame | None = None
     complete: bool = False
+    identity: Mapping[str, Any] | None = None
     census: Frame | None = None
     keys: tuple[str, ...] = ()
 

@@ -59,7 +59,9 @@ class Source(Protocol):
         ...
 
     def identity(self) -> Any:
-        """JSON that tells this source from another one under the same name; None where nothing can."""
+        """JSON that tells this source from another one under the same name; None where nothing can. What it takes an
+        open source to know is told by `Batch.identity`: a mapping that has these keys too.
+        """
         ...
 
     def places(self) -> Sequence[Place]:

@@ -71,3 +71,28 @@ def test_a_table_or_column_that_is_not_there_is_named_with_the_one_that_was_mean
         source = hr.PostgresSource(dsn=database.dsn, **wrong)
         with pytest.raises(ConfigError, match=said):
             next(source.batches(Range(), Snapshot(), "s"))
+
+
+def test_a_table_made_anew_and_another_database_are_other_sources(database, postgres, tmp_path):
+    database.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+
+    def pipeline(dsn, **more):
+        return hr.Pipeline(
+            name="t",
+            source=hr.PostgresSource(dsn=dsn, table="t", cursor="id"),
+            destination=hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t"),
+            write=hr.Merge(keys=("id",)),
+            **more,
+        )
+
+    hr.run(pipeline(database.dsn))
+    database.run("ALTER TABLE t RENAME TO was; CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (2)")
+    with pytest.raises(ConfigError, match="not the one that was read before"):
+        hr.run(pipeline(database.dsn))
+    with (
+        postgres.database("CREATE TABLE t (id int PRIMARY KEY)") as other,
+        pytest.raises(ConfigError, match="not the one that was read before"),
+    ):
+        hr.plan(pipeline(other.dsn))
+    assert hr.run(pipeline(database.dsn, was="source")).status == "loaded"
+    assert hr.run(pipeline(database.dsn)).status == "nothing_new"

@@ -30,6 +30,7 @@ __all__ = [
     "guarantee",
     "key_columns",
     "reading",
+    "refuse_another",
     "refuse_mixing",
     "refuse_sharing",
     "refuse_start",
@@ -91,13 +92,27 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
     for name, source in pipeline.named_sources.items():
         _refuse_reread(pipeline.write, name, source)
         _refuse_latest(pipeline.write, name, source)
-        before, now = snapshot.identities.get(name), source.identity()
-        if before is not None and before != now and pipeline.was != name and not full_refresh:
-            raise ConfigError(
-                f"source {name!r} of {pipeline.name!r} is not the one that was read before",
-                hint=f'if it is meant to go on from there, say "was": "{name}"; to begin anew, --full-refresh',
-                details={"before": before, "now": now},
-            )
+        if not full_refresh:
+            refuse_another(pipeline, name, snapshot.identities.get(name), source.identity())
+
+
+def refuse_another(pipeline: Pipeline, name: str, before: Any, now: Any) -> None:
+    """Refuse to read on in another source than the one that was read. A mapping may lack what it takes an open source
+    to know.
+
+    Raises ConfigError with the way out.
+    """
+    same = before == now
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        less, more = sorted((before, now), key=len)
+        same = all(more.get(key, less) == value for key, value in less.items())
+    if before is None or same or pipeline.was == name:
+        return
+    raise ConfigError(
+        f"source {name!r} of {pipeline.name!r} is not the one that was read before",
+        hint=f'if it is meant to go on from there, say "was": "{name}"; to begin anew, --full-refresh',
+        details={"before": before, "now": now},
+    )
 
 
 def refuse_sharing(change: TableChange, snapshot: Snapshot) -> None:

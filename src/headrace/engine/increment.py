@@ -16,7 +16,7 @@ import polars as pl
 
 from headrace.contract.screen import Screen
 from headrace.engine.census import census, marked
-from headrace.engine.decisions import Reading, fingerprint, key_columns, refuse_mixing, refuse_sharing
+from headrace.engine.decisions import Reading, fingerprint, key_columns, refuse_another, refuse_mixing, refuse_sharing
 from headrace.engine.keys import keyed, require, settled, versions
 from headrace.engine.regroup import Groups, reread, why_all, why_anew
 from headrace.engine.sealing import Sealing
@@ -107,6 +107,9 @@ def increment(
 
     `fresh`: this is the commit of a full refresh that empties the table.
     """
+    for name in () if how.fresh else how.drivers:
+        if (identity := batches[name].identity) is not None:
+            refuse_another(pipeline, name, snapshot.identities.get(name), identity)
     pipeline = keyed(pipeline, how.drivers, batches)
     rows = _Rows.of(pipeline, how, batches, replayed)
     groups = _regrouped(pipeline, snapshot, how, batches, rows.transformed)

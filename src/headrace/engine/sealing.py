@@ -67,11 +67,16 @@ class Sealing:
         return Seal(
             positions={n: self.batches[n].position() for n in moved if self.batches[n].position()},
             files=files,
-            identities={n: self.pipeline.named_sources[n].identity() for n in self.how.drivers},
+            identities={n: self._identity(n) for n in self.how.drivers},
             record=self._record(malformed, rejects.count),
             rejects=rejects,
             forget_files=self.change.fresh,
         )
+
+    def _identity(self, name: str) -> Any:
+        """As the batch tells it, where the source itself does not know all of it."""
+        told = self.batches[name].identity
+        return self.pipeline.named_sources[name].identity() if told is None else dict(told)
 
     def _judge_result(self) -> None:
         """Judge the result; where the transforms have lost the rows' places, say who has them."""

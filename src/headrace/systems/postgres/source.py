@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -26,10 +27,13 @@ def batches(source: PostgresSource, range: Range, snapshot: Snapshot, name: str)
     with opened(source.dsn, name=name) as session:
         as_text = range.as_text | frozenset((range.after or {}).get("as_text", ()))
         selection = bound(session, source, name, as_text)
+        told = {**source.identity(), **_identity(session, selection)}
         if source.read == "all" or not isinstance(source.cursor, Cursor):
-            yield _whole(selection, as_text)
+            yield replace(_whole(selection, as_text), identity=told)
             return
-        yield from Reading.of(Order.of(selection, source.cursor), session, range, snapshot, as_text).batches()
+        reading = Reading.of(Order.of(selection, source.cursor), session, range, snapshot, as_text)
+        for batch in reading.batches():
+            yield replace(batch, identity=told)
 
 
 def _whole(selection: Selection, as_text: frozenset[str]) -> Batch:
@@ -47,7 +51,7 @@ def _whole(selection: Selection, as_text: frozenset[str]) -> Batch:
     )
 
 
-def identity(session: Session, selection: Selection) -> dict[str, Any]:
+def _identity(session: Session, selection: Selection) -> dict[str, Any]:
     """The cluster (None where this role may not ask), the database, and the table by its number: one that was dropped
     and made again is another. A view is its name.
     """
