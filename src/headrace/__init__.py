@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from headrace.systems.memory import MemoryDestination, MemorySource
     from headrace.systems.outfile import FileDestination
     from headrace.systems.parquet import ParquetDestination, scan_table
-    from headrace.systems.postgres import PostgresSource
+    from headrace.systems.postgres import PostgresDestination, PostgresSource
     from headrace.systems.sqlite import SQLiteSource
     from headrace.systems.table import TableSource
     from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
@@ -72,6 +72,7 @@ __all__ = [
     "Partitions",
     "Pipeline",
     "Plan",
+    "PostgresDestination",
     "PostgresSource",
     "Recompute",
     "RejectedError",
@@ -121,7 +122,7 @@ _HOME = {
     "headrace.systems.memory": "MemoryDestination MemorySource",
     "headrace.systems.outfile": "FileDestination",
     "headrace.systems.parquet": "ParquetDestination scan_table",
-    "headrace.systems.postgres": "PostgresSource",
+    "headrace.systems.postgres": "PostgresDestination PostgresSource",
     "headrace.systems.sqlite": "SQLiteSource",
     "headrace.systems.table": "TableSource",
     "headrace.writes": "Append History Merge Partitions Recompute Replace",

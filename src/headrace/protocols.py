@@ -99,6 +99,8 @@ class Destination(Ledger, Protocol):
       loads its exact text too (see `schema.Field`; None: it knows the logical types only).
     - `at_once`: in which words `plan` says that a commit is one step ("one transaction").
     - ``ddl(change) -> Sequence[str]``: a change's schema changes in the destination's own words, for `plan`.
+    - ``notes(change) -> Sequence[str]``: what a person should know of how it would carry a change out, for `plan`.
+    - `truncates`: whether it takes a replace with `truncate` (no).
     """
 
     def inspect(self, pipeline: str) -> Snapshot:

@@ -22,11 +22,16 @@ class Append:
 class Replace:
     """The rows become the whole table, in one instant: readers never see it partial or empty.
 
-    An empty full read is refused unless `allow_empty`.
+    An empty full read is refused unless `allow_empty`. With `keys` (unique among the rows, never NULL) a destination
+    that can deletes what is absent, updates what differs and inserts what is new, rather than write it all again: the
+    table is the same afterwards. `truncate`: a destination that has TRUNCATE may use it; what readers see then, `plan`
+    says.
     """
 
     type: ClassVar[str] = "replace"
     allow_empty: bool = False
+    keys: tuple[str, ...] = ()
+    truncate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):
             "destination.base",
             "unknown key",
         ),
-        ({"destination": {"type": "postgres"}}, "destination.type", 'unknown "postgres"'),
+        ({"destination": {"type": "oracle"}}, "destination.type", 'unknown "oracle"'),
         ({"destination": {"connection": "w"}}, "destination.connection", 'there is no connection "w"'),
     ],
 )

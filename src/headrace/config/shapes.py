@@ -33,6 +33,7 @@ DESTINATIONS = {
     "duckdb": "headrace.systems.duckdb:DuckDBDestination",
     "parquet": "headrace.systems.parquet:ParquetDestination",
     "file": "headrace.systems.outfile:FileDestination",
+    "postgres": "headrace.systems.postgres:PostgresDestination",
 }
 
 

@@ -87,6 +87,12 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
             hint="say --discard-history if that is meant",
         )
     refuse_deletes(pipeline)
+    truncate = isinstance(pipeline.write, Replace) and pipeline.write.truncate
+    if truncate and not getattr(pipeline.destination, "truncates", False):
+        raise ConfigError(
+            "replace cannot truncate here: the destination has no TRUNCATE",
+            hint='leave "truncate" out: the table is swapped in one step',
+        )
     if pipeline.commit_every and (reason := _uncut(pipeline)):
         raise ConfigError(f"commit_every cannot cut this load: {reason}", hint="leave commit_every out")
     for name, source in pipeline.named_sources.items():

@@ -37,7 +37,7 @@ def planned(pipeline: Pipeline, increment: Increment | Bundle, snapshot: Snapsho
         guarantee=promise,
         because=because,
         commit=snapshot.number + 1,
-        warnings=increment.warnings,
+        warnings=(*increment.warnings, *_notes(pipeline, increment)),
         query=_explained(increment) if explain else None,
     )
 
@@ -122,4 +122,10 @@ def _reads(increment: Increment, batch: Batch) -> str:
 def ddl(pipeline: Pipeline, increment: Increment | Bundle) -> tuple[str, ...]:
     """The schema changes, in the destination's own words where it has such."""
     words = getattr(pipeline.destination, "ddl", lambda change: in_words(change.changes))
-    return () if increment.empty else tuple(w for change in increment.changes if change.changes for w in words(change))
+    return () if increment.empty else tuple(w for change in increment.changes for w in words(change))
+
+
+def _notes(pipeline: Pipeline, increment: Increment | Bundle) -> tuple[str, ...]:
+    """What the destination has to say of how it would carry the changes out."""
+    notes = getattr(pipeline.destination, "notes", lambda _change: ())
+    return () if increment.empty else tuple(word for change in increment.changes for word in notes(change))

@@ -19,6 +19,7 @@ from headrace.schema import Schema
 from headrace.stream import FrameStream
 from headrace.systems.duckdb.tables import Table, carries_more_than_rows, columns_of, definitions
 from headrace.transform.columns import Column, carry, check_fits, quoted
+from headrace.writes import History, Merge
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -73,7 +74,11 @@ class Load:
         """
         if self.change.groups is not None:
             return self.groups
-        return f"temp.main._headrace_good_{self.index}" if hasattr(self.change.write, "keys") else self.staged
+        return f"temp.main._headrace_good_{self.index}" if self._keys else self.staged
+
+    @property
+    def _keys(self) -> tuple[str, ...]:
+        return self.change.write.keys if isinstance(self.change.write, Merge | History) else ()
 
     @property
     def groups(self) -> str:
@@ -117,9 +122,9 @@ class Load:
         with self.incoming(self.change.rows, ordinal=True) as (rows, self.rows):
             self.run(f"CREATE TEMP TABLE {self.staged} AS {rows}")
         self.counts["rows"] = self.count(f"SELECT count(*) FROM {self.staged}")
-        if self.keep_stage and hasattr(self.change.write, "keys"):
-            keys = ", ".join(map(quoted, self.change.write.keys))
-            self.require(self.change.write.keys, "key")
+        if self.keep_stage and self._keys:
+            keys = ", ".join(map(quoted, self._keys))
+            self.require(self._keys, "key")
             self.run(f"CREATE TEMP TABLE {self.good} AS SELECT DISTINCT {keys} FROM {self.staged}")
         return self.counts["rows"]
 

@@ -1,9 +1,14 @@
-"""PostgreSQL, both ways."""
+"""PostgreSQL, both ways: `PostgresDestination` and `PostgresSource`.
+
+The ledger is in the same database as the table and is written in the same transaction: see `ledger`. The driver,
+psycopg, is the extra ``headrace[postgres]``; nothing here imports it before it is needed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,9 +17,155 @@ from headrace.cursor import Cursor
 from headrace.errors import ConfigError
 
 if TYPE_CHECKING:
-    from headrace.flow import Batch, Place, Position, Range, Snapshot
+    import polars as pl
 
-__all__ = ["PostgresSource"]
+    from headrace.flow import Batch, Commit, Place, Position, Range, Receipt, Snapshot, TableChange
+    from headrace.protocols import Holder
+    from headrace.systems.postgres.ledger import Key
+    from headrace.systems.postgres.tables import Table
+
+__all__ = ["PostgresDestination", "PostgresSource"]
+
+_WRITES = ("append", "replace", "partitions", "merge", "history", "recompute")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostgresDestination:
+    """A table of a PostgreSQL database (14 or newer), or a schema for many tables.
+
+    `dsn` is a DSN or URI, or libpq's keywords as an object (``{"host": …, "sslmode": "verify-full"}``,
+    ``{"service": …}``); None: the ``PG*`` variables. `table` is ``schema.name``; ``name`` alone is public's; a pipeline
+    of many tables has `schema` in its place. The first commit makes both where they are not there. `adopt` takes over a
+    table that headrace did not make, or that another pipeline writes too (then no load may take its rows away: no
+    replace, no full refresh). `create_index` makes a unique index on the keys of a merge or a replace, where there is
+    none.
+
+    The connection must be the server's own, or a pooler's that gives a whole session.
+    """
+
+    type: ClassVar[str] = "postgres"
+    native: ClassVar[str] = "postgres"
+    truncates: ClassVar[bool] = True
+    dsn: str | Mapping[str, str | int] | None = field(default=None, repr=False)
+    table: str | None = None
+    schema: str | None = None
+    adopt: bool = False
+    create_index: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.table is None) == (self.schema is None):
+            raise ConfigError(
+                "postgres destination: give either table or schema",
+                hint='one table: "table": "public.orders"; many: "schema": "shop"',
+            )
+
+    def of(self, name: str) -> PostgresDestination:
+        """The one table of this name in the schema."""
+        from headrace.systems.postgres.names import quoted
+
+        return replace(self, table=quoted(*self._place[:1], name), schema=None)
+
+    def inspect(self, pipeline: str) -> Snapshot:
+        """What the table holds now. Raises ConfigError, UnavailableError, RejectedError."""
+        from headrace.systems.postgres.snapshot import inspect, inspect_all
+
+        if self.table is None:
+            return inspect_all(self.dsn, self._key(pipeline))
+        return inspect(self.dsn, self._key(pipeline), self._table)
+
+    def apply(self, commit: Commit) -> Receipt:
+        """Apply the commit in one transaction, with the ledger. See `headrace.protocols.Destination.apply`."""
+        from headrace.systems.postgres.apply import apply
+
+        key = self._key(commit.pipeline)
+        return apply(self.dsn, key, commit, adopt=self.adopt, create_index=self.create_index)
+
+    def settle(self, pipeline: str, id: str) -> Receipt | None:
+        """What the ledger says of the commit, once no server is committing to the table."""
+        from headrace.systems.postgres.apply import settle
+
+        return settle(self.dsn, self._key(pipeline), id)
+
+    def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
+        """Hold the table for one run, by an advisory lock on a connection of its own."""
+        from headrace.systems.postgres.locks import hold
+
+        return hold(self.dsn, self._key(pipeline).target, pipeline, holder)
+
+    def ddl(self, change: TableChange) -> Sequence[str]:
+        """The very statements with which `apply` would change the table's shape."""
+        from headrace.systems.postgres.apply import ddl
+
+        key = self._key("plan")
+        return ddl(self.dsn, key, change, adopt=True, create_index=self.create_index)
+
+    def notes(self, change: TableChange) -> Sequence[str]:
+        """What a person should know of how `apply` would carry the change out: a missing index, what readers see."""
+        from headrace.systems.postgres.apply import told
+
+        return told(self.dsn, self._key("plan"), change, create_index=self.create_index)
+
+    def place(self) -> Place:
+        """The table."""
+        from headrace.systems.postgres.names import place
+
+        return place(self.dsn, None if self.table is None else ".".join(self._place))
+
+    def supports(self, write: str) -> str | None:
+        """All writes are possible."""
+        return None if write in _WRITES else f"PostgreSQL knows {', '.join(_WRITES)}"
+
+    def record(self, run: Mapping[str, Any]) -> None:
+        """Keep a run; `run` has its ``pipeline``."""
+        from datetime import UTC, datetime
+
+        from headrace.systems.postgres import ledger
+        from headrace.systems.postgres.connection import connected, transaction
+
+        key = self._key(str(run["pipeline"]))
+        with connected(self.dsn, name=key.pipeline) as connection:
+            ledger.ensure(connection)
+            with transaction(connection):
+                ledger.record(connection, key, run, datetime.now(UTC))
+
+    def history(self, pipeline: str) -> Sequence[Mapping[str, Any]]:
+        """Commits and runs of the pipeline, newest first."""
+        from headrace.systems.postgres import ledger
+        from headrace.systems.postgres.connection import connected, transaction
+
+        with connected(self.dsn, name=pipeline) as connection, transaction(connection, "REPEATABLE READ"):
+            return ledger.history(connection, self._key(pipeline)) if ledger.exists(connection) else []
+
+    def rejects(self, pipeline: str) -> pl.DataFrame:
+        """The rows now in quarantine, with the columns of `schema.REJECTS`."""
+        import polars as pl
+
+        from headrace.schema import REJECTS
+        from headrace.systems.postgres import ledger, quarantine
+        from headrace.systems.postgres.connection import connected
+
+        with connected(self.dsn, name=pipeline) as connection:
+            if not ledger.exists(connection):
+                return pl.DataFrame(schema=REJECTS.polars())
+            return quarantine.frame(connection, self._key(pipeline))
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        """Schema and table; ``*`` for many."""
+        from headrace.systems.postgres.names import named
+
+        return named(self.table) if self.table is not None else (named(f"{self.schema}.t")[0], "*")
+
+    @property
+    def _table(self) -> Table:
+        from headrace.systems.postgres.tables import Table
+
+        return Table.of(str(self.table))
+
+    def _key(self, pipeline: str) -> Key:
+        from headrace.systems.postgres.ledger import Key
+
+        return Key(pipeline, ".".join(self._place))
 
 
 @dataclass(frozen=True, kw_only=True)

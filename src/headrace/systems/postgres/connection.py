@@ -6,11 +6,11 @@ shortest exact digits. All names in SQL are qualified: the search path is pg_cat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, UnavailableError
 
 try:
     import psycopg
@@ -24,7 +24,7 @@ from headrace.systems.postgres.errors import translated, violated
 if TYPE_CHECKING:
     from psycopg import Connection
 
-__all__ = ["Dsn", "connected", "endpoint", "transaction"]
+__all__ = ["LOCK_WAIT", "Dsn", "connected", "endpoint", "run", "transaction"]
 
 Dsn = str | Mapping[str, str | int] | None
 """A DSN or URI; libpq's keywords as an object; None: the PG* variables."""
@@ -37,6 +37,7 @@ _CONNECT: dict[str, int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
+LOCK_WAIT = "60s"
 _SESSION = {
     "search_path": "pg_catalog",
     "timezone": "UTC",
@@ -48,7 +49,7 @@ _SESSION = {
     "xmloption": "content",
     "standard_conforming_strings": "on",
     "row_security": "off",  # an error rather than rows that are not there
-    "lock_timeout": "60s",
+    "lock_timeout": LOCK_WAIT,
     "idle_in_transaction_session_timeout": "15min",
     "client_connection_check_interval": "10s",  # a killed client's query ends, and gives up its locks
 }
@@ -103,7 +104,10 @@ def transaction(
     connection.execute(f"BEGIN ISOLATION LEVEL {isolation}{' READ ONLY' if read_only else ''}")
     try:
         yield
-        _commit(connection)
+        if read_only:
+            connection.execute("COMMIT")
+        else:
+            _commit(connection)
     except BaseException as error:
         _roll_back(connection)
         if isinstance(error, psycopg.errors.IntegrityError) and not connection.closed:
@@ -111,8 +115,18 @@ def transaction(
         raise
 
 
+def run(connection: Connection, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """Run one statement with its values as ``$1``, ``$2`` …; its rows, where it gives some. A percent sign is nothing
+    special in it: names may have one.
+    """
+    with psycopg.RawCursor(connection) as cursor:
+        cursor.execute(statement, list(values) if values else None)
+        return cursor.fetchall() if cursor.description else []
+
+
 def _commit(connection: Connection) -> None:
-    connection.execute("COMMIT")
+    if connection.execute("COMMIT").statusmessage != "COMMIT":  # an aborted transaction says ROLLBACK, without an error
+        raise UnavailableError("postgres: the transaction had been aborted", hint="run again")
 
 
 def _roll_back(connection: Connection) -> None:

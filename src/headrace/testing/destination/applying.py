@@ -157,8 +157,9 @@ class Applying(Subject):
     ) -> None:
         """A panic is no Exception; and a thread may end in other ways. A destination without encoders just commits."""
 
-        def dies(_frame: pl.LazyFrame, path: Path, **_: Any) -> None:
-            Path(path).write_bytes(b"")
+        def dies(_frame: pl.LazyFrame, place: Any, **_: Any) -> None:
+            if isinstance(place, str | Path):
+                Path(place).write_bytes(b"")
             raise pl.exceptions.PanicException if how == "panic" else SystemExit
 
         destination = self.destination(tmp_path)

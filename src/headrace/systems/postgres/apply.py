@@ -1,0 +1,108 @@
+"""Apply a commit: one connection, one transaction, rows and ledger together or not at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from headrace.errors import ConflictError
+from headrace.flow import Receipt
+from headrace.systems.postgres import ledger, quarantine
+from headrace.systems.postgres.connection import Dsn, connected, transaction
+from headrace.systems.postgres.history import close_absent, history
+from headrace.systems.postgres.loading import Load, append, partitions, recompute
+from headrace.systems.postgres.locks import lock
+from headrace.systems.postgres.merging import merge, replace, take_census
+from headrace.systems.postgres.tables import Table, notes, shaped
+from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psycopg import Connection
+
+    from headrace.flow import Commit, TableChange
+
+__all__ = ["apply", "ddl", "settle", "told"]
+
+
+def apply(dsn: Dsn, key: ledger.Key, commit: Commit, *, adopt: bool, create_index: bool) -> Receipt:
+    """See `headrace.protocols.Destination.apply`."""
+    with connected(dsn, name=commit.pipeline) as connection:
+        ledger.ensure(connection)
+        with transaction(connection):
+            lock(connection, key.target, *(Table.of(change.table).key for change in commit.changes))
+            return _apply(connection, key, commit, adopt=adopt, create_index=create_index)
+
+
+def settle(dsn: Dsn, key: ledger.Key, id: str) -> Receipt | None:
+    """See `headrace.protocols.Destination.settle`."""
+    with connected(dsn, name=key.pipeline) as connection, transaction(connection):
+        lock(connection, key.target)
+        return ledger.receipt(connection, id) if ledger.exists(connection) else None
+
+
+def ddl(dsn: Dsn, key: ledger.Key, change: TableChange, *, adopt: bool, create_index: bool) -> Sequence[str]:
+    """The statements with which `apply` would change the table's shape."""
+    with connected(dsn, name=key.pipeline) as connection, transaction(connection, read_only=True):
+        has_ledger = ledger.exists(connection)
+        shape = shaped(connection, change, key, adopt=adopt, create_index=create_index, has_ledger=has_ledger)
+        return shape.statements
+
+
+def told(dsn: Dsn, key: ledger.Key, change: TableChange, *, create_index: bool) -> Sequence[str]:
+    """What a person should know of how `apply` would carry the change out."""
+    with connected(dsn, name=key.pipeline) as connection, transaction(connection, read_only=True):
+        return notes(connection, change, create_index=create_index)
+
+
+def _apply(connection: Connection, key: ledger.Key, commit: Commit, *, adopt: bool, create_index: bool) -> Receipt:
+    if (known := ledger.receipt(connection, commit.id)) is not None:
+        return known
+    head = key.head(connection)
+    if head.number != commit.expected:
+        raise ConflictError(
+            f"pipeline {key.pipeline!r}: the target is at commit {head.number}, this run began at {commit.expected}",
+            hint="another run has moved it; run again",
+            details={"number": head.number, "expected": commit.expected},
+        )
+    at = datetime.now(UTC)
+    if head.at is not None and at <= head.at:  # a clock that was set back must not turn the order of commits
+        at = head.at + timedelta(microseconds=1)
+    keyed = quarantine.has_keys(connection, key)
+    loads = []
+    for index, change in enumerate(commit.changes):
+        shape = shaped(connection, change, key, adopt=adopt, create_index=create_index, has_ledger=True)
+        if shape.known is not None and not shape.there:
+            ledger.forget_others(connection, Table.of(change.table).key, key)
+        loads.append(Load(connection, change, shape, index, at, keep=keyed))
+        _write(loads[-1])
+        ledger.own(connection, shape.table.key, key, shape.wanted, tuple(f.name for f in shape.added))
+    seal = commit.seal()
+    rejected = quarantine.update(connection, key, seal.rejects, loads, number=head.number + 1, at=at)
+    counts = Counter(rejected=rejected)
+    for load in loads:
+        if isinstance(load.change.write, History):
+            close_absent(load, load.change.write, key)
+        counts.update(load.counts)
+    key.remember(connection, commit, seal, head=head, at=at, counts=counts)
+    return Receipt(id=commit.id, number=head.number + 1, counts=dict(counts), record=dict(seal.record))
+
+
+def _write(load: Load) -> None:
+    match load.change.write:
+        case Append():
+            append(load)
+        case Replace() as write:
+            replace(load, write)
+        case Partitions() as write:
+            partitions(load, write)
+        case Merge() as write:
+            merge(load, write)
+            if load.change.census is not None:
+                take_census(load, write, load.change.census)
+        case History() as write:
+            history(load, write)
+        case Recompute() as write:
+            recompute(load, write)

@@ -1,0 +1,309 @@
+r"""Values on their way into PostgreSQL: which type holds a logical one, and the text that COPY takes.
+
+The form is COPY's own text format. It is the quickest of all that Polars can write, needs no quotes, and tells NULL
+from an empty text and from any other (CSV before version 18 even ends at a line of ``\.``). A value that PostgreSQL's
+type cannot hold is refused by its column's name; nothing is rounded or cut.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from headrace.errors import DataError
+from headrace.exact import to_text
+from headrace.schema import Field, Type, widens
+from headrace.stream.drawing import said
+
+__all__ = ["SYSTEM", "Column", "encoded", "fits", "natural", "physical"]
+
+SYSTEM = "postgres"
+_PLAIN = {
+    "int8": "smallint",
+    "int16": "smallint",
+    "int32": "integer",
+    "int64": "bigint",
+    "int128": "numeric(39,0)",
+    "uint8": "smallint",
+    "uint16": "integer",
+    "uint32": "bigint",
+    "uint64": "numeric(20,0)",
+    "float32": "real",
+    "float64": "double precision",
+    "bool": "boolean",
+    "string": "text",
+    "binary": "bytea",
+    "date": "date",
+    "time": "time without time zone",
+    "json": "json",  # jsonb would not keep the text as it stands
+    "categorical": "text",
+    "enum": "text",
+    "null": "text",  # all NULL: any type can be made of it later
+    "duration": "interval",
+}
+_TEXTS = ("string", "categorical", "enum", "json", "null")
+_NATURAL = {
+    "smallint": "int16",
+    "integer": "int32",
+    "bigint": "int64",
+    "real": "float32",
+    "double precision": "float64",
+    "boolean": "bool",
+    "bytea": "binary",
+    "date": "date",
+    "time without time zone": "time",
+    "timestamp without time zone": "datetime(us)",
+    "timestamp with time zone": "datetime(us, UTC)",
+    "json": "json",
+    "jsonb": "json",
+    "oid": "uint32",
+}
+_NOT_IN_ARRAYS = ("list", "array", "struct", "null", "duration")
+_DIGITS_MAX = 38
+_BLOCK_BYTES = 1 << 20
+_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31: what ISO writes with four digits
+_DAY_US = 86_400_000_000
+_SPECIAL = r"[\\\t\n\r]"
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+
+def physical(field: Field) -> str:
+    """The PostgreSQL type that holds every value of the column, as ``format_type`` spells it: its origin, where that is
+    PostgreSQL's own.
+    """
+    system, _, origin = (field.origin or "").partition(" ")
+    return origin if system == SYSTEM and origin else _held(field.type)
+
+
+def _held(type: Type) -> str:
+    match type.name, type.args:
+        case "decimal", (precision, scale):
+            return f"numeric({precision},{scale})"
+        case "datetime", (_, None):
+            return "timestamp without time zone"
+        case "datetime", _:
+            return "timestamp with time zone"
+        case (("list" | "array"), (inner, *_)) if inner.name not in _NOT_IN_ARRAYS:
+            return f"{_held(inner)}[]"
+        case (("list" | "array" | "struct"), _):
+            return "json"  # exact: numbers keep their digits
+    return _PLAIN[type.name]
+
+
+def natural(held: str) -> Type:
+    """The logical type of a column of this PostgreSQL type; text, where there is no other that is exact."""
+    from headrace.logical import parse_type
+
+    if held in _NATURAL:
+        return parse_type(_NATURAL[held])
+    if held.endswith("[]") and (inner := natural(held[:-2])).name != "json":
+        return Type("list", (inner,))
+    if held.startswith("numeric("):
+        precision, scale = (int(part) for part in held[len("numeric(") : -1].split(","))
+        if precision <= _DIGITS_MAX and 0 <= scale <= precision:
+            return Type("decimal", (precision, scale))
+    return Type("string")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its name, its PostgreSQL type, the logical type, and who gives it a value.
+
+    `generated`: always the server. `filled`: the server, where rows do not (a default, an identity).
+    """
+
+    name: str
+    held: str
+    type: Type
+    generated: bool = False
+    filled: bool = False
+    identity: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether rows need not bring it."""
+        return self.generated or self.filled
+
+
+def fits(rows: Field, column: Column) -> bool:
+    """Whether rows of this field go into the column exactly, or are refused value by value by the server's own input
+    function.
+    """
+    if rows.origin == f"{SYSTEM} {column.held}" or _held(rows.type) == column.held or widens(rows.type, column.type):
+        return True
+    return rows.type.name in _TEXTS and column.type.name in _TEXTS
+
+
+def encoded(
+    frames: Iterator[pl.DataFrame], columns: Mapping[str, tuple[Type, Column]], *, ordinal: bool
+) -> Iterator[tuple[bytes, int]]:
+    """Blocks of about a megabyte for COPY … FROM STDIN, each with its number of rows. `columns` are, for each column
+    of the frames, the logical type of its values and the column that takes them. `ordinal`: the rows' number, from 0,
+    comes as one more column in front.
+
+    Raises DataError that names the column which cannot hold a value.
+    """
+    writers = {name: _writer(name, type, column) for name, (type, column) in columns.items()}
+    count = 0
+    for frame in frames:
+        for rows in _cut(frame):
+            texts = [write(rows[name]) for name, write in writers.items()]
+            if ordinal:
+                texts.insert(0, pl.int_range(count, count + rows.height, eager=True).alias("_headrace_ordinal"))
+            count += rows.height
+            yield _block(pl.DataFrame(texts), writers), rows.height
+
+
+def _cut(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    step = max(1, int(frame.height * _BLOCK_BYTES / max(1, frame.estimated_size())))
+    return frame.iter_slices(step)
+
+
+def _block(rows: pl.DataFrame, writers: Mapping[str, object]) -> bytes:
+    out = io.BytesIO()
+    try:
+        rows.write_csv(
+            out,
+            include_header=False,
+            separator="\t",
+            quote_style="never",
+            null_value="\\N",
+            time_format="%H:%M:%S%.6f",
+            datetime_format="%Y-%m-%d %H:%M:%S%.6f",
+        )
+    except pl.exceptions.PanicException as error:
+        raise said(error) from None
+    block = out.getvalue()
+    if b"\0" in block:
+        for name in writers:
+            if rows[name].dtype == pl.String and rows[name].str.contains("\0", literal=True).any():
+                raise DataError(
+                    f"column {name!r}: a text has the character NUL in it, which PostgreSQL does not take",
+                    hint="take it out in a transform: replace(column, chr(0), '')",
+                    details={"column": name},
+                )
+    return block
+
+
+_Write = Callable[[pl.Series], pl.Series]
+
+
+def _writer(name: str, type: Type, column: Column) -> _Write:
+    """From a column's values to what Polars writes as COPY's text, or that text itself."""
+    kind = type
+    if type != column.type and widens(type, column.type) and type.name in ("float32", "float64", "decimal"):
+        kind = column.type  # a float32's own digits would be another float64
+    plain = _plain(name, kind)
+
+    def write(values: pl.Series) -> pl.Series:
+        made = plain(values if kind is type else values.cast(kind.polars())).alias(name)
+        if made.dtype != pl.String or not made.str.contains(_SPECIAL).any():
+            return made
+        return made.str.replace_many(_ESCAPES)
+
+    return write
+
+
+def _plain(name: str, type: Type) -> _Write:  # noqa: PLR0911  # one case for each type
+    """The values as PostgreSQL's input functions read them: texts, or numbers whose text is theirs."""
+    match type.name:
+        case "date":
+            return lambda values: _moments(name, values, values.to_physical(), 1)
+        case "datetime":
+            return lambda values: _datetimes(name, values, type)
+        case "time":
+            return lambda values: (_whole(name, values.to_physical(), 1_000) * 1_000).cast(pl.Time)
+        case "duration":
+            return lambda values: _durations(name, values, type)
+        case "binary":
+            return lambda values: "\\x" + values.bin.encode("hex")
+        case "categorical" | "enum" | "null":
+            return lambda values: values.cast(pl.String)
+        case "list" | "array" if _held(type).endswith("[]"):
+            return lambda values: _arrays(name, values, type)
+        case "list" | "array" | "struct":
+            return lambda values: values.to_frame("v").select(to_text(pl.col("v"), type)).to_series()
+    return lambda values: values
+
+
+def _whole(name: str, values: pl.Series, ticks: int) -> pl.Series:
+    """Counts of a unit that is `ticks` times larger. Raises DataError where there is a remainder."""
+    if (values % ticks != 0).any():
+        raise DataError(
+            f"column {name!r}: PostgreSQL keeps microseconds, and there are nanoseconds in a value",
+            hint="cast it to microseconds in a transform, where you say how it is rounded",
+            details={"column": name},
+        )
+    return values // ticks
+
+
+def _datetimes(name: str, values: pl.Series, type: Type) -> pl.Series:
+    unit, zone = type.args
+    if zone is not None:
+        values = values.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    count = values.to_physical()
+    match unit:
+        case "ns":
+            values = _whole(name, count, 1_000).cast(pl.Datetime("us"))
+        case "ms":
+            return _moments(name, values, count, _DAY_US // 1_000)
+    return _moments(name, values, values.to_physical(), _DAY_US)
+
+
+def _moments(name: str, values: pl.Series, count: pl.Series, day: int) -> pl.Series:
+    """Dates and datetimes: as they are, where their year has four digits; else as PostgreSQL writes them."""
+    low, high = count.min(), count.max()
+    if low is None or (low >= _FIRST_DAY * day and high < (_LAST_DAY + 1) * day):  # type: ignore[operator]  # numbers
+        return values
+    year = pl.col("v").dt.year()
+    shown = pl.when(year > 0).then(year).otherwise(1 - year).cast(pl.String).str.zfill(4)
+    era = pl.when(year > 0).then(pl.lit("")).otherwise(pl.lit(" BC"))
+    rest = pl.col("v").dt.strftime("-%m-%d" if day == 1 else "-%m-%d %H:%M:%S%.6f")
+    made = values.to_frame("v").select(pl.concat_str(shown, rest, era)).to_series()
+    if (lost := int(made.null_count() - values.null_count())) > 0:
+        raise DataError(
+            f"column {name!r}: {lost} value{'s' if lost > 1 else ''} beyond the year 262142",
+            hint="look at the rows",
+            details={"column": name},
+        )
+    return made
+
+
+def _durations(name: str, values: pl.Series, type: Type) -> pl.Series:
+    count = values.to_physical()
+    match type.args[0]:
+        case "ns":
+            count = _whole(name, count, 1_000)
+        case "ms":
+            count = count.cast(pl.Int128) * 1_000
+    return count.cast(pl.String) + " microseconds"
+
+
+def _arrays(name: str, values: pl.Series, type: Type) -> pl.Series:
+    """Lists as array literals."""
+    inner: Type = type.args[0]
+    plain = _plain(name, inner)
+    bare = inner.name not in (*_TEXTS, "binary")
+
+    def items(parts: pl.Series) -> pl.Series:
+        texts = _written(plain(parts))
+        if bare:
+            return texts
+        return '"' + texts.str.replace_many({"\\": "\\\\", '"': '\\"'}) + '"'
+
+    lists = values.arr.to_list() if type.name == "array" else values
+    each = pl.element().map_batches(items, return_dtype=pl.String).fill_null("NULL")
+    return "{" + lists.list.eval(each).list.join(",") + "}"
+
+
+def _written(values: pl.Series) -> pl.Series:
+    """What Polars would write into the file, as texts."""
+    match values.dtype:
+        case pl.Datetime():
+            return values.dt.strftime("%Y-%m-%d %H:%M:%S%.6f")
+        case pl.Time():
+            return values.dt.strftime("%H:%M:%S%.6f")
+    return values.cast(pl.String)

@@ -1,0 +1,269 @@
+"""Merge: one row per key, the newest, in the batch and against the target; deletions are remembered. And replace.
+
+UPDATE and INSERT rather than one MERGE: as quick, and they need neither a unique index nor a server newer than 14. A
+row is updated only where it differs, and that is asked of the bytes (``*<>``): for IS DISTINCT FROM boxes of one area
+are the same, and 1.0 is 1.00, and json has no equality at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from headrace.errors import ConfigError, DataError
+from headrace.systems.postgres.loading import DELETED, ORDINAL, Load, refuse_empty, same
+from headrace.systems.postgres.names import quoted
+from headrace.systems.postgres.tables import existing, unique_on
+
+if TYPE_CHECKING:
+    from headrace.flow import Census
+    from headrace.writes import Merge, Replace
+
+__all__ = ["differ", "merge", "newer", "newest_first", "refuse_null_keys", "replace", "take_census"]
+
+_PLAIN_ONLY = ("list", "array", "struct", "json", "null")
+
+
+def merge(load: Load, write: Merge) -> None:
+    """Carry out `write` (see its docstring).
+
+    Raises DataError for a NULL in a key and for a key that the target holds twice, ConfigError for keys or
+    `latest_by` that are not columns.
+    """
+    load.stage(flag=write.delete_when)
+    load.require(write.keys, "key")
+    load.require(write.latest_by, "latest_by column")
+    _refuse_nested(load, (*write.keys, *write.latest_by))
+    refuse_null_keys(load, write.keys)
+    _settle_repeats(load, write.keys, write.latest_by)
+    load.reshape()
+    tombs = _tombs(load)
+    if write.latest_by:
+        _drop_late(load, write, tombs=tombs)
+    _refuse_twice(load, write.keys)
+    alive = f"NOT s.{DELETED}" if write.delete_when is not None else "true"
+    if write.delete_when is not None:
+        load.counts["deleted"] += load.run(
+            f"DELETE FROM {load.table.sql} AS t USING {load.staged} AS s"
+            f" WHERE {same('t', 's', write.keys)} AND s.{DELETED}"
+        )
+    load.counts["updated"] += _update(load, write.keys, alive)
+    absent = f"NOT EXISTS (SELECT FROM {load.table.sql} AS t WHERE {same('t', 's', write.keys)})"
+    load.counts["inserted"] += load.insert_stage(f"WHERE {alive} AND {absent}")
+    if write.latest_by:
+        _remember_deletions(load, write, tombs=tombs)
+
+
+def take_census(load: Load, write: Merge, census: Census) -> None:
+    """Delete, or mark as deleted, the table's rows whose keys the source has no more.
+
+    Raises DataError where more than `census.max` of those that live would go, or where the source has no key at all.
+    """
+    table, known = load.table.sql, "pg_temp._headrace_census"
+    load.make(known, write.keys)
+    load.copy(known, census.keys)
+    load.run(f"ANALYZE {known}")
+    lives = "true" if census.mark is None else f"t.{quoted(census.mark)} IS NULL"
+    there = f"EXISTS (SELECT FROM {known} AS c WHERE {same('t', 'c', write.keys)})"
+    gone = load.count(f"SELECT count(*) FROM {table} AS t WHERE {lives} AND NOT {there}")
+    living = load.count(f"SELECT count(*) FROM {table} AS t WHERE {lives}")
+    if gone > census.max * living or (gone and not load.count(f"SELECT count(*) FROM {known}")):
+        raise DataError(
+            f"table {load.table}: the source has {gone:,} of its {living:,} rows no more, and at most {census.max:.0%}"
+            " may go at once",
+            hint='look at the source: is it whole? If it is, raise "max" in "deletes" for one run',
+            details={"gone": gone, "rows": living},
+        )
+    if census.mark is None:
+        load.counts["deleted"] += load.run(f"DELETE FROM {table} AS t WHERE NOT {there}")
+    else:
+        mark = quoted(census.mark)
+        load.counts["updated"] += load.run(
+            f"UPDATE {table} AS t SET {mark} = NULL WHERE t.{mark} IS NOT NULL AND {there}"
+        )
+        load.counts["deleted"] += load.run(
+            f"UPDATE {table} AS t SET {mark} = $1::timestamptz WHERE {lives} AND NOT {there}", [load.at.isoformat()]
+        )
+    load.run(f"DROP TABLE {known}")
+
+
+def replace(load: Load, write: Replace) -> None:
+    """The rows become the whole table. Readers see it as it was until the commit.
+
+    Raises DataError for no rows at all, unless `write.allow_empty`, and as `merge` does for keys.
+    """
+    table = load.table.sql
+    if write.keys and load.shape.there and not load.shape.anew:
+        load.stage()
+        refuse_empty(load, allow_empty=write.allow_empty)
+        load.require(write.keys, "key")
+        _refuse_nested(load, write.keys)
+        refuse_null_keys(load, write.keys)
+        _refuse_repeats(load, write.keys)
+        load.reshape()
+        _refuse_twice(load, write.keys)
+        load.counts["deleted"] += load.run(
+            f"DELETE FROM {table} AS t WHERE NOT EXISTS (SELECT FROM {load.staged} AS s WHERE"
+            f" {same('t', 's', write.keys)})"
+        )
+        load.counts["updated"] += _update(load, write.keys, "true")
+        absent = f"NOT EXISTS (SELECT FROM {table} AS t WHERE {same('t', 's', write.keys)})"
+        load.counts["inserted"] += load.insert_stage(f"WHERE {absent}")
+        return
+    if load.shape.there and not load.shape.anew:
+        if write.truncate:
+            load.counts["deleted"] += load.count(f"SELECT count(*) FROM {table}")
+            load.run(f"TRUNCATE {table}")
+        else:
+            load.counts["deleted"] += load.run(f"DELETE FROM {table}")
+    load.counts["inserted"] += load.insert()
+    refuse_empty(load, allow_empty=write.allow_empty)
+
+
+def refuse_null_keys(load: Load, keys: Sequence[str]) -> None:
+    """Raises DataError if a staged row has NULL in a key."""
+    for key in keys:
+        if count := load.count(f"SELECT count(*) FROM {load.staged} WHERE {quoted(key)} IS NULL"):
+            raise DataError(
+                f"table {load.table}: NULL in key {key!r} in {count} row{'s' if count > 1 else ''}",
+                hint=f'quarantine them: "contract": {{"columns": {{"{key}": {{"nullable": false}}}}}}',
+                details={"key": key, "rows": count},
+            )
+
+
+def _refuse_nested(load: Load, names: Sequence[str]) -> None:
+    for name in names:
+        if load.change.schema[name].name in _PLAIN_ONLY:
+            raise ConfigError(
+                f"table {load.table}: column {name!r} is {load.change.schema[name]}, and cannot be a key or latest_by",
+                hint="choose a plain column",
+            )
+
+
+def _refuse_repeats(load: Load, keys: Sequence[str]) -> None:
+    """A replace by keys has no order in which one of two rows would be the last."""
+    names = ", ".join(map(quoted, keys))
+    if found := load.count(f"SELECT count(*) - count(DISTINCT ({names})) FROM {load.staged}"):
+        raise DataError(
+            f"table {load.table}: the rows have keys ({', '.join(keys)}) more than once: {found} rows too many",
+            hint="choose other keys, or aggregate in a transform",
+        )
+
+
+def newest_first(load: Load, columns: Sequence[str], table: str = "") -> str:
+    """SQL's ORDER BY for the newest row first: NULL is the oldest, of equal ones the last read is newer."""
+    prefix = f"{table}." if table else ""
+    order = [f"{prefix}{quoted(c)}{load.collated(c)} DESC NULLS LAST" for c in columns]
+    return ", ".join([*order, f"{prefix}{ORDINAL} DESC"])
+
+
+def newer(load: Load, left: str, right: str, columns: Sequence[str]) -> str:
+    """SQL: `left` is newer than `right`, column by column; NULL is the oldest."""
+    test = "false"
+    for column in reversed(columns):
+        collate = load.collated(column)
+        a, b = f"{left}.{quoted(column)}{collate}", f"{right}.{quoted(column)}{collate}"
+        greater = f"coalesce({a} > {b}, {a} IS NOT NULL AND {b} IS NULL)"
+        test = f"({greater} OR ({a} IS NOT DISTINCT FROM {b} AND {test}))"
+    return test
+
+
+def differ(left: str, right: str, names: Sequence[str]) -> str:
+    """SQL: the named columns of two tables are not the same, byte for byte.
+
+    Without the cast the parser would compare column by column, by operators that the types do not have.
+    """
+    rows = (f"ROW({', '.join(f'{side}.{quoted(n)}' for n in names)})::record" for side in (left, right))
+    return " OPERATOR(pg_catalog.*<>) ".join(rows)
+
+
+def _settle_repeats(load: Load, keys: Sequence[str], latest_by: Sequence[str]) -> None:
+    """Leave one row for each key in the stage."""
+    names = ", ".join(map(quoted, keys))
+    repeated = f"SELECT FROM {load.staged} GROUP BY {names} HAVING count(*) > 1"
+    if not load.count(f"SELECT count(*) FROM ({repeated} LIMIT 1) AS q"):
+        return
+    ranked = f"row_number() OVER (PARTITION BY {names} ORDER BY {newest_first(load, latest_by)}) AS place"
+    load.run(
+        f"DELETE FROM {load.staged} AS s USING (SELECT {ORDINAL}, {ranked} FROM {load.staged}) AS r"
+        f" WHERE r.{ORDINAL} = s.{ORDINAL} AND r.place > 1"
+    )
+
+
+def _drop_late(load: Load, write: Merge, *, tombs: bool) -> None:
+    """Take the rows out of the stage that are older than the target's, or than a remembered deletion."""
+    for known in (load.table.sql, *([f"({_tombstones(load, write)})"] if tombs else [])):
+        load.run(
+            f"DELETE FROM {load.staged} AS s USING {known} AS t"
+            f" WHERE {same('t', 's', write.keys)} AND {newer(load, 't', 's', write.latest_by)}"
+        )
+
+
+def _refuse_twice(load: Load, keys: Sequence[str]) -> None:
+    """The target must hold each key once; where a unique index sees to that, nothing is looked at."""
+    oid = existing(load.connection, load.table)
+    if oid is None or unique_on(load.connection, oid, keys):
+        return
+    twice = load.count(
+        f"SELECT coalesce(sum(q.n - 1), 0) FROM (SELECT count(*) AS n FROM {load.staged} AS s"
+        f" JOIN {load.table.sql} AS t ON {same('t', 's', keys)} GROUP BY s.{ORDINAL}) AS q"
+    )
+    if twice:
+        raise DataError(
+            f"table {load.table} holds keys ({', '.join(keys)}) more than once: {twice} rows too many",
+            hint=f"{load.change.write.type} needs one row for each key; remove the others, or choose other keys",
+        )
+
+
+def _update(load: Load, keys: Sequence[str], where: str) -> int:
+    """Update the target's rows of the same keys, those that differ; how many. Columns that rows lack are left alone."""
+    names = [n for n in load.written if n not in keys]
+    if not names:
+        return 0
+    sets = ", ".join(f"{quoted(n)} = s.{quoted(n)}" for n in names)
+    return load.run(
+        f"UPDATE {load.table.sql} AS t SET {sets} FROM {load.staged} AS s"
+        f" WHERE {same('t', 's', keys)} AND {where} AND {differ('t', 's', names)}"
+    )
+
+
+def _tombs(load: Load) -> bool:
+    known = f"SELECT FROM _headrace.tombstones WHERE name = {_literal(load.table.key)} LIMIT 1"
+    return load.count(f"SELECT count(*) FROM ({known}) AS q") > 0
+
+
+def _tombstones(load: Load, write: Merge) -> str:
+    """SQL for the remembered deletions under these keys and this order, in the columns' own types."""
+    held = {c.name: c.held for c in load.columns}
+    picks = [f'("values"[{i}])::{held[k]} AS {quoted(k)}' for i, k in enumerate(write.keys, 1)]
+    picks += [f"(latest[{i}])::{held[c]} AS {quoted(c)}" for i, c in enumerate(write.latest_by, 1)]
+    return (
+        f"SELECT {', '.join(picks)}, ctid AS _headrace_tomb FROM _headrace.tombstones"
+        f" WHERE name = {_literal(load.table.key)} AND keys = {_list(write.keys)}"
+        f" AND latest_by = {_list(write.latest_by)}"
+    )
+
+
+def _remember_deletions(load: Load, write: Merge, *, tombs: bool) -> None:
+    """Forget the deletions of keys that have come anew, remember the new ones."""
+    if tombs:
+        load.run(
+            f"DELETE FROM _headrace.tombstones WHERE ctid IN (SELECT t._headrace_tomb FROM ({_tombstones(load, write)})"
+            f" AS t JOIN {load.staged} AS s ON {same('t', 's', write.keys)})"
+        )
+    if write.delete_when is not None:
+        values, latest = (
+            "ARRAY[" + ", ".join(f"s.{quoted(n)}::text" for n in names) + "]" for names in (write.keys, write.latest_by)
+        )
+        load.run(
+            f"INSERT INTO _headrace.tombstones SELECT {_literal(load.table.key)}, {_list(write.keys)}, {values},"
+            f" {_list(write.latest_by)}, {latest} FROM {load.staged} AS s WHERE s.{DELETED}"
+        )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _list(texts: Sequence[str]) -> str:
+    return "ARRAY[" + ", ".join(map(_literal, texts)) + "]::text[]"

@@ -1,0 +1,59 @@
+"""PostgreSQL keeps the promises of `headrace.protocols.Destination`: one database, a schema for each folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from headrace.protocols import Destination
+from headrace.testing import DestinationSuite
+
+
+def _dsn(folder: Path) -> str:
+    """The server of this test session: a process that was started by a test looks for what the fixture left."""
+    for parent in folder.resolve().parents:
+        if (found := parent / "postgres.dsn").exists():
+            return found.read_text()
+    return "host=/nowhere"
+
+
+@pytest.mark.usefixtures("postgres")
+class TestPostgres(DestinationSuite):
+    examples = 5
+
+    def destination(self, folder: Path) -> Destination:
+        from headrace.systems.postgres import PostgresDestination
+
+        return PostgresDestination(dsn=_dsn(folder), table=f"{_schema(folder)}.rows")
+
+    def shared(self, folder: Path) -> Destination:
+        from headrace.systems.postgres import PostgresDestination
+
+        return PostgresDestination(dsn=_dsn(folder), table=f"{_schema(folder)}.rows", adopt=True)
+
+    def effects(self) -> Sequence[tuple[Any, str]]:
+        """Inside a transaction nothing outlives the process before its COMMIT."""
+        from headrace.systems.postgres import connection
+
+        return [(connection, "_commit")]
+
+    def left_over(self, folder: Path) -> Sequence[str]:
+        with psycopg.connect(_dsn(folder)) as connection:
+            rows = connection.execute(
+                "SELECT n.nspname || '.' || c.relname"
+                " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+                " WHERE n.nspname = %(schema)s OR c.relname = 'history ' || %(schema)s || '.rows'"
+                " UNION ALL SELECT c.relname FROM pg_class AS c WHERE c.relname LIKE '\\_headrace\\_%%'"
+                " UNION ALL SELECT 'tombstone' FROM _headrace.tombstones WHERE name = %(schema)s || '.rows'",
+                {"schema": _schema(folder)},
+            ).fetchall()
+        return sorted(name.replace(_schema(folder), "#") for (name,) in rows)
+
+
+def _schema(folder: Path) -> str:
+    return f"s{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}"

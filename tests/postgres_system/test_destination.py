@@ -1,0 +1,351 @@
+"""What PostgreSQL is beside the promises of every destination: readers, what hangs on a table, rights, broken rules."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import headrace as hr
+from headrace.cli import main
+from headrace.errors import ConfigError, DataError, RejectedError, SchemaError, UnavailableError
+
+
+class Shop:
+    """CSV files going in, a table of a fresh database coming out."""
+
+    def __init__(self, folder: Path, database) -> None:
+        self.folder, self.database = folder, database
+        (folder / "in").mkdir()
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / "in" / name).write_text(text, "utf-8")
+
+    def pipeline(self, write: hr.Merge | hr.Replace | hr.Append | None = None, **more) -> hr.Pipeline:
+        place = {k: more.pop(k) for k in ("adopt", "create_index", "dsn", "table") if k in more}
+        source = more.pop("source", hr.FileSource(path="in/*.csv", base=self.folder))
+        destination = hr.PostgresDestination(**{"dsn": self.database.dsn, "table": "orders", **place})
+        return hr.Pipeline(
+            name="orders", source=source, destination=destination, write=write or hr.Append(), base=self.folder, **more
+        )
+
+    def rows(self, table: str = "orders", order: str = "1") -> list[tuple]:
+        return self.database.run(f"SELECT * FROM {table} ORDER BY {order}")
+
+
+@pytest.fixture
+def shop(tmp_path, database) -> Shop:
+    return Shop(tmp_path, database)
+
+
+def test_a_csv_is_appended_and_a_second_run_finds_nothing_new(shop):
+    shop.write("1.csv", 'id,name,price\n1,"a\tb\\N",1.50\n2,,2.25\n')
+    assert hr.run(shop.pipeline()).status == "loaded"
+    assert hr.run(shop.pipeline()).status == "nothing_new"
+    shop.write("2.csv", "id,name,price\n3,c,3.00\n")
+    hr.run(shop.pipeline())
+    assert [r[:2] for r in shop.rows()] == [(1, "a\tb\\N"), (2, None), (3, "c")]
+
+
+def test_the_command_loads_into_postgres(shop, monkeypatch, capsys):
+    monkeypatch.setenv("SHOP_DSN", shop.database.dsn)
+    shop.write("1.csv", "id,name\n1,a\n")
+    config = {
+        "name": "orders",
+        "source": {"type": "files", "path": "in/*.csv"},
+        "destination": {"type": "postgres", "dsn": {"env": "SHOP_DSN"}, "table": "sales.orders"},
+        "write": {"type": "merge", "keys": ["id"]},
+    }
+    (shop.folder / "orders.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit, match="0"):
+        main(["plan", str(shop.folder / "orders.json"), "--json"])
+    plan = json.loads(capsys.readouterr().out)
+    plan = plan["plans"][0] if "plans" in plan else plan
+    assert plan["changes"] == [
+        'CREATE SCHEMA "sales"',
+        'CREATE TABLE "sales"."orders" ("id" bigint, "name" text)',
+    ]
+    assert any("no unique index on id" in w for w in plan["warnings"])
+    assert shop.database.run("SELECT count(*) FROM pg_namespace WHERE nspname IN ('sales', '_headrace')") == [(0,)]
+    with pytest.raises(SystemExit, match="0"):
+        main(["run", str(shop.folder / "orders.json")])
+    assert shop.rows("sales.orders") == [(1, "a")]
+
+
+def test_only_rows_that_differ_are_updated(shop):
+    shop.write("1.csv", "id,n\n1,a\n2,b\n3,c\n")
+    merge = shop.pipeline(hr.Merge(keys=("id",)), create_index=True)
+    hr.run(merge)
+    before = shop.rows("(SELECT id, xmin::text FROM orders) AS q")
+    shop.write("2.csv", "id,n\n1,a\n2,B\n3,c\n4,d\n")
+    hr.run(merge)
+    after = dict(shop.rows("(SELECT id, xmin::text FROM orders) AS q"))
+    assert [id for id, xmin in before if after[id] != xmin] == [2]
+    indexes = shop.database.run("SELECT indexdef FROM pg_indexes WHERE tablename = 'orders'")
+    assert len(indexes) == 1
+    assert "UNIQUE" in indexes[0][0]
+
+
+def test_a_merge_without_an_index_is_right_too_and_refuses_a_key_that_is_there_twice(shop):
+    shop.database.run("CREATE TABLE orders (id bigint, n text); INSERT INTO orders VALUES (1, 'x'), (1, 'y'), (2, 'z')")
+    shop.write("1.csv", "id,n\n2,b\n3,c\n")
+    hr.run(shop.pipeline(hr.Merge(keys=("id",)), adopt=True))
+    assert shop.rows(order="1, 2") == [(1, "x"), (1, "y"), (2, "b"), (3, "c")]
+    shop.write("2.csv", "id,n\n1,a\n")
+    with pytest.raises(DataError, match="more than once"):
+        hr.run(shop.pipeline(hr.Merge(keys=("id",)), adopt=True))
+
+
+def test_a_replace_by_keys_touches_only_what_differs(shop):
+    source = hr.FileSource(path="in/*.csv", base=shop.folder, read="all")
+    replace = shop.pipeline(hr.Replace(keys=("id",)), source=source)
+    shop.write("1.csv", "id,n\n1,a\n2,b\n3,c\n")
+    hr.run(replace)
+    before = dict(shop.rows("(SELECT id, xmin::text FROM orders) AS q"))
+    (shop.folder / "in" / "1.csv").unlink()
+    shop.write("2.csv", "id,n\n1,a\n2,B\n4,d\n")
+    hr.run(replace)
+    assert shop.rows() == [(1, "a"), (2, "B"), (4, "d")]
+    after = dict(shop.rows("(SELECT id, xmin::text FROM orders) AS q"))
+    assert after[1] == before[1]
+    assert after[2] != before[2]
+    (shop.folder / "in" / "2.csv").unlink()
+    shop.write("3.csv", "id,n\n1,a\n1,b\n")
+    with pytest.raises(DataError, match="more than once"):
+        hr.run(replace)
+
+
+def test_readers_never_see_an_empty_or_partial_table_and_views_keep_working(shop):
+    wanted = 1000
+    shop.write("1.csv", "id,n\n" + "".join(f"{n},x\n" for n in range(wanted)))
+    replace = shop.pipeline(hr.Replace(), source=hr.FileSource(path="in/*.csv", base=shop.folder, read="all"))
+    hr.run(replace)
+    shop.database.run("CREATE VIEW seen AS SELECT count(*) AS n, count(DISTINCT n) AS kinds FROM orders")
+    told, stopped = set(), threading.Event()
+
+    def read() -> None:
+        with shop.database.connect() as connection:
+            while not stopped.is_set():
+                told.update(connection.execute("SELECT n, kinds FROM seen").fetchall())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for text in ("y", "z"):
+            shop.write("1.csv", "id,n\n" + "".join(f"{n},{text}\n" for n in range(wanted)))
+            hr.run(replace, full_refresh=text == "z")
+    finally:
+        stopped.set()
+        reader.join()
+    assert told == {(wanted, 1)}
+    assert shop.database.run("SELECT DISTINCT n FROM orders") == [("z",)]
+
+
+def test_truncate_is_used_only_when_it_is_asked_for_and_plan_says_what_readers_see(shop):
+    shop.write("1.csv", "id,n\n1,a\n")
+    hr.run(shop.pipeline(hr.Replace()))
+    oid = shop.database.run("SELECT relfilenode FROM pg_class WHERE relname = 'orders'")
+    hr.run(shop.pipeline(hr.Replace()), full_refresh=True)
+    assert shop.database.run("SELECT relfilenode FROM pg_class WHERE relname = 'orders'") == oid
+    shop.write("2.csv", "id,n\n2,a\n")
+    truncating = shop.pipeline(hr.Replace(truncate=True))
+    assert any("TRUNCATE locks table orders" in w for w in hr.plan(truncating).warnings)
+    hr.run(truncating)
+    assert shop.database.run("SELECT relfilenode FROM pg_class WHERE relname = 'orders'") != oid
+    lake = hr.ParquetDestination(path=str(shop.folder / "lake"))
+    with pytest.raises(ConfigError, match="truncate"):
+        hr.run(hr.Pipeline(name="p", source=truncating.source, destination=lake, write=hr.Replace(truncate=True)))
+
+
+def test_what_the_server_gives_need_not_be_in_the_rows_and_generated_columns_are_never_written(shop):
+    shop.database.run(
+        "CREATE TABLE orders (no int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id bigint UNIQUE, price numeric(9,2),"
+        " twice numeric GENERATED ALWAYS AS (price * 2) STORED, at timestamptz NOT NULL DEFAULT now(), seen int);"
+        "CREATE FUNCTION count_up() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN NEW.seen := coalesce(OLD.seen, 0) + 1; RETURN NEW; END';"
+        "CREATE TRIGGER counting BEFORE INSERT OR UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION count_up();"
+        "CREATE VIEW dear AS SELECT id FROM orders WHERE price > 1; GRANT SELECT ON orders TO PUBLIC"
+    )
+    shop.write("1.csv", "id,price\n1,1.00\n2,2.00\n")
+    types = hr.Contract(columns={"price": hr.Column(type="decimal(9,2)")})
+    keep = hr.SchemaPolicy(missing="keep")
+    merge = shop.pipeline(hr.Merge(keys=("id",)), adopt=True, contract=types, on_schema_change=keep)
+    hr.run(merge)
+    shop.write("2.csv", "id,price\n1,1.00\n2,2.50\n")
+    hr.run(merge)
+    rows = shop.rows("(SELECT no, id, twice::text, seen FROM orders WHERE at IS NOT NULL) AS q")
+    assert rows == [(1, 1, "2.00", 1), (2, 2, "5.00", 2)]
+    assert shop.rows("dear") == [(2,)]
+    assert shop.database.run("SELECT relacl IS NOT NULL FROM pg_class WHERE relname = 'orders'") == [(True,)]
+    for column in ("no", "at", "twice"):
+        assert column not in merge.destination.inspect("orders").schema
+
+
+def test_a_new_column_is_added_and_a_type_grows_while_indexes_grants_and_rows_stay(shop):
+    shop.write("1.csv", "id,n\n1,5\n")
+    narrow = hr.Contract(columns={"n": hr.Column(type="int16")})
+    hr.run(shop.pipeline(contract=narrow))
+    shop.database.run("CREATE INDEX by_n ON orders (n); GRANT SELECT ON orders TO PUBLIC")
+    shop.write("2.csv", "id,n,more\n2,6,x\n")
+    wide = shop.pipeline(contract=hr.Contract(columns={"n": hr.Column(type="int64")}))
+    assert hr.plan(wide).changes == (
+        'ALTER TABLE "public"."orders" ALTER COLUMN "n" TYPE bigint USING "n"::bigint',
+        'ALTER TABLE "public"."orders" ADD COLUMN "more" text',
+    )
+    hr.run(wide)
+    assert shop.rows() == [(1, 5, None), (2, 6, "x")]
+    assert shop.database.run("SELECT count(*) FROM pg_indexes WHERE indexname = 'by_n'") == [(1,)]
+
+
+def test_a_view_in_the_way_of_a_growing_type_is_told_and_nothing_changes(shop):
+    shop.write("1.csv", "id,n\n1,5\n")
+    hr.run(shop.pipeline(contract=hr.Contract(columns={"n": hr.Column(type="int16")})))
+    shop.database.run("CREATE VIEW seen AS SELECT n FROM orders")
+    shop.write("2.csv", "id,n\n2,6\n")
+    with pytest.raises(ConfigError, match="cannot change shape"):
+        hr.run(shop.pipeline(contract=hr.Contract(columns={"n": hr.Column(type="int64")})))
+    assert shop.rows() == [(1, 5)]
+
+
+def test_a_broken_constraint_is_named_with_its_column_and_nothing_is_kept(shop):
+    shop.database.run("CREATE TABLE orders (id bigint PRIMARY KEY, n bigint CHECK (n < 100))")
+    shop.write("1.csv", "id,n\n1,5\n2,777\n")
+    with pytest.raises(DataError) as told:
+        hr.run(shop.pipeline(adopt=True))
+    assert "orders_n_check" in told.value.message
+    assert "'n'" in told.value.message
+    assert "777" not in str(told.value)
+    assert shop.rows() == []
+    shop.write("1.csv", "id,n\n1,5\n1,6\n")
+    with pytest.raises(DataError, match=r"orders_pkey.*'id'"):
+        hr.run(shop.pipeline(adopt=True))
+    assert shop.rows() == []
+
+
+def test_missing_rights_are_told_and_nothing_is_kept(shop):
+    role = f"weak_{shop.database.name}"
+    shop.database.run(f"CREATE ROLE {role} LOGIN; CREATE TABLE orders (id bigint, n text)")
+    try:
+        weak = psycopg.conninfo.make_conninfo(shop.database.dsn, user=role)
+        shop.write("1.csv", "id,n\n1,a\n")
+        with pytest.raises(RejectedError, match=shop.database.name):
+            hr.run(shop.pipeline(dsn=weak, adopt=True))
+        shop.database.run(f"GRANT CREATE ON DATABASE {shop.database.name} TO {role}")
+        with pytest.raises(RejectedError, match="orders"):
+            hr.run(shop.pipeline(dsn=weak, adopt=True))
+        assert shop.rows() == []
+        shop.database.run(f"GRANT INSERT ON orders TO {role}")
+        hr.run(shop.pipeline(dsn=weak, adopt=True))
+        assert shop.rows() == [(1, "a")]
+    finally:
+        shop.database.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_run_holds_its_table_and_says_who_it_is(shop):
+    from headrace.errors import ConflictError
+
+    class Me:
+        run = "run-1 */ ' $1"
+
+    destination = shop.pipeline().destination
+    with destination.hold("orders", Me()):
+        with pytest.raises(ConflictError) as told, destination.hold("other", Me()):
+            pytest.fail("held twice")
+        assert told.value.details["run"].startswith("run-1")
+        assert isinstance(told.value.details["pid"], int)
+        assert "unknown" not in told.value.message
+        with hr.PostgresDestination(dsn=shop.database.dsn, table="another").hold("orders", Me()):
+            pass
+    with destination.hold("orders", Me()):
+        pass
+
+
+def test_a_server_that_restarts_in_mid_load_leaves_nothing_and_the_next_attempt_loads_all(tmp_path, monkeypatch):
+    from server import running
+
+    from headrace.systems.postgres import loading
+
+    with running() as server, server.database() as database:
+        shop = Shop(tmp_path, database)
+        shop.write("1.csv", "id,n\n" + "".join(f"{n},x\n" for n in range(5000)))
+        encoded, restarted = loading.encoded, []
+
+        def once(*given, **named):
+            for block in encoded(*given, **named):
+                yield block
+                if not restarted:
+                    restarted.append(True)
+                    server.restart()
+
+        monkeypatch.setattr(loading, "encoded", once)
+        report = hr.run(shop.pipeline(), retry=hr.Retry(attempts=5, wait_initial=0.01))
+        assert restarted
+        assert report.status == "loaded"
+        assert database.run("SELECT count(*), count(DISTINCT id) FROM orders") == [(5000, 5000)]
+
+
+def test_a_lost_connection_in_commit_is_settled_by_the_ledger(shop, monkeypatch):
+    from headrace.systems.postgres import connection
+
+    shop.write("1.csv", "id,n\n1,a\n")
+    commit, lost = connection._commit, []
+
+    def cut(conn) -> None:
+        kept = conn.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock'")
+        commit(conn)
+        if not lost and kept.fetchall()[0][0] and conn.info.dbname == shop.database.name:
+            lost.append(True)
+            conn.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(connection, "_commit", cut)
+    hr.run(shop.pipeline(), retry=hr.Retry(attempts=3, wait_initial=0.01))
+    assert lost
+    assert shop.rows() == [(1, "a")]
+
+
+def test_a_commit_waits_for_the_one_under_way_and_then_finds_it_stale(shop):
+    from headrace.systems.postgres.apply import settle
+    from headrace.systems.postgres.connection import connected, transaction
+    from headrace.systems.postgres.ledger import Key
+    from headrace.systems.postgres.locks import lock
+
+    answers = []
+    key = Key("orders", "public.orders")
+    with connected(shop.database.dsn, name="p") as connection:
+        with transaction(connection):
+            lock(connection, key.target)
+            asking = threading.Thread(target=lambda: answers.append(settle(shop.database.dsn, key, "id")))
+            asking.start()
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while shop.database.run(waiting) == [(0,)]:
+                pass
+            assert answers == []
+        asking.join()
+    assert answers == [None]
+
+
+@pytest.mark.parametrize("name", ["x" * 64, "ctid"])
+def test_a_name_that_the_server_would_cut_or_refuse_is_told(shop, name):
+    shop.write("1.csv", f"id,{name}\n1,a\n")
+    with pytest.raises(SchemaError, match=name):
+        hr.run(shop.pipeline())
+
+
+def test_a_missing_driver_is_told_with_the_command(shop, monkeypatch):
+    import sys
+
+    for module in [m for m in sys.modules if m.startswith("headrace.systems.postgres.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError) as told:
+        shop.pipeline().destination.inspect("orders")
+    assert 'pip install "headrace[postgres]"' in told.value.hint
+
+
+def test_an_unavailable_server_is_not_found_to_be_empty(shop):
+    with pytest.raises(UnavailableError):
+        hr.PostgresDestination(dsn="host=127.0.0.1 port=1", table="t").inspect("p")
