@@ -219,3 +219,20 @@ def test_a_source_that_cannot_read_a_line_again_says_so(place):
     with pytest.raises(hr.ConfigError, match="cannot read single lines again"):
         hr.replay(pipeline)
     assert hr.rejects(pipeline).height == 1
+
+
+def test_a_line_of_a_file_that_has_gone_is_not_read_by_the_header_of_another(place, tmp_path):
+    place.write("1.csv", "id,name,n\na,bob,1\nb,eve,x\n")
+    place.write("2.csv", "name,id,n\nzed,c,3\n")
+    files = {"types": {"id": "string", "name": "string", "n": "int64"}}
+    pipeline = place.pipeline(files=files, contract=hr.Contract(on_violation="quarantine"), write=hr.Append())
+    hr.run(pipeline)
+    fixed = tmp_path / "fixed.csv"
+    quarantine.export(hr.rejects(pipeline)).with_columns(raw=pl.lit("b,eve,7")).write_csv(fixed)
+    file = place.folder / "in/1.csv"
+    aside = file.rename(tmp_path / "aside")
+    with pytest.raises(hr.DataError, match=r"'1\.csv' has gone, and with it the header"):
+        quarantine.replay(pipeline, fixed=fixed)
+    aside.rename(file)
+    quarantine.replay(pipeline, fixed=fixed)
+    assert place.rows(pipeline) == [("a", "bob", 1), ("b", "eve", 7), ("c", "zed", 3)]

@@ -13,6 +13,7 @@ from headrace.flow import Batch, Counts, Frame, News, Position, Retold
 from headrace.stream import scan_batches
 from headrace.stream.spool import Spool
 from headrace.systems.files.columnar import ColumnarReader
+from headrace.systems.files.csv import CSVReader
 from headrace.systems.files.layout import Converted, Layout, convert, placed
 from headrace.systems.files.paths import File, find
 from headrace.systems.files.scan import reject_rows
@@ -60,9 +61,15 @@ def reparsed(source: FileSource, texts: pl.DataFrame, after: Position | None, na
 def _parsed(
     source: FileSource, looked: Survey, layout: Layout, by_name: Mapping[str, File], name: str, rows: pl.DataFrame
 ) -> Converted:
-    """The records of one file; of a file that has gone, as those of the first."""
+    """The records of one file; of a file that has gone as those of the first, where no header told its fields."""
     reader = looked.reader
     assert not isinstance(reader, ColumnarReader)  # noqa: S101  # refused before
+    if name not in by_name and isinstance(reader, CSVReader) and source.header is True:
+        raise DataError(
+            f"file {name!r} has gone, and with it the header that says which field is which",
+            hint="put it back; or put the mended lines into a new file with a header, and --discard these",
+            details={"file": name},
+        )
     file = by_name.get(name) or next(iter(by_name.values()))
     head = looked.heads[file.name]
     fields = renamed(source, file, head.fields)
