@@ -67,6 +67,17 @@ def test_many_small_files_are_not_compared_with_each_other_nor_looked_at_one_by_
     assert asked["looks"] < 60
 
 
+def test_a_column_costs_the_same_in_a_wide_file(tmp_path, monkeypatch):
+    widths = []
+    select = pl.DataFrame.select
+    monkeypatch.setattr(pl.DataFrame, "select", lambda *a, **k: widths.append(a[0].width) or select(*a, **k))
+    names = [f"c{n}" for n in range(300)]
+    write(tmp_path, "x.csv", "\n".join([",".join(names), ",".join(["1"] * 300), ",".join(["-"] * 300)]))
+    (batch,) = Ledger(FileSource(path="x.csv", base=tmp_path, nulls=("-",))).batches()
+    assert batch.frame.lazy.collect().row(0) == (1,) * 300
+    assert sum(widths) < 20 * len(names)
+
+
 def test_a_file_source_is_a_source():
     assert isinstance(FileSource(path="x"), Source)
     assert FileSource(path=["a", "b"]).identity() == {"type": "files", "path": ["a", "b"]}

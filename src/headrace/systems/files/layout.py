@@ -127,6 +127,7 @@ def _floats(texts: pl.Series) -> pl.Series | None:
 
 def _values(texts: pl.DataFrame, column: Column, layout: Layout) -> pl.Series:
     """The values of a text column; null where its type cannot hold the text exactly."""
+    texts = texts[column.name].to_frame()  # a select costs as much as its frame is wide
     plain = column.type.name == "float64" and layout.decimal == "." and (column.text is None or not column.text.decimal)
     if plain and (fast := _floats(texts.select(texts_of(column.name, layout)).to_series())) is not None:
         return fast
@@ -198,7 +199,8 @@ def _misfits(
             continue
         lost = values[column.name].null_count() - texts[column.name].null_count()
         if lost or layout.nulls:
-            mask = texts.select(texts_of(column.name, layout).is_not_null()).to_series() & values[column.name].is_null()
+            told = texts[column.name].to_frame().select(texts_of(column.name, layout).is_not_null()).to_series()
+            mask = told & values[column.name].is_null()
             if mask.any():
                 found[column.name] = mask
     return found

@@ -202,8 +202,9 @@ def _infer(
             continue
         for piece in reader.sample(file, fields, head=heads[file.name]):
             part = piece if left is None else piece.head(left)
+            texts = part.select(texts_of(name, layout) for name in wanted)
             for name in wanted:
-                guesses[name].feed(part.select(texts_of(name, layout)).to_series())
+                guesses[name].feed(texts[name])
             read += part.height
             left = None if left is None else left - part.height
             if left == 0:
