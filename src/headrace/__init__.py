@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from headrace.systems.outfile import FileDestination
     from headrace.systems.parquet import ParquetDestination, scan_table
     from headrace.systems.postgres import PostgresDestination, PostgresSource
+    from headrace.systems.postgres.scan import scan_postgres
     from headrace.systems.sqlite import SQLiteSource
     from headrace.systems.table import TableSource
     from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
@@ -100,6 +101,7 @@ __all__ = [
     "rejects",
     "replay",
     "run",
+    "scan_postgres",
     "scan_table",
     "sql",
 ]
@@ -123,6 +125,7 @@ _HOME = {
     "headrace.systems.outfile": "FileDestination",
     "headrace.systems.parquet": "ParquetDestination scan_table",
     "headrace.systems.postgres": "PostgresDestination PostgresSource",
+    "headrace.systems.postgres.scan": "scan_postgres",
     "headrace.systems.sqlite": "SQLiteSource",
     "headrace.systems.table": "TableSource",
     "headrace.writes": "Append History Merge Partitions Recompute Replace",

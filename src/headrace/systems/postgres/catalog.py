@@ -30,9 +30,8 @@ WHERE c.relname = %s AND n.nspname = %s AND c.relkind = ANY (%s)
 """
 _COLUMNS = """
 SELECT a.attname, a.atttypid, a.atttypmod, a.attnotnull,
-  CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END
-FROM pg_catalog.pg_attribute AS a
-LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+  COALESCE(c.collisdeterministic, false)
+FROM pg_catalog.pg_attribute AS a LEFT JOIN pg_catalog.pg_collation AS c ON c.oid = a.attcollation
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _INDEXES = """
@@ -48,12 +47,14 @@ WHERE i.indrelid = %s AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btr
 
 @dataclass(frozen=True)
 class Column:
-    """A column as the server has it: `required` says that it has no NULL, `default` is SQL (None: there is none)."""
+    """A column as the server has it: `required` says that it has no NULL, `bytewise` that its texts are equal only
+    where their bytes are.
+    """
 
     name: str
     type: PgType
     required: bool = False
-    default: str | None = None
+    bytewise: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import ConfigError, DataError, UnavailableError
 from headrace.systems.postgres.activity import Activity, prepared
-from headrace.systems.postgres.names import quoted
-from headrace.systems.postgres.order import Order, Values, literal
+from headrace.systems.postgres.names import literal, quoted
+from headrace.systems.postgres.order import Order, Values
 
 if TYPE_CHECKING:
     from headrace.flow import Range

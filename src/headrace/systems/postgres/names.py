@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from headrace.errors import ConfigError
 from headrace.flow import Place
 
-__all__ = ["named", "place", "quoted", "spelled", "words"]
+__all__ = ["literal", "named", "place", "quoted", "spelled", "words"]
 
 _PART = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 _KEYWORD = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S*))")
@@ -21,6 +21,13 @@ _WORD = re.compile(r'(?:[\w$]+|"(?:[^"]|"")+")(?:\.(?:[\w$]+|"(?:[^"]|"")+"))*')
 def quoted(*names: str) -> str:
     """Names as SQL."""
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
+def literal(text: str) -> str:
+    """A text as SQL. Raises ConfigError where it can be none."""
+    if "\0" in text:
+        raise ConfigError("a text with a NUL byte cannot be a value", hint="take it out")
+    return "'" + text.replace("'", "''") + "'"
 
 
 def named(table: str) -> tuple[str, str]:

@@ -16,24 +16,17 @@ import psycopg
 from headrace.cursor import Cursor
 from headrace.errors import ConfigError, DataError
 from headrace.systems.postgres.catalog import Column
-from headrace.systems.postgres.names import quoted
+from headrace.systems.postgres.names import literal, quoted
 from headrace.systems.postgres.selection import Selection
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
-__all__ = ["TIES_MAX", "Order", "literal"]
+__all__ = ["TIES_MAX", "Order"]
 
 TIES_MAX = 10_000
 _NANS = ("float4", "float8", "numeric")
 Values = tuple[str, ...]
-
-
-def literal(text: str) -> str:
-    """A text as SQL. Raises ConfigError where it can be none."""
-    if "\0" in text:
-        raise ConfigError("a text with a NUL byte cannot be a value", hint="take it out")
-    return "'" + text.replace("'", "''") + "'"
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,13 @@ from headrace.systems.postgres.pushdown import condition
 from headrace.systems.postgres.types import TEXT, PgType
 
 if TYPE_CHECKING:
-    from psycopg import Connection
-
     from headrace.systems.postgres import PostgresSource
     from headrace.systems.postgres.session import Session
 
 __all__ = ["Selection", "Sight", "bound"]
 
-_MARK = PgType("text", "text", TEXT, partial=False)
+_MARK = "_headrace_mark"
+_MARK_TYPE = PgType("text", "text", TEXT, partial=False)
 
 
 @dataclass(frozen=True)
@@ -88,11 +87,11 @@ class Selection:
         def generate(
             wanted: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _size: int | None
         ) -> Iterator[pl.DataFrame]:
-            yield from self._read(sight, conditions, wanted, predicate, n_rows)
+            yield from self.read(sight, conditions, wanted, predicate, n_rows)
 
         return scan_generator(generate, self.schema.polars())
 
-    def _read(
+    def read(
         self,
         sight: Sight,
         conditions: tuple[str | None, ...],
@@ -100,42 +99,38 @@ class Selection:
         predicate: pl.Expr | None,
         n_rows: int | None,
     ) -> Iterator[pl.DataFrame]:
+        """One pass over the rows that satisfy the conditions: see `scan`."""
         needed = {c.name for c in self.columns} if wanted is None else set(wanted)
-        pushed = condition(predicate, self)
-        if predicate is not None and not pushed.whole:
-            needed |= set(predicate.meta.root_names())
+        pushed = condition(predicate, {c.name: c for c in self.columns}, self.names)
+        rest = None if pushed.whole else predicate
+        needed |= set() if rest is None else set(rest.meta.root_names())
         picked = [c for c in self.columns if c.name in needed] or list(self.columns[:1])
-        limit = n_rows if predicate is None or pushed.whole else None
-        with self.session.worker() as connection:
-            left = n_rows
-            for batch in self._pass(connection, sight, picked, (*conditions, pushed.sql), limit):
-                rows = batch if predicate is None or pushed.whole else batch.filter(predicate)
-                rows = rows if wanted is None else rows.select(wanted)
-                rows = rows if left is None else rows.head(left)
-                yield rows
-                if left is not None and (left := left - rows.height) <= 0:
-                    return
+        limit = n_rows if rest is None else None
+        left = n_rows
+        for batch in self._pass(sight, picked, (*conditions, pushed.sql), limit):
+            rows = batch if rest is None else batch.filter(rest)
+            rows = rows if wanted is None else rows.select(wanted)
+            rows = rows if left is None else rows.head(left)
+            yield rows
+            if left is not None and (left := left - rows.height) <= 0:
+                return
 
     def _pass(
-        self,
-        connection: Connection,
-        sight: Sight,
-        picked: list[Column],
-        conditions: tuple[str | None, ...],
-        limit: int | None,
+        self, sight: Sight, picked: list[Column], conditions: tuple[str | None, ...], limit: int | None
     ) -> Iterator[pl.DataFrame]:
-        """One pass over the rows, those left out that were read before."""
-        columns = [replace(c) for c in picked]
+        """The rows, those left out that were read before."""
+        columns = picked
         chosen = ", ".join(self.sql(c.name) for c in picked)
         if sight.mark is not None:
-            columns, chosen = [*columns, Column("_headrace_mark", _MARK)], f"{chosen}, {sight.mark}"
+            columns, chosen = [*picked, Column(_MARK, _MARK_TYPE)], f"{chosen}, {sight.mark}"
         query = f"SELECT {chosen} {self.rows(*conditions)}"
         query += f" LIMIT {limit + sum(sight.known.values())}" if limit is not None else ""
         known, count = Counter(sight.known), 0
-        for batch in copied(connection, query, columns, self.source):
-            rows = batch if sight.mark is None else _without(batch, known)
-            count += rows.height
-            yield rows
+        with self.session.worker() as connection:
+            for batch in copied(connection, query, columns, self.source):
+                rows = batch if sight.mark is None else _without(batch, known)
+                count += rows.height
+                yield rows
         sight.passed(count)
 
 
@@ -159,8 +154,8 @@ class Sight:
 
 
 def _without(batch: pl.DataFrame, known: Counter[str]) -> pl.DataFrame:
-    marks = batch["_headrace_mark"]
-    rows = batch.drop("_headrace_mark")
+    marks = batch[_MARK]
+    rows = batch.drop(_MARK)
     if marks.null_count() == marks.len():
         return rows
     keep = []
