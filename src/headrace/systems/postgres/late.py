@@ -63,7 +63,7 @@ class Late:
         if made.mode == "clock":
             made = made.up_to_horizon(session, after)
         if made.mode == "snapshot" and after.get("snapshot"):
-            made = made.looking_back(session, after, tuple(range.after["cursor"]) if range.after else None)
+            made = made.looking_back(session, after, _values(range))
         return made.behind(session) if order.cursor.lag is not None and not made.again else made
 
     # -- clock --------------------------------------------------------------------------------------------------
@@ -110,12 +110,12 @@ class Late:
             return self
         return replace(self, caught=below, known=dict(after.get("seen") or {}))
 
-    def told(self, session: Session, until: Values, names: list[str]) -> dict[str, Any]:
+    def told(self, session: Session, until: Values | None, names: list[str]) -> dict[str, Any]:
         """What the position keeps of a read up to `until`. Raises DataError."""
         told: dict[str, Any] = {"mode": self.mode}
         if self.mode == "clock":
             told["horizon"] = self.horizon
-        elif self.mode == "snapshot":
+        elif self.mode == "snapshot" and until is not None:
             now = _Snapshot.of(session.snapshot)
             told |= {"snapshot": session.snapshot, "open": session.others_open()}
             if told["open"]:
@@ -209,6 +209,11 @@ class _Snapshot:
     def suspect(self) -> str:
         """SQL: of rows that it may not have seen. Numbers wrap: they are compared by their age."""
         return f"age(xmin) BETWEEN 0 AND age(CAST({literal(str(self.xmin % 2**32))} AS xid))"
+
+
+def _values(range: Range) -> Values | None:
+    cursor = (range.after or {}).get("cursor")
+    return None if cursor is None else tuple(cursor)
 
 
 def _mode(order: Order, activity: Activity) -> Mode:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Reading"]
 
 _SAMPLE = 1000
+_NO_ROWS = ("/", "/0/0")  # a state without a row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +141,7 @@ class Reading:
 
         Raises ConfigError where an earlier read kept none.
         """
-        if not (self.once and self.after.get("cursor")):
+        if not (self.once and self.after.get("columns")):
             return {}
         if self.after.get("boundary") is None:
             raise ConfigError(
@@ -170,9 +171,10 @@ class Part:
         reading = self.reading
         if reading.late.caught is not None or self.until != self.last:
             return False
-        if self.until is None:
-            return reading.order.missing is None or reading.order.cursor.nulls == "skip"
-        return bool(reading.after) and reading.after.get("state") == reading.state(self.until)
+        state = reading.state(self.until)
+        if self.until is None and state in _NO_ROWS:
+            return True
+        return bool(reading.after) and reading.after.get("state") == state
 
     def batch(self) -> Batch:
         """The batch."""
@@ -265,10 +267,8 @@ class Part:
     def _asked(self) -> Position:
         reading, order = self.reading, self.reading.order
         texts = {"as_text": sorted(reading.as_text)} if reading.as_text else {}
-        if self.until is None:
-            return {**reading.after, **texts}
         told: dict[str, Any] = {
-            "cursor": list(self.until),
+            "cursor": None if self.until is None else list(self.until),
             "columns": list(order.cursor.columns),
             "types": order.types(),
             "state": reading.state(self.until),

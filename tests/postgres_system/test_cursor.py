@@ -1,0 +1,236 @@
+"""Cursors: compared by the server, in full precision; ties neither lost nor doubled, NULLs by policy."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+from reading import Reader
+
+import headrace as hr
+from headrace.cursor import Cursor
+from headrace.errors import ConfigError, DataError
+from headrace.flow import Range, Snapshot
+
+IGNORE = {"late": "ignore"}
+
+
+@pytest.mark.parametrize("ties", ["again", "once"])
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("int", ["-5", "7", "7", "2147483647"]),
+        ("numeric", ["0.1", "1e30", "1e30", "123456789012345678901234567890123456789012345.000000001"]),
+        ("float8", ["-0.1", "0.1", "0.1", "'Infinity'"]),
+        ("date", ["'0044-03-15 BC'", "'2024-01-01'", "'2024-01-01'", "'2024-01-02'"]),
+        ("timestamp", ["'2024-01-01 00:00:00.000001'", "'2024-01-01 00:00:00.000002'"] * 2),
+        ("timestamptz", ["'2024-10-27 02:30:00.000001+02'", "'2024-10-27 02:30:00.000001+01'"] * 2),
+        ("uuid", [f"'019234ab-0000-7000-8000-00000000000{at}'" for at in "1fa"]),
+        ("text", ["'a'", "'B'", "'ä'", "'b'"]),
+        ("bytea", [r"'\x00'", r"'\xff'"]),
+    ],
+)
+def test_a_cursor_of_every_type_is_read_on(database, kind, values, ties):
+    """The server's order is what counts: of each prefix of the ordered rows the rest is what is new."""
+    database.run(f"CREATE TABLE t (id serial, c {kind} NOT NULL); CREATE INDEX ON t (c)")
+    for value in values:
+        database.run(f"INSERT INTO t (c) VALUES ({value})")
+    order = [i for (i,) in database.run("SELECT id FROM t ORDER BY c, id")]
+    database.run("CREATE TABLE rest AS SELECT * FROM t; TRUNCATE t")
+    reader = Reader(database, cursor=Cursor(column="c", **IGNORE), ties=ties, types={"c": "string"})
+    seen: list[int] = []
+    for at in order:
+        database.run("INSERT INTO t SELECT * FROM rest WHERE id = %s", [at])
+        new = reader.read()
+        assert at in new
+        assert new == [at] or ties == "again"
+        seen += new
+    assert set(seen) == set(order)
+    reader.read()
+    assert reader.batch.news.empty
+
+
+def test_several_columns_are_one_cursor(database):
+    database.run(
+        "CREATE TABLE t (id int, a int NOT NULL, b text NOT NULL); CREATE INDEX ON t (a, b);"
+        "INSERT INTO t VALUES (1, 1, 'x'), (2, 1, 'y'), (3, 2, 'a')"
+    )
+    reader = Reader(database, cursor=("a", "b"), ties="once")
+    assert reader.read() == [1, 2, 3]
+    database.run("INSERT INTO t VALUES (4, 2, 'a'), (5, 2, 'b'), (6, 3, 'A')")
+    assert reader.read() == [4, 5, 6]
+    reader.source = hr.PostgresSource(dsn=database.dsn, table="t", cursor="a")
+    with pytest.raises(DataError, match="was read by a integer, b text"):
+        reader.read()
+
+
+def test_a_cursor_that_has_grown_goes_on_and_one_that_has_changed_is_refused(database):
+    database.run("CREATE TABLE t (id int PRIMARY KEY, n numeric(5,1)); INSERT INTO t VALUES (1, 1.5), (2, 2.5)")
+    reader = Reader(database, cursor="id", ties="once")
+    assert reader.read() == [1, 2]
+    database.run(
+        "ALTER TABLE t ALTER id TYPE bigint, ALTER n TYPE numeric(9,3), ADD x text; INSERT INTO t VALUES (3, 1)"
+    )
+    assert reader.read() == [3]
+    database.run("ALTER TABLE t ALTER id TYPE text")
+    with pytest.raises(DataError, match="was read by id bigint, and its cursor is id text now"):
+        reader.read()
+
+
+def test_rows_without_a_value_go_by_the_policy(database):
+    """All NULL at first: that ends nothing."""
+    database.run("CREATE TABLE t (id int, c int); INSERT INTO t VALUES (1, NULL), (2, NULL)")
+    refuse = Reader(database, cursor="c")
+    skip = Reader(database, cursor=Cursor(column="c", nulls="skip"), ties="once")
+    load = Reader(database, cursor=Cursor(column="c", nulls="load"), ties="once")
+    again = Reader(database, cursor=Cursor(column="c", nulls="load"))
+    assert (refuse.read(), refuse.rejects) == ([], 2)
+    assert not refuse.batch.news.empty
+    assert skip.read() == []
+    assert "2 rows without a value of the cursor skipped" in " ".join(skip.batch.news.warnings)
+    assert load.read() == [1, 2]
+    assert again.read() == [1, 2]
+    database.run("INSERT INTO t VALUES (3, 1), (4, NULL)")
+    assert (refuse.read(), refuse.rejects) == ([3], 3)
+    assert (skip.read(), load.read(), again.read()) == ([3], [3, 4], [1, 2, 3, 4])
+    assert (load.read(), again.read()) == ([], [1, 2, 3, 4])
+    assert load.batch.news.empty
+    assert again.batch.news.empty
+
+
+def test_not_a_number_is_no_value_of_a_cursor(database):
+    database.run("CREATE TABLE t (id int, c numeric NOT NULL); INSERT INTO t VALUES (1, 'NaN'), (2, 1.5)")
+    reader = Reader(database, cursor="c")
+    assert (reader.read(), reader.rejects) == ([2], 1)
+    database.run("INSERT INTO t VALUES (3, 2)")
+    assert reader.read() == [2, 3]
+
+
+def test_a_start_is_a_text_of_the_columns_type(database):
+    database.run(
+        "CREATE TABLE t (id int PRIMARY KEY, d date);"
+        "INSERT INTO t SELECT i, '2024-01-01'::date + i FROM generate_series(1, 5) AS i"
+    )
+    reader = Reader(database, cursor=Cursor(column="d", start="2024-01-04"), ties="once")
+    assert reader.read() == [3, 4, 5]
+    with database.connect() as slow:  # what is looked for below stays above the start
+        slow.execute("BEGIN; INSERT INTO t VALUES (9, '2024-01-05')")
+        database.run("INSERT INTO t VALUES (10, '2024-02-01')")
+        assert reader.read() == [10]
+        slow.execute("INSERT INTO t VALUES (8, '2024-01-02'); COMMIT")
+    assert reader.read() == [9]
+    with pytest.raises(ConfigError, match="the start of cursor 'd' is no date"):
+        Reader(database, cursor=Cursor(column="d", start="soon")).read()
+    with pytest.raises(ConfigError, match=r"'p' \(point\) cannot be a cursor"):
+        Reader(database, query="SELECT point '(1,2)' AS p", cursor="p").read()
+
+
+def test_max_and_the_read_are_of_one_snapshot(database):
+    """Rows that come between the question how far to read and the read itself are left for the next run."""
+    database.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
+    reader = Reader(database, cursor="id", ties="once")
+    with closing(reader.source.batches(Range(ties="once"), Snapshot(), "s")) as batches:
+        batch = next(batches)
+        database.run("INSERT INTO t VALUES (3); DELETE FROM t WHERE id = 1")
+        assert batch.frame.lazy.collect()["id"].to_list() == [1, 2]
+        assert batch.whole.lazy.collect()["id"].to_list() == [1, 2]
+        reader.position = batch.position()
+    assert reader.read() == [3]
+
+
+def test_a_days_last_rows_do_not_fall_between_two_reads_at_midnight(database):
+    database.run("CREATE TABLE t (id int, at timestamp NOT NULL)")
+    reader = Reader(database, cursor="at", ties="once")
+    seen = []
+    for at, when in enumerate(["23:59:59.999998", "23:59:59.999999", "24:00", "24:00", "24:00:00"]):
+        database.run("INSERT INTO t VALUES (%s, date '2024-01-01' + %s::interval)", [at, when])
+        seen += reader.read()
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_commits_of_some_bytes_are_cut_along_the_cursor_from_one_snapshot(database, tmp_path):
+    database.run(
+        "CREATE TABLE t (id int PRIMARY KEY, c int NOT NULL, x text); CREATE INDEX ON t (c);"
+        "INSERT INTO t SELECT i, i / 3, repeat('x', 90) FROM generate_series(1, 1000) AS i"
+    )
+    source = hr.PostgresSource(dsn=database.dsn, table="t", cursor="c")
+    with closing(source.batches(Range(ties="once", batch_bytes=20_000), Snapshot(), "s")) as batches:
+        first = next(batches)
+        part = first.frame.lazy.collect()["id"].to_list()
+        database.run("INSERT INTO t VALUES (2000, 1000, 'later')")
+        parts = [part, *(b.frame.lazy.collect()["id"].to_list() for b in batches)]
+    assert len(parts) > 3
+    assert sorted(i for p in parts for i in p) == list(range(1, 1001))
+    pipeline = hr.Pipeline(
+        name="t",
+        source=source,
+        destination=hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t"),
+        write=hr.Append(),
+        commit_every="20KB",
+    )
+    report = hr.run(pipeline)
+    assert len(report.commits) > 3
+    assert sum(c.counts["rows"] for c in report.commits) == 1001
+    assert hr.run(pipeline).status == "nothing_new"
+
+
+def test_nothing_new_costs_the_server_no_scan_where_the_cursor_has_an_index(database):
+    database.run(
+        "CREATE TABLE t (id int PRIMARY KEY, at timestamptz NOT NULL, x text); CREATE INDEX ON t (at);"
+        "INSERT INTO t SELECT i, now() - i * interval '1 minute', 'x' FROM generate_series(1, 5000) AS i; ANALYZE t"
+    )
+    for ties in ("again", "once"):
+        reader = Reader(database, cursor="at", ties=ties)
+        reader.read()
+        database.run("SELECT pg_stat_force_next_flush()")
+        before = database.run("SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_user_tables")[0]
+        reader.read()
+        assert reader.batch.news.empty
+        database.run("SELECT pg_stat_force_next_flush()")
+        after = database.run("SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_user_tables")[0]
+        assert after[0] == before[0]
+        assert after[1] - before[1] < 20
+    database.run("DROP INDEX t_at_idx")
+    reader.read()
+    assert "no index on at" in " ".join(reader.batch.news.warnings)
+
+
+PARTITIONED = """
+CREATE TABLE v (id int, at timestamptz NOT NULL) PARTITION BY RANGE (id); CREATE INDEX ON v (at);
+CREATE TABLE v1 PARTITION OF v FOR VALUES FROM (0) TO (3); CREATE TABLE v2 PARTITION OF v DEFAULT;
+INSERT INTO v SELECT * FROM t
+"""
+FOREIGN = """
+CREATE EXTENSION postgres_fdw;
+CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{host}', port '{port}', dbname '{name}');
+CREATE USER MAPPING FOR postgres SERVER far OPTIONS (user 'postgres');
+CREATE FOREIGN TABLE v (id int, at timestamptz NOT NULL) SERVER far OPTIONS (table_name 't')
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        ("CREATE VIEW v AS SELECT * FROM t", "view"),
+        ("CREATE MATERIALIZED VIEW v AS SELECT * FROM t", "materialized view"),
+        (PARTITIONED, "partitioned table"),
+        (FOREIGN, "foreign table"),
+    ],
+    ids=lambda v: v.partition(" ")[0],
+)
+def test_views_partitioned_and_foreign_tables_are_read_too(database, made, kind):
+    from psycopg.conninfo import conninfo_to_dict
+
+    told = conninfo_to_dict(database.dsn)
+    if "postgres_fdw" in made and not database.run("SELECT 1 FROM pg_available_extensions WHERE name = 'postgres_fdw'"):
+        pytest.skip("this server has no postgres_fdw")
+    database.run(
+        "CREATE TABLE t (id int, at timestamptz NOT NULL);"
+        "INSERT INTO t SELECT i, now() - i * interval '1 hour' FROM generate_series(1, 4) AS i;"
+        + made.format(host=told.get("host"), port=told.get("port"), name=database.name)
+    )
+    reader = Reader(database, table="v", cursor="at", ties="once", where="id <> 4 -- and no more", columns=("id",))
+    assert reader.read() == [1, 2, 3]
+    assert reader.batch.news.facts["kind"] == kind
+    assert reader.frame.columns == ["id"]
+    assert reader.read() == []
