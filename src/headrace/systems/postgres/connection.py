@@ -6,6 +6,7 @@ shortest exact digits. All names in SQL are qualified: the search path is pg_cat
 
 from __future__ import annotations
 
+import selectors
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +24,7 @@ from headrace.systems.postgres.errors import translated, violated
 
 if TYPE_CHECKING:
     from psycopg import Connection
+    from psycopg.pq.abc import PGconn
 
 __all__ = ["LOCK_WAIT", "Dsn", "connected", "endpoint", "run", "transaction"]
 
@@ -134,7 +136,7 @@ def _roll_back(connection: Connection) -> None:
     with suppress(psycopg.Error):
         if connection.info.transaction_status == TransactionStatus.ACTIVE:
             connection.cancel_safe(timeout=_CANCEL_SECONDS)
-            _drain(connection)
+            drain(connection)
         if connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
             connection.execute("ROLLBACK")
             return
@@ -142,15 +144,26 @@ def _roll_back(connection: Connection) -> None:
         _close(connection)  # the server rolls back what it has
 
 
-def _drain(connection: Connection) -> None:
+def drain(connection: Connection) -> None:
     """Read on to the end of what was cancelled: the results, and the rows of a COPY."""
     pgconn = connection.pgconn
     while (result := pgconn.get_result()) is not None:
         if result.status == psycopg.pq.ExecStatus.COPY_OUT:
-            while pgconn.get_copy_data(0)[0] > 0:
-                pass
+            while (count := pgconn.get_copy_data(1)[0]) >= 0:
+                if not count:
+                    awaited(pgconn)
         elif result.status == psycopg.pq.ExecStatus.COPY_IN:
             pgconn.put_copy_end(b"cancelled")
+
+
+def awaited(pgconn: PGconn) -> None:
+    """Wait until the server has sent more of a COPY. libpq would wait for it with the interpreter's lock held: no other
+    thread would run meanwhile, and no signal be heard.
+    """
+    with selectors.DefaultSelector() as selector:
+        selector.register(pgconn.socket, selectors.EVENT_READ)
+        selector.select()
+    pgconn.consume_input()
 
 
 def _close(connection: Connection) -> None:

@@ -18,6 +18,7 @@ from pyarrow import csv
 from headrace.errors import DataError, UnavailableError, UnheldError
 from headrace.logical import Type
 from headrace.systems.postgres.arrays import decoded
+from headrace.systems.postgres.connection import awaited
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -50,8 +51,11 @@ def _blocks(connection: Connection, statement: str) -> Iterator[bytes]:
         raise psycopg.errors.error_from_result(result, encoding="utf-8")
     take, rows, size = pgconn.get_copy_data, list[bytes](), 0
     while True:
-        count, row = take(0)
-        if count <= 0:
+        count, row = take(1)
+        if count == 0:
+            awaited(pgconn)
+            continue
+        if count < 0:
             break
         rows.append(bytes(row))
         size += count

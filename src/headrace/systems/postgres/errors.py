@@ -162,6 +162,8 @@ def _without_state(error: psycopg.Error) -> _Verdict:
         for pattern, found in _CONNECTING:
             if re.search(pattern, str(error)):
                 return found
+    if type(error) is psycopg.DatabaseError:  # a result that libpq made itself, where the server's did not come
+        return _LOST
     return next(_BY_CLASS[c.__name__] for c in type(error).__mro__ if c.__name__ in _BY_CLASS)
 
 

@@ -13,11 +13,11 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 
 from headrace.errors import UnavailableError
 from headrace.systems.postgres.activity import READING, Activity, prepared, seen
-from headrace.systems.postgres.connection import connected, endpoint
+from headrace.systems.postgres.connection import connected, drain, endpoint
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -99,7 +99,8 @@ class Session:
                     yield self.keeper
                 finally:
                     _cancel(self.keeper)
-                    _drain(self.keeper)
+                    if self.keeper.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                        drain(self.keeper)
                     self.keeper.execute("ROLLBACK TO SAVEPOINT headrace")
         finally:
             self._turn.release()
@@ -177,14 +178,3 @@ def _cancel(connection: Connection) -> None:
     with suppress(psycopg.Error):
         if connection.info.transaction_status == TransactionStatus.ACTIVE:
             connection.cancel_safe(timeout=_CANCEL_SECONDS)
-
-
-def _drain(connection: Connection) -> None:
-    """Read on to the end of what was cancelled."""
-    pgconn = connection.pgconn
-    if pgconn.transaction_status != TransactionStatus.ACTIVE:
-        return
-    while (result := pgconn.get_result()) is not None:
-        if result.status == ExecStatus.COPY_OUT:
-            while pgconn.get_copy_data(0)[0] > 0:
-                pass

@@ -1,0 +1,137 @@
+"""Whatever the network does, and whenever: a run ends as the calm run does, by its own retries or by the next run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psycopg
+import pytest
+from proxy import Fault, Proxy
+from psycopg.conninfo import conninfo_to_dict
+from server import Database
+
+import headrace as hr
+from headrace.errors import UnavailableError
+
+ROWS = 300
+PATIENT = hr.Retry(attempts=4, wait_initial=0.01, wait_max=0.05, jitter=0)
+
+
+@pytest.fixture
+def network(database: Database) -> Iterator[Proxy]:
+    known = conninfo_to_dict(database.dsn)
+    with Proxy("127.0.0.1", int(known["port"])) as proxy:
+        yield proxy
+
+
+def through(database: Database, proxy: Proxy) -> str:
+    known = conninfo_to_dict(database.dsn)
+    return f"host=127.0.0.1 port={proxy.port} dbname={known['dbname']} user={known['user']}"
+
+
+def source(database: Database) -> None:
+    database.run(
+        f"CREATE TABLE orders AS SELECT i AS id, repeat('x', 50) || i AS text FROM generate_series(1, {ROWS}) AS i;"
+        "ALTER TABLE orders ADD PRIMARY KEY (id)"
+    )
+
+
+def reading(dsn: str, folder: Path, name: str) -> hr.Pipeline:
+    return hr.Pipeline(
+        name="orders",
+        source=hr.PostgresSource(dsn=dsn, table="orders", cursor="id"),
+        destination=hr.DuckDBDestination(path=str(folder / f"{name}.duckdb"), table="orders"),
+        write=hr.Append(),
+    )
+
+
+def writing(dsn: str, _folder: Path, name: str) -> hr.Pipeline:
+    frame = pl.DataFrame({"id": range(1, ROWS + 1)}).with_columns(text="x" * 50 + pl.col("id").cast(pl.String))
+    return hr.Pipeline(
+        name="orders",
+        source=hr.MemorySource(frames=[frame]),
+        destination=hr.PostgresDestination(dsn=dsn, table=f"t_{name}"),
+        write=hr.Append(),
+    )
+
+
+def held(pipeline: hr.Pipeline) -> tuple[int, list[Any]]:
+    """The number of the last commit, and the rows."""
+    snapshot = pipeline.destination.inspect("orders")
+    assert snapshot.scan is not None
+    return snapshot.number, sorted(snapshot.scan().collect().rows())
+
+
+def spread(total: int) -> list[int]:
+    """Some of so many bytes: the first, the last, and between."""
+    return sorted({*range(0, total, max(1, total // 9)), max(0, total - 30), total - 1})
+
+
+@pytest.mark.parametrize("make", [reading, writing])
+@pytest.mark.parametrize("to", ["server", "client"])
+def test_a_network_that_breaks_at_any_byte_loses_nothing_and_doubles_nothing(
+    database: Database, network: Proxy, tmp_path: Path, make: Callable[..., hr.Pipeline], to: Any
+) -> None:
+    source(database)
+    dsn = through(database, network)
+    hr.run(make(dsn, tmp_path, "calm"), retry=PATIENT)
+    calm, total = held(make(database.dsn, tmp_path, "calm")), network.passed[to]
+    for n, after in enumerate(spread(total)):
+        how: Any = ("cut", "reset", "half", "lose", "stall", "slow")[n % 6]
+        network.passed, network.struck = {"server": 0, "client": 0}, 0
+        network.fault = Fault(to=to, after=after, how=how)
+        pipeline = make(dsn, tmp_path, f"{to}_{n}")
+        try:
+            hr.run(pipeline, retry=PATIENT)
+        except UnavailableError:
+            hr.run(pipeline, retry=PATIENT)
+        network.fault = None
+        assert network.struck == 1, f"{how} to the {to} after {after} of {total} bytes never came about"
+        assert held(make(database.dsn, tmp_path, f"{to}_{n}")) == calm, f"{how} to the {to} after {after} bytes"
+
+
+def test_the_answer_to_commit_is_lost_and_the_ledger_knows(
+    database: Database, network: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.systems.postgres import connection
+
+    calm, lost = connection._commit, []
+
+    def commit(of: psycopg.Connection) -> None:
+        if not lost:
+            lost.append(network.passed["server"])
+            network.fault = Fault(to="server", after=network.passed["server"], how="lose")
+        calm(of)
+
+    monkeypatch.setattr(connection, "_commit", commit)
+    pipeline = writing(through(database, network), tmp_path, "lost")
+    report = hr.run(pipeline, retry=PATIENT)
+    assert network.struck == 1
+    assert report.status == "loaded"
+    number, rows = held(writing(database.dsn, tmp_path, "lost"))
+    assert (number, len(rows)) == (1, ROWS)
+
+
+def test_a_backend_that_is_ended_loses_nothing(database: Database, tmp_path: Path) -> None:
+    ended: list[int] = []
+    killing = hr.python(lambda source: source.map_batches(lambda rows: _ending(database, ended, rows)), rows=True)
+    pipeline = writing(database.dsn, tmp_path, "ended")
+    report = hr.run(replace(pipeline, transforms=(killing,)), retry=PATIENT)
+    assert ended
+    assert report.status == "loaded"
+    assert len(held(pipeline)[1]) == ROWS
+
+
+def _ending(database: Database, ended: list[int], rows: pl.DataFrame) -> pl.DataFrame:
+    """End every other backend of the database, once."""
+    if not ended:
+        found = database.run(
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        ended.extend(pid for pid, _ in found)
+    return rows
