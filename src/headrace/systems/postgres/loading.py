@@ -288,6 +288,10 @@ def copied(connection: Connection, statement: str, blocks: Iterator[tuple[bytes,
                     raise _StoppedError from None
         except _StoppedError:
             pass
+        except ValueError as error:  # psycopg 3.3 counts the results of a COPY whose connection is gone
+            if not connection.closed:
+                raise
+            raise psycopg.OperationalError from error
         if stopped is not None:
             raise stopped
         return came, max(0, cursor.rowcount)
