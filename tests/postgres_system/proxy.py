@@ -50,6 +50,7 @@ class Proxy:
         self.struck = 0
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._deaf: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
@@ -102,6 +103,8 @@ class Proxy:
 
     def _pass(self, here: socket.socket, there: socket.socket, to: Side, data: bytes) -> bool:
         """Pass bytes on, up to the fault and from there as it says; whether this direction goes on."""
+        if there in self._deaf:
+            return True
         with self._lock:
             fault, before = self.fault, self.passed[to]
             self.passed[to] += len(data)
@@ -112,8 +115,10 @@ class Proxy:
             there.sendall(data)
             return True
         cut = fault.after - before
-        there.sendall(data if fault.how == "lose" else data[:cut])
         client, server = (here, there) if to == "server" else (there, here)
+        if fault.how == "lose":
+            self._deaf.add(client)
+        there.sendall(data if fault.how == "lose" else data[:cut])
         match fault.how:
             case "stall":
                 time.sleep(_STALL_SECONDS)

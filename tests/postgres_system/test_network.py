@@ -101,6 +101,7 @@ def test_the_answer_to_commit_is_lost_and_the_ledger_knows(
 ) -> None:
     from headrace.systems.postgres import connection
 
+    hr.run(writing(database.dsn, tmp_path, "first"))  # it makes the ledger, in a transaction of its own
     calm, lost = connection._commit, []
 
     def commit(of: psycopg.Connection) -> None:

@@ -15,6 +15,7 @@ from headrace.errors import ConfigError
 from headrace.flow import Batch, Counts, News, Position, Range, Retold, Snapshot, Superseded
 from headrace.schema import REJECTS
 from headrace.stream.drawing import drawn
+from headrace.systems.postgres.errors import translated
 from headrace.systems.postgres.late import Late
 from headrace.systems.postgres.order import Order, Values
 from headrace.systems.postgres.selection import Sight
@@ -261,7 +262,8 @@ class Part:
     def position(self) -> Position:
         """Where the rows lead; asked of the server once."""
         if self._told is None:
-            self._told = self._asked()
+            with translated(self.reading.session.where):
+                self._told = self._asked()
         return self._told
 
     def _asked(self) -> Position:
