@@ -24,7 +24,7 @@ _NAMED_MAX = 20
 _FIND = """
 SELECT c.oid, n.nspname, c.relname, c.relkind, c.relispartition OR EXISTS (
     SELECT FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = c.oid) AS family,
-  pg_catalog.current_setting('block_size')::int8 * c.relpages, c.reltuples::int8
+  c.relpages, pg_catalog.current_setting('block_size')::int8, c.reltuples::int8
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relname = %s AND n.nspname = %s AND c.relkind = ANY (%s)
 """
@@ -60,7 +60,8 @@ class Column:
 @dataclass(frozen=True)
 class Relation:
     """What is read. `sql` stands after FROM; `name` is for people; `kind` a word for it (``table``, ``view``, ``query``
-    …); `indexes` are the columns of its ordered indexes; `bytes` and `rows` the planner's estimates (None: none).
+    …); `indexes` are the columns of its ordered indexes; `pages`, `bytes` and `rows` the planner's estimates (None:
+    none).
     """
 
     sql: str
@@ -70,6 +71,7 @@ class Relation:
     oid: int | None = None
     keys: tuple[str, ...] = ()
     indexes: tuple[tuple[str, ...], ...] = ()
+    pages: int | None = None
     bytes: int | None = None
     rows: int | None = None
 
@@ -99,7 +101,7 @@ def relation(connection: Connection, table: str) -> Relation:
     row = connection.execute(_FIND, [name, schema, list(_KINDS)]).fetchone()
     if row is None:
         raise ConfigError(f"there is no table {schema}.{name}", hint=_near(connection, f"{schema}.{name}"))
-    oid, schema, name, kind, _, size, rows = row
+    oid, schema, name, kind, _, pages, size, rows = row
     columns = connection.execute(_COLUMNS, [oid]).fetchall()
     types = described(connection, [(c[1], c[2]) for c in columns])
     indexes = connection.execute(_INDEXES, [oid]).fetchall()
@@ -111,7 +113,8 @@ def relation(connection: Connection, table: str) -> Relation:
         oid=oid,
         keys=next((tuple(i[0]) for i in indexes if i[1]), ()),
         indexes=tuple(tuple(i[0]) for i in indexes),
-        bytes=size if kind in "rm" and rows >= 0 else None,
+        pages=pages if kind in "rm" and rows >= 0 else None,
+        bytes=pages * size if kind in "rm" and rows >= 0 else None,
         rows=rows if rows >= 0 else None,
     )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from headrace.stream import scan_generator
 from headrace.systems.postgres.catalog import Column, Relation, queried, relation, renamed
 from headrace.systems.postgres.copying import copied
 from headrace.systems.postgres.names import quoted
+from headrace.systems.postgres.parallel import LARGE_BYTES, connections, drawn_together, page_ranges
 from headrace.systems.postgres.pushdown import condition
 from headrace.systems.postgres.types import TEXT, PgType
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Selection", "Sight", "bound"]
 
+_TID_RANGES = 140000  # the server's version that reads a range of pages without the others
 _MARK = "_headrace_mark"
 _MARK_TYPE = PgType("text", "text", TEXT, partial=False)
 
@@ -75,9 +78,10 @@ class Selection:
 
     def facts(self) -> dict[str, Any]:
         """What `plan` says of it."""
-        partial = [c.name for c in self.columns if c.type.partial]
-        maybe = {"maybe_as_text": partial} if partial else {}
-        return {"kind": self.relation.kind, "about_rows": self.relation.rows, **maybe}
+        some = [c.name for c in self.columns if c.type.partial]
+        maybe = {"maybe_as_text": some} if some else {}
+        how = {"connections": self.connections}
+        return {"kind": self.relation.kind, "about_rows": self.relation.rows, **how, **maybe}
 
     def scan(self, sight: Sight, *conditions: str | None) -> pl.LazyFrame:
         """The rows that satisfy the conditions, lazily: columns, and what is the same to the server of a predicate and
@@ -123,15 +127,29 @@ class Selection:
         chosen = ", ".join(self.sql(c.name) for c in picked)
         if sight.mark is not None:
             columns, chosen = [*picked, Column(_MARK, _MARK_TYPE)], f"{chosen}, {sight.mark}"
-        query = f"SELECT {chosen} {self.rows(*conditions)}"
-        query += f" LIMIT {limit + sum(sight.known.values())}" if limit is not None else ""
         known, count = Counter(sight.known), 0
-        with self.session.worker() as connection:
-            for batch in copied(connection, query, columns, self.source):
-                rows = batch if sight.mark is None else _without(batch, known)
-                count += rows.height
-                yield rows
+        tail = f" LIMIT {limit + sum(known.values())}" if limit is not None else ""
+        many = self.connections if sight.split and limit is None and sight.mark is None else 1
+        parts = [None] if many == 1 else page_ranges(self.relation.pages or 0, many)
+
+        def drawing(part: str | None) -> Generator[pl.DataFrame]:
+            with self.session.worker() as connection:
+                query = f"SELECT {chosen} {self.rows(*conditions, part)}{tail}"
+                yield from copied(connection, query, columns, self.source)
+
+        passes = [partial(drawing, part) for part in parts]
+        for batch in passes[0]() if len(passes) == 1 else drawn_together(passes):
+            rows = batch if sight.mark is None else _without(batch, known)
+            count += rows.height
+            yield rows
         sight.passed(count)
+
+    @property
+    def connections(self) -> int:
+        """How many connections read all of it at once: several where the table is large and the snapshot is shared."""
+        large = self.relation.kind == "table" and (self.relation.bytes or 0) >= LARGE_BYTES
+        ranged = self.session.keeper.info.server_version >= _TID_RANGES
+        return connections() if large and ranged and self.session.exported is not None else 1
 
 
 @dataclass
@@ -139,9 +157,10 @@ class Sight:
     """What the passes over a frame have seen. `rows` are those of the fullest pass that came to its end (None: none).
 
     `mark` is SQL that gives some rows a text (others NULL), and `known` how often each text was read before: such rows
-    are left out.
+    are left out. `split` says that all of a table is read: its pages may be shared among several connections.
     """
 
+    split: bool = False
     mark: str | None = None
     known: Mapping[str, int] = field(default_factory=dict)
     rows: int | None = None

@@ -163,7 +163,7 @@ class Part:
     until: Values | None
     first: bool
     part: Sight = field(default_factory=Sight)
-    all: Sight = field(default_factory=Sight)
+    all: Sight = field(default_factory=lambda: Sight(split=True))
     _told: Position | None = None
 
     @property
@@ -181,6 +181,7 @@ class Part:
         """The batch."""
         reading, order = self.reading, self.reading.order
         selection, known = order.selection, reading.known() if self.first else {}
+        self.part.split = self.last is None and self.reading.range.batch_bytes is None
         self.part.known, self.part.mark = known, self._mark() if known else None
         facts: dict[str, Any] = {"bounds": self._bounds(), **selection.facts(), "late": reading.late.mode}
         if reading.missing:

@@ -38,7 +38,7 @@ def batches(source: PostgresSource, range: Range, snapshot: Snapshot, name: str)
 
 def _whole(selection: Selection, as_text: frozenset[str]) -> Batch:
     """All rows, at every run."""
-    sight = Sight()
+    sight = Sight(split=True)
     told = {"as_text": sorted(as_text)} if as_text else {}
     return Batch(
         frame=selection.frame(sight),

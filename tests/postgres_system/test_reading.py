@@ -1,0 +1,145 @@
+"""How a read is done: in flat memory, by several connections of one snapshot, and no longer than it is wanted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import closing
+
+import psycopg
+import pytest
+from reading import Reader
+from server import until
+
+import headrace as hr
+from headrace.errors import HeadraceError, UnavailableError
+from headrace.flow import Range, Snapshot
+from headrace.stream.drawing import drawn
+from headrace.systems.postgres import selection, session
+
+DRAINED = """
+import resource, sys
+import headrace as hr
+from headrace.flow import Range, Snapshot
+from headrace.stream.drawing import drawn
+
+batches = hr.PostgresSource(dsn=sys.argv[1], query=sys.argv[2]).batches(Range(), Snapshot(), "s")
+batch = next(batches)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rows = sum(frame.height for frame in drawn(batch.frame.lazy))
+batches.close()
+print(rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+BUSY = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'headrace s %' AND state = 'active'"
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("SELECT i, repeat(md5(i::text), 3200) AS x FROM generate_series(1, 2000) AS i", 2000),  # 100 kB each
+        ("SELECT i, 'x' AS x FROM generate_series(1, 1500000) AS i", 1_500_000),
+    ],
+)
+def test_memory_does_not_grow_with_the_rows_nor_with_their_width(database, query, count):
+    done = subprocess.run(
+        [sys.executable, "-c", DRAINED, database.dsn, query], capture_output=True, text=True, check=True
+    )
+    rows, megabytes = map(int, done.stdout.split())
+    assert rows == count
+    assert megabytes < 150
+
+
+@pytest.mark.parametrize("query", ["SELECT i, pg_sleep(0.001) IS NULL AS x FROM generate_series(1, 10000000) AS i"])
+def test_a_read_that_is_broken_off_is_cancelled_on_the_server(database, query):
+    source = hr.PostgresSource(dsn=database.dsn, query=query)
+    batches = source.batches(Range(), Snapshot(), "s")
+    drawing = drawn(next(batches).frame.lazy)
+    from threading import Thread
+
+    failed: list[BaseException] = []
+
+    def draw() -> None:
+        try:
+            list(drawing)
+        except HeadraceError as error:
+            failed.append(error)
+
+    thread = Thread(target=draw)
+    thread.start()
+    until(lambda: database.run(BUSY) == [(1,)])
+    batches.close()
+    until(lambda: database.run(BUSY) == [(0,)])
+    thread.join(20)
+    assert isinstance(failed[0], UnavailableError)
+
+
+def test_a_query_that_a_destination_stops_draining_ends_on_the_server(database):
+    source = hr.PostgresSource(
+        dsn=database.dsn, query="SELECT a FROM generate_series(1, 9999) AS a, generate_series(1, 9999)"
+    )
+    with closing(source.batches(Range(), Snapshot(), "s")) as batches, closing(drawn(next(batches).frame.lazy)) as rows:
+        next(rows)
+        assert database.run(BUSY) == [(1,)]
+    until(lambda: database.run(BUSY) == [(0,)])
+
+
+def test_frames_are_read_at_once_and_see_one_snapshot(database):
+    database.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 200000)")
+    source = hr.PostgresSource(dsn=database.dsn, table="t", cursor="id")
+    with closing(source.batches(Range(), Snapshot(), "s")) as batches:
+        batch = next(batches)
+        with closing(drawn(batch.frame.lazy)) as one, closing(drawn(batch.whole.lazy)) as other:
+            first, second = next(one).height, next(other).height
+            database.run("DELETE FROM t; INSERT INTO t VALUES (0)")
+            assert first + sum(f.height for f in one) == 200_000
+            assert second + sum(f.height for f in other) == 200_000
+        assert batch.counts().rows == 200_000
+
+
+def test_where_no_snapshot_can_be_shared_one_connection_reads(database, monkeypatch):
+    """As behind a pooler, or on a server that exports none."""
+
+    def refused(keeper: psycopg.Connection) -> None:
+        keeper.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    monkeypatch.setattr(session, "_exported", refused)
+    database.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 50000)")
+    source = hr.PostgresSource(dsn=database.dsn, table="t", cursor="id")
+    with closing(source.batches(Range(), Snapshot(), "s")) as batches:
+        batch = next(batches)
+        assert batch.news.facts["connections"] == 1
+        with closing(drawn(batch.frame.lazy)) as rows:
+            next(rows)  # and no more
+        database.run("DELETE FROM t")
+        assert batch.whole.lazy.collect().height == 50_000
+        assert batch.frame.lazy.head(7).collect().height == 7
+        assert batch.frame.lazy.collect().height == 50_000
+    reader = Reader(database, cursor="id")
+    assert reader.read() == []
+
+
+def test_a_large_table_is_read_by_several_connections_of_one_snapshot(database, monkeypatch):
+    for statement in (
+        "CREATE TABLE t (id int PRIMARY KEY, x text)",
+        "INSERT INTO t SELECT i, repeat('x', 90) FROM generate_series(1, 50000) AS i",
+        "ANALYZE t",
+        "INSERT INTO t SELECT i, 'y' FROM generate_series(50001, 60000) AS i",
+    ):
+        database.run(statement)
+    monkeypatch.setattr(selection, "LARGE_BYTES", 1 << 20)
+    monkeypatch.setattr(selection, "connections", lambda: 3)
+    source = hr.PostgresSource(dsn=database.dsn, table="t", cursor="id")
+    with closing(source.batches(Range(), Snapshot(), "s")) as batches:
+        batch = next(batches)
+        assert batch.news.facts["connections"] == 3
+        with closing(drawn(batch.frame.lazy)) as rows:
+            ids = next(rows)["id"].to_list()
+            assert database.run(BUSY.replace("state = 'active'", "query LIKE 'COPY%'"))[0][0] == 3
+            database.run("DELETE FROM t")
+            ids += [i for frame in rows for i in frame["id"].to_list()]
+        assert sorted(ids) == list(range(1, 60_001))
+        assert batch.counts().rows == 60_000
+        assert batch.whole.lazy.select("id").collect().height == 60_000
+        with closing(drawn(batch.frame.lazy)) as rows:
+            next(rows)
+    until(lambda: database.run(BUSY) == [(0,)])
