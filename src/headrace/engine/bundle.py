@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,9 +128,15 @@ def _alone(  # each is one part of what it becomes
         sources={name: replace(source, table=name, **reads)},
         tables={},
         defaults=None,
-        destination=destination.of(table.table or name.rpartition(".")[2]),
+        destination=destination.of(table.table or _bare(name)),
         write=said.get("write", pipeline.write),
     )
+
+
+def _bare(name: str) -> str:
+    """A table's name without its schema and without quotes."""
+    found = re.search(r'"((?:[^"]|"")+)"$|[^."]+$', name)
+    return name if found is None else found[1].replace('""', '"') if found[1] is not None else found[0]
 
 
 def _refuse_one_name(tables: Mapping[str, Pipeline]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.contract import Contract
-from headrace.cursor import Cursor
+from headrace.cursor import Cursor, Deletes
 from headrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -170,8 +170,8 @@ class PostgresDestination:
 
 @dataclass(frozen=True, kw_only=True)
 class PostgresSource:
-    """A table (or view, partitioned or foreign table) or a query of a PostgreSQL database; exactly one of `table` and
-    `query` is given.
+    """A table (or view, partitioned or foreign table) or a query of a PostgreSQL database; one of `table` and `query`
+    is given, and neither where the pipeline has many tables.
 
     `dsn` is a DSN or URI, or libpq's keywords as an object (``{"host": …, "sslmode": "verify-full"}``,
     ``{"service": …}``); None: the ``PG*`` variables. `table` is ``schema.name``; ``name`` alone is public's. `columns`
@@ -180,7 +180,8 @@ class PostgresSource:
     are to be read as their exact text.
 
     All that a run reads is of one snapshot. With a `cursor` (a column, or several) a run reads the rows from its last
-    value on; without one, or with `read` "all", everything at every run.
+    value on; without one, or with `read` "all", everything at every run. `deletes` says how the rows that were deleted
+    are found.
     """
 
     type: ClassVar[str] = "postgres"
@@ -191,13 +192,14 @@ class PostgresSource:
     where: str | None = None
     cursor: str | tuple[str, ...] | Cursor | None = None
     read: Literal["new", "all"] = "new"
+    deletes: Deletes | None = None
     contract: Contract | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
     base: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if (self.table is None) == (self.query is None):
+        if self.table is not None and self.query is not None:
             raise ConfigError("postgres source: give either table or query", hint='e.g. "table": "public.orders"')
         if self.query is not None and self.where is not None:
             raise ConfigError("postgres source: where belongs to a table", hint="write it into the query")
@@ -224,6 +226,20 @@ class PostgresSource:
 
         return batches(self, range, snapshot, name)
 
+    def matching(self, pattern: str) -> Sequence[str]:
+        """The tables that a name, or a pattern such as ``public.ref_*``, means. Raises ConfigError: there is none."""
+        from headrace.systems.postgres.many import matching
+
+        return matching(self.dsn, pattern)
+
+    def together(
+        self, sources: Mapping[str, PostgresSource], ranges: Mapping[str, Range], snapshots: Mapping[str, Snapshot]
+    ) -> Iterator[Mapping[str, Batch]]:
+        """The batches of several tables, of one snapshot."""
+        from headrace.systems.postgres.many import together
+
+        return together(self.dsn, sources, ranges, snapshots)
+
     def confirm(self, position: Position) -> None:
         """Nothing waits for it."""
 
@@ -237,5 +253,7 @@ class PostgresSource:
         """The table; of a query whatever in it can name one."""
         from headrace.systems.postgres.names import place, spelled, words
 
+        if self.table is None and self.query is None:
+            return [place(self.dsn, None)]
         names = [spelled(self.table)] if self.table is not None else words(str(self.query))
         return [place(self.dsn, name) for name in names]

@@ -61,7 +61,7 @@ class Column:
 class Relation:
     """What is read. `sql` stands after FROM; `name` is for people; `kind` a word for it (``table``, ``view``, ``query``
     …); `indexes` are the columns of its ordered indexes; `pages`, `bytes` and `rows` the planner's estimates (None:
-    none).
+    none); `place` the table's schema and name.
     """
 
     sql: str
@@ -74,6 +74,7 @@ class Relation:
     pages: int | None = None
     bytes: int | None = None
     rows: int | None = None
+    place: tuple[str, str] = ("", "")
 
     def __getitem__(self, name: str) -> Column:
         """The column. Raises ConfigError that names the one that was meant."""
@@ -116,6 +117,7 @@ def relation(connection: Connection, table: str) -> Relation:
         pages=pages if kind in "rm" and rows >= 0 else None,
         bytes=pages * size if kind in "rm" and rows >= 0 else None,
         rows=rows if rows >= 0 else None,
+        place=(schema, name),
     )
 
 

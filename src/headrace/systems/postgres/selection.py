@@ -206,6 +206,12 @@ def bound(session: Session, source: PostgresSource, name: str, as_text: frozense
 
 def _found(session: Session, source: PostgresSource) -> Relation:
     table = source.table
+    if session.path != "pg_catalog":  # another table's; type names are printed with nothing else in the path
+        session.set_path("pg_catalog")
+    if table is None and source.query is None:
+        raise ConfigError(
+            "postgres source: which table?", hint='give "table" or "query" in the source, or "tables" in the pipeline'
+        )
     found = relation(session.keeper, table) if table is not None else queried(session, str(source.query))
     if source.table is None or source.where is not None:
         session.set_path(session.theirs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,30 +10,59 @@ import psycopg
 
 from headrace.cursor import Cursor
 from headrace.flow import Batch, Counts, News, Range, Retold, Snapshot, Superseded
+from headrace.systems.postgres.errors import translated
 from headrace.systems.postgres.order import Order
 from headrace.systems.postgres.selection import Selection, Sight, bound
 from headrace.systems.postgres.session import opened
 from headrace.systems.postgres.since import Reading
 
 if TYPE_CHECKING:
+    from headrace.cursor import Deletes
     from headrace.systems.postgres import PostgresSource
     from headrace.systems.postgres.session import Session
 
-__all__ = ["batches"]
+__all__ = ["batches", "read"]
 
 
 def batches(source: PostgresSource, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
     """See `headrace.protocols.Source.batches`. The snapshot is open for as long as the iterator is."""
     with opened(source.dsn, name=name) as session:
-        as_text = range.as_text | frozenset((range.after or {}).get("as_text", ()))
-        selection = bound(session, source, name, as_text)
-        told = {**source.identity(), **_identity(session, selection)}
-        if source.read == "all" or not isinstance(source.cursor, Cursor):
-            yield replace(_whole(selection, as_text), identity=told)
-            return
+        yield from read(session, source, range, snapshot, name)
+
+
+def read(
+    session: Session, source: PostgresSource, range: Range, snapshot: Snapshot, name: str
+) -> Generator[Batch, None, None]:
+    """The batches of one source, as the session's snapshot has them."""
+    as_text = range.as_text | frozenset((range.after or {}).get("as_text", ()))
+    selection = bound(session, source, name, as_text)
+    whole = source.read == "all" or not isinstance(source.cursor, Cursor)
+    if isinstance(source.cursor, Cursor) and not whole:
         reading = Reading.of(Order.of(selection, source.cursor), session, range, snapshot, as_text)
-        for batch in reading.batches():
-            yield replace(batch, identity=told)
+        found = reading.batches()
+    else:
+        found = iter((_whole(selection, as_text),))
+    identity = {**source.identity(), **_identity(session, selection)}
+    keys = tuple(new for key in selection.relation.keys for new, old in selection.names.items() if old == key)
+    for batch in found:
+        told = replace(batch, identity=identity, keys=keys if len(keys) == len(selection.relation.keys) else ())
+        yield told if source.deletes is None else _compared(told, selection, source.deletes, range, snapshot)
+
+
+def _compared(batch: Batch, selection: Selection, deletes: Deletes, range: Range, snapshot: Snapshot) -> Batch:
+    """The batch with the census that is due, by the server's clock. Where there is no table yet nothing can have gone;
+    of a read that is cut into batches the first one has it.
+    """
+    compared = (range.after or {}).get("compared")
+    with translated(selection.session.where):
+        ((now,),) = selection.session.keeper.execute("SELECT pg_catalog.transaction_timestamp()").fetchall()
+    due = deletes.due(compared, now) and snapshot.schema is not None
+    stamp = now.isoformat() if due or compared is None else compared
+    return replace(
+        batch,
+        census=selection.frame(Sight()) if due else None,
+        position=lambda: {**batch.position(), "compared": stamp},
+    )
 
 
 def _whole(selection: Selection, as_text: frozenset[str]) -> Batch:
