@@ -65,6 +65,7 @@ _NOT_IN_ARRAYS = ("list", "array", "struct", "null", "duration")
 _DIGITS_MAX = 38
 _BLOCK_BYTES = 1 << 20
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31: what ISO writes with four digits
+_FARTHEST = (-96_465_292, 95_026_236)  # years -262143 and 262142: what Polars writes at all
 _DAY_US = 86_400_000_000
 _SPECIAL = r"[\\\t\n\r]"
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -258,28 +259,24 @@ def _moments(name: str, values: pl.Series, count: pl.Series, day: int) -> pl.Ser
     low, high = count.min(), count.max()
     if low is None or (low >= _FIRST_DAY * day and high < (_LAST_DAY + 1) * day):  # type: ignore[operator]  # numbers
         return values
+    if low < _FARTHEST[0] * day or high >= (_FARTHEST[1] + 1) * day:  # type: ignore[operator]  # numbers
+        raise DataError(
+            f"column {name!r}: a value beyond the years that PostgreSQL is given here (up to 262142)",
+            hint="look at the rows",
+            details={"column": name},
+        )
     year = pl.col("v").dt.year()
     shown = pl.when(year > 0).then(year).otherwise(1 - year).cast(pl.String).str.zfill(4)
     era = pl.when(year > 0).then(pl.lit("")).otherwise(pl.lit(" BC"))
     rest = pl.col("v").dt.strftime("-%m-%d" if day == 1 else "-%m-%d %H:%M:%S%.6f")
-    made = values.to_frame("v").select(pl.concat_str(shown, rest, era)).to_series()
-    if (lost := int(made.null_count() - values.null_count())) > 0:
-        raise DataError(
-            f"column {name!r}: {lost} value{'s' if lost > 1 else ''} beyond the year 262142",
-            hint="look at the rows",
-            details={"column": name},
-        )
-    return made
+    return values.to_frame("v").select(pl.concat_str(shown, rest, era)).to_series()
 
 
 def _durations(name: str, values: pl.Series, type: Type) -> pl.Series:
-    count = values.to_physical()
-    match type.args[0]:
-        case "ns":
-            count = _whole(name, count, 1_000)
-        case "ms":
-            count = count.cast(pl.Int128) * 1_000
-    return count.cast(pl.String) + " microseconds"
+    count = _whole(name, values.to_physical(), 1_000) if type.args[0] == "ns" else values.to_physical()
+    more = 1_000 if type.args[0] == "ms" else 1
+    micros = (pl.col("v").cast(pl.Int128) * more).cast(pl.String) + " microseconds"
+    return count.to_frame("v").select(micros).to_series()
 
 
 def _arrays(name: str, values: pl.Series, type: Type) -> pl.Series:

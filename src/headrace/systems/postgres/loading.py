@@ -6,6 +6,7 @@ staged row has an ordinal, so that "the last read" means something in a set.
 
 from __future__ import annotations
 
+import selectors
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -280,6 +281,7 @@ def copied(connection: Connection, statement: str, blocks: Iterator[tuple[bytes,
                 try:
                     for block, height in blocks:
                         copy.write(block)
+                        _flush(connection)
                         came += height
                 except psycopg.Error:
                     raise
@@ -295,6 +297,18 @@ def copied(connection: Connection, statement: str, blocks: Iterator[tuple[bytes,
         if stopped is not None:
             raise stopped
         return came, max(0, cursor.rowcount)
+
+
+def _flush(connection: Connection) -> None:
+    """Wait until the server has taken what was sent: libpq would keep all that it is slower to take."""
+    pgconn = connection.pgconn
+    if not pgconn.flush():
+        return
+    with selectors.DefaultSelector() as selector:
+        selector.register(pgconn.socket, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        while pgconn.flush():
+            if any(events & selectors.EVENT_READ for _, events in selector.select()):
+                pgconn.consume_input()  # what the server says meanwhile, an error too
 
 
 def append(load: Load) -> None:
