@@ -12,6 +12,8 @@ import pytest
 
 from headrace.protocols import Destination
 from headrace.testing import DestinationSuite
+from headrace.testing.destination.subject import only
+from headrace.writes import Write
 
 
 def _dsn(folder: Path) -> str:
@@ -41,6 +43,16 @@ class TestPostgres(DestinationSuite):
         from headrace.systems.postgres import connection
 
         return [(connection, "_commit")]
+
+    @pytest.mark.parametrize("fault", ["reject", "answer_lost", "commit_held", "stream_broken"])
+    @only("append", "merge")
+    def test_a_run_with_faults_ends_as_a_calm_run(self, tmp_path: Path, write: str, fault: str) -> None:
+        """All writes are one transaction: the plainest and one that compares stand for all."""
+        super().test_a_run_with_faults_ends_as_a_calm_run(tmp_path, write, fault)
+
+    @only("append", "merge")
+    def test_a_run_killed_at_every_effect_ends_as_a_calm_run(self, tmp_path: Path, write: str, usual: Write) -> None:
+        super().test_a_run_killed_at_every_effect_ends_as_a_calm_run(tmp_path, write, usual)
 
     def left_over(self, folder: Path) -> Sequence[str]:
         with psycopg.connect(_dsn(folder)) as connection:
