@@ -62,13 +62,15 @@ class Range:
     `ties` says what becomes of rows that share the last position's cursor value: read `again` (a merge
     settles them) or `once` (an append must not see them twice). `batch_bytes` asks for batches of about so many
     bytes of source, cut where the source can (between files); None: ONE batch of all that is new. `as_text` are
-    columns to be read as their exact text: an earlier attempt has met values that their types cannot hold.
+    columns to be read as their exact text: an earlier attempt has met values that their types cannot hold. `reader` is
+    the pipeline's name, for systems that show who is connected.
     """
 
     after: Position | None = None
     ties: Literal["again", "once"] = "again"
     batch_bytes: int | None = None
     as_text: frozenset[str] = frozenset()
+    reader: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

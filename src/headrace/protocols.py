@@ -23,6 +23,8 @@ class Source(Protocol):
     - `read`: "new" (the default) or "all", a look-up that is read whole at every run.
     - `contract`: what its raw rows must be (None).
     - `cursor`: the `Cursor` that it reads by; a merge without `latest_by` goes by its column (None).
+    - `current`: whether a row that is read is the row as it is now, so that the last read is the newest whatever its
+      cursor says, and a merge goes by no column (False).
     - `deletes`: how the rows that it has deleted are found (`Deletes`; None: they are not).
     - ``matching(pattern) -> Sequence[str]`` and
       ``together(sources, ranges, snapshots) -> Iterator[Mapping[str, Batch]]``: of a source of many tables, which ones

@@ -19,6 +19,8 @@ from headrace.errors import UnheldError
 from headrace.flow import Range, Snapshot
 from headrace.schema import parse_type
 from headrace.systems.postgres import PostgresSource
+from headrace.systems.postgres.catalog import relation
+from headrace.systems.postgres.connection import connected
 
 MADE = """
 CREATE TYPE mood AS ENUM ('sad', 'so "so"', 'Happy, is {it}');
@@ -223,6 +225,16 @@ def test_types_of_extensions_are_read_as_their_text(moods):
 def test_an_older_server_is_read_in_the_same_way(older):
     check_natural(older)
     check_text(older, [(kind, [v for v in values if (kind, v) != NEW]) for kind, values in TEXT])
+
+
+def test_a_collation_that_takes_different_bytes_for_equal_is_known(older):
+    older.run(
+        "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
+        'CREATE TABLE texts (plain text, c text COLLATE "C", loose text COLLATE loose, n int)'
+    )
+    with connected(older.dsn, name="t") as connection:
+        found = relation(connection, "texts")
+    assert [c.name for c in found.columns if c.bytewise] == ["plain", "c"]
 
 
 def test_values_that_a_natural_type_cannot_hold_are_told_and_read_as_text(moods):

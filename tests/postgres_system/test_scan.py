@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -97,6 +98,8 @@ def test_what_is_the_same_to_the_server_is_pushed_and_nothing_else(rows):
             assert not found.whole, predicate
         for predicate in NONE[:-1]:
             assert pushed(predicate).sql is None, predicate
+        columns["s"] = replace(columns["s"], bytewise=False)
+        assert pushed(pl.col("s") == "s1").sql is None
 
 
 def test_a_value_that_does_not_fit_a_scanned_column_is_told_and_read_as_text(rows):

@@ -96,3 +96,40 @@ def test_a_table_made_anew_and_another_database_are_other_sources(database, post
         hr.plan(pipeline(other.dsn))
     assert hr.run(pipeline(database.dsn, was="source")).status == "loaded"
     assert hr.run(pipeline(database.dsn)).status == "nothing_new"
+
+
+def test_a_merge_goes_by_the_primary_key_and_takes_the_row_as_it_is_now(database, tmp_path):
+    """A row's newer state may have an older time, or one that sorts otherwise as text."""
+    database.run(
+        "CREATE TABLE t (a int, b text, at numeric NOT NULL, n int, PRIMARY KEY (b, a));"
+        "INSERT INTO t VALUES (1, 'x', 9, 0), (2, 'x', 8, 0)"
+    )
+    pipeline = hr.Pipeline(
+        name="billing",
+        source=hr.PostgresSource(dsn=database.dsn, table="t", cursor="at", rename={"b": "who"}),
+        destination=hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t"),
+        write=hr.Merge(),
+    )
+    hr.run(pipeline)
+    database.run("UPDATE t SET at = 10, n = 1 WHERE a = 1")
+    hr.run(pipeline)
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as connection:
+        assert connection.sql('SELECT a, who, "at", n FROM t ORDER BY a').fetchall() == [
+            (1, "x", "10", 1),
+            (2, "x", "8", 0),
+        ]
+
+
+def test_the_server_shows_which_pipeline_reads(database, tmp_path):
+    database.run("CREATE TABLE t (id int)")
+    source = hr.PostgresSource(dsn=database.dsn, query="SELECT id, current_setting('application_name') AS who FROM t")
+    database.run("INSERT INTO t VALUES (1)")
+    hr.run(
+        hr.Pipeline(
+            name="billing",
+            source=source,
+            destination=hr.ParquetDestination(path=str(tmp_path / "t")),
+            write=hr.Replace(),
+        )
+    )
+    assert hr.scan_table(tmp_path / "t").collect()["who"].to_list() == ["headrace billing reading"]

@@ -78,7 +78,7 @@ def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, *, run: str, w
             raise ConfigError(f"table {name!r} cannot take the write {one.write.type!r}", hint=hint)
         refuse_start(one, held[name], full_refresh=how.fresh, discard_history=True)
     hows = {name: replace(reading(one, full_refresh=how.fresh), as_text=how.as_text) for name, one in tables.items()}
-    ranges = {name: _range(snapshot, name, hows[name]) for name in tables}
+    ranges = {name: _range(snapshot, name, hows[name], pipeline.name) for name in tables}
     sources = {name: one.named_sources[name] for name, one in tables.items()}
     source: Any = pipeline.source
     with closing(source.together(sources, ranges, held)) as read:
@@ -92,9 +92,9 @@ def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, *, run: str, w
             yield Bundle(pipeline=pipeline, parts=parts, commit=_commit(pipeline, snapshot, parts, run))
 
 
-def _range(snapshot: Snapshot, name: str, how: Reading) -> Range:
+def _range(snapshot: Snapshot, name: str, how: Reading, reader: str) -> Range:
     after = None if how.fresh else snapshot.positions.get(name)
-    return Range(after=after, ties=how.ties, as_text=how.as_text.get(name, frozenset()))
+    return Range(after=after, ties=how.ties, as_text=how.as_text.get(name, frozenset()), reader=reader)
 
 
 def _tables(pipeline: Pipeline) -> dict[str, Pipeline]:

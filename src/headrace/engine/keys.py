@@ -39,7 +39,8 @@ def settled(pipeline: Pipeline, columns: Sequence[str]) -> Write:
             latest = getattr(source, "latest", None) if getattr(source, "read", "new") == "new" else None
             if latest is not None:
                 return replace(write, latest_by=latest.by)
-        cursors = [getattr(s, "cursor", None) for s in pipeline.named_sources.values()]
+        named = [s for s in pipeline.named_sources.values() if not getattr(s, "current", False)]
+        cursors = [getattr(s, "cursor", None) for s in named]
         found = tuple(c.column for c in cursors if c is not None and c.column in columns)
         if len(found) == 1:
             return replace(write, latest_by=found)

@@ -49,7 +49,8 @@ def increments(
         cut = how.batch_bytes if name in how.drivers else None
         since = Snapshot(newest=snapshot.newest) if how.fresh else snapshot
         text = how.as_text.get(name, frozenset())
-        return opened(named[name], Range(after=after, ties=how.ties, batch_bytes=cut, as_text=text), since, name, until)
+        asked = Range(after=after, ties=how.ties, batch_bytes=cut, as_text=text, reader=pipeline.name)
+        return opened(named[name], asked, since, name, until)
 
     with ExitStack() as reads:
         driving = {name: read(name, reads) for name in how.drivers}

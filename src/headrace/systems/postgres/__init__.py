@@ -185,6 +185,7 @@ class PostgresSource:
     """
 
     type: ClassVar[str] = "postgres"
+    current: ClassVar[bool] = True
     dsn: str | Mapping[str, str | int] | None = field(default=None, repr=False)
     table: str | None = None
     query: str | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from headrace.errors import ConfigError
 from headrace.systems.postgres.catalog import relation
 from headrace.systems.postgres.connection import Dsn, connected
-from headrace.systems.postgres.names import named, quoted
+from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.session import opened
 from headrace.systems.postgres.source import read
 
@@ -57,7 +57,7 @@ def together(
     dsn: Dsn, sources: Mapping[str, PostgresSource], ranges: Mapping[str, Range], snapshots: Mapping[str, Snapshot]
 ) -> Iterator[Mapping[str, Batch]]:
     """The batches of several tables, once, all of one snapshot; it is open for as long as the iterator is."""
-    with opened(dsn, name=", ".join(named(name)[1] for name in sources)) as session, ExitStack() as stack:
+    with opened(dsn, name=next((r.reader for r in ranges.values()), "")) as session, ExitStack() as stack:
         batches = {}
         for name, source in sources.items():
             reading = read(session, source, ranges[name], snapshots[name], name)

@@ -56,6 +56,13 @@ class Selection:
         """As `Frame.origins`."""
         return {c.name: c.type.origin for c in self.columns}
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The primary key, by the source's names; none where not all of it is selected."""
+        new = {server: name for name, server in self.names.items()}
+        keys = self.relation.keys
+        return tuple(new[k] for k in keys) if all(k in new for k in keys) else ()
+
     def column(self, name: str) -> Column:
         """A column by the server's name, whether it is selected or not."""
         return self.relation[name]

@@ -26,7 +26,7 @@ __all__ = ["batches", "read"]
 
 def batches(source: PostgresSource, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
     """See `headrace.protocols.Source.batches`. The snapshot is open for as long as the iterator is."""
-    with opened(source.dsn, name=name) as session:
+    with opened(source.dsn, name=range.reader or name) as session:
         yield from read(session, source, range, snapshot, name)
 
 
@@ -43,9 +43,8 @@ def read(
     else:
         found = iter((_whole(selection, as_text),))
     identity = {**source.identity(), **_identity(session, selection)}
-    keys = tuple(new for key in selection.relation.keys for new, old in selection.names.items() if old == key)
     for batch in found:
-        told = replace(batch, identity=identity, keys=keys if len(keys) == len(selection.relation.keys) else ())
+        told = replace(batch, identity=identity, keys=selection.keys)
         yield told if source.deletes is None else _compared(told, selection, source.deletes, range, snapshot)
 
 
@@ -60,7 +59,7 @@ def _compared(batch: Batch, selection: Selection, deletes: Deletes, range: Range
     stamp = now.isoformat() if due or compared is None else compared
     return replace(
         batch,
-        census=selection.frame(Sight()) if due else None,
+        census=selection.frame(Sight(split=True)) if due else None,
         position=lambda: {**batch.position(), "compared": stamp},
     )
 
