@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,7 +10,11 @@ import polars as pl
 import pytest
 
 import headrace as hr
+from headrace.engine.passes import Passes
 from headrace.errors import UnavailableError
+from headrace.flow import Frame
+from headrace.stream import scan_batches
+from headrace.stream.drawing import drawn
 
 
 @pytest.mark.parametrize(
@@ -167,3 +171,51 @@ def test_a_source_stays_open_until_its_rows_are_in_the_target(place, write):
     assert hr.preview(pipeline).height == 2
     hr.run(pipeline)
     assert place.rows(pipeline) == [(1, "a"), (2, "b")]
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_a_limit_over_new_rows_is_refused(place, rows):
+    place.write("1.csv", "id\n1\n2\n")
+
+    def first(source: pl.LazyFrame) -> pl.LazyFrame:
+        return source.filter(pl.col("id") > 0).sort("id").head(1)
+
+    with pytest.raises(hr.ConfigError, match="'first' uses slice"):
+        hr.plan(place.pipeline(transforms=(hr.python(first, rows=rows),)))
+    assert hr.plan(place.pipeline(transforms=(first,), write=hr.Replace())).status == "load"
+
+
+@pytest.mark.parametrize("files", [{}, {"cursor": "id"}])
+def test_rows_behind_a_limit_that_no_plan_shows_are_not_lost(place, files):
+    place.write("1.csv", "id\n1\n2\n")
+    first = lambda source: source.head(1).collect().lazy()  # noqa: E731
+    with pytest.raises(hr.DataError, match="not read source 'source' to its end"):
+        hr.run(place.pipeline(files=files, transforms=(first,)))
+    hr.run(place.pipeline(files=files))
+    assert place.rows(place.pipeline()) == [(1,), (2,)]
+
+
+def test_a_limit_that_leaves_no_row_over_and_one_beside_a_whole_reading_lose_nothing(place):
+    place.write("1.csv", "id\n1\n2\n")
+    hr.run(place.pipeline(files={"cursor": "id"}, transforms=(lambda source: source.head(2).collect().lazy(),)))
+    place.write("2.csv", "id\n3\n4\n")
+    both = lambda source: pl.concat([source.head(1).collect().lazy(), source])  # noqa: E731
+    hr.run(place.pipeline(files={"cursor": "id"}, transforms=(both,)))
+    assert place.rows(place.pipeline()) == [(1,), (2,), (3,), (4,)]
+    assert hr.run(place.pipeline(files={"cursor": "id"})).status == "nothing_new"
+
+
+def test_rows_that_a_join_with_nothing_leaves_unread_are_read_for_the_position_to_be_true():
+    passes, read = Passes(), []
+
+    def rows():
+        for n in range(50):
+            yield pl.DataFrame({"id": [n]})
+        read.append("to the end")
+
+    frame = passes.watched("orders", Frame(lazy=scan_batches(rows, {"id": pl.Int64()})))
+    with closing(drawn(frame.lazy)) as drawing:  # as an engine does that knows the result to be empty
+        next(drawing)
+    assert not read
+    passes.finish(stands_alone=False)
+    assert read

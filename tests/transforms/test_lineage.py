@@ -146,7 +146,7 @@ PYTHON_MIXED = {
 @pytest.mark.parametrize("name", PYTHON_MIXED)
 def test_python_is_not_proven_where_its_plan_is_not_understood(name):
     assert bound(python(PYTHON_MIXED[name], as_="step")).relation.mixing
-    if name != "rows of a look-up":
+    if name not in ("rows of a look-up", "head"):  # a limit is no reading of rows one by one, whatever is declared
         assert bound(python(PYTHON_MIXED[name], as_="step", rows=True)).relation.mixing == ()
 
 

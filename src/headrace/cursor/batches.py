@@ -86,7 +86,7 @@ class _Counter:
             rows = rows if left is None else rows.head(left)
             left = None if left is None else left - rows.height
             yield rows
-            if left == 0:
-                break
+            if left == 0:  # cut, not ended
+                return
         self.rows = max(self.rows, count)
         self._ended()

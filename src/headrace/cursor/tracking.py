@@ -217,7 +217,7 @@ class _Reader:
     def read(
         self, columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
-        """The rows; the pass counts when it comes to its end."""
+        """The rows; the pass counts when it comes to its end, and not where a limit cuts it."""
         chosen = list(self.schema.names) if columns is None else columns
         frame = self.frame
         if self.last is not None:
@@ -243,8 +243,8 @@ class _Reader:
                 rows = rows if left is None else rows.head(left)
                 left = None if left is None else left - rows.height
                 yield rows
-                if left == 0:
-                    break
+                if left == 0:  # a pass that was cut has seen neither all rows nor the greatest value
+                    return
             if missing:
                 for batch in drawn(self.frame.filter(self._missing())):
                     spooled.write(self._rejects(batch))

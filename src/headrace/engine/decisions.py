@@ -209,10 +209,12 @@ def refuse_mixing(pipeline: Pipeline, batches: Mapping[str, Batch], transformed:
 
 
 def _refuse_step(pipeline: Pipeline, step: Bound) -> str:
-    """A step over an increment whose rows are not proven to stand alone: refused in SQL, a warning in Python."""
+    """A step over an increment whose rows are not proven to stand alone: refused in SQL, a warning in Python, but for a
+    limit: the rows beyond it would lie behind a position that says that they were loaded.
+    """
     reasons = ", ".join(step.relation.mixing)
     what = f"step {step.name!r} uses {reasons}, and the rows that it sees are only what is new"
-    if step.certain:
+    if step.certain or step.relation.limited:
         raise ConfigError(
             what,
             hint='use "write": {"type": "recompute", "by": […]}, or replace, or "independent": true if every '

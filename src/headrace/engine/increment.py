@@ -18,6 +18,7 @@ from headrace.contract.screen import Screen
 from headrace.engine.census import census, marked
 from headrace.engine.decisions import Reading, fingerprint, key_columns, refuse_another, refuse_mixing, refuse_sharing
 from headrace.engine.keys import keyed, require, settled, versions
+from headrace.engine.passes import Passes
 from headrace.engine.regroup import Groups, reread, why_all, why_anew
 from headrace.engine.sealing import Sealing
 from headrace.errors import ConfigError, TransformError
@@ -111,7 +112,8 @@ def increment(
         if (identity := batches[name].identity) is not None:
             refuse_another(pipeline, name, snapshot.identities.get(name), identity)
     pipeline = keyed(pipeline, how.drivers, batches)
-    rows = _Rows.of(pipeline, how, batches, replayed)
+    passes = Passes()
+    rows = _Rows.of(pipeline, how, batches, replayed, passes)
     groups = _regrouped(pipeline, snapshot, how, batches, rows.transformed)
     warnings = _warnings(pipeline, snapshot, how, batches, rows.transformed)
     write = settled(pipeline, rows.lazy.collect_schema().names())
@@ -120,7 +122,7 @@ def increment(
         require(write.latest_by, rows.transformed.lazy, "latest_by")
     screen = _screen(pipeline, snapshot, rows, write, groups.found)
     again = () if fresh else reread(pipeline.named_sources, batches, snapshot)
-    change = _change(pipeline, None if fresh else snapshot.schema, screen, write, watch, rows.origins)
+    change = _change(pipeline, None if fresh else snapshot.schema, screen, write, passes.counted(watch), rows.origins)
     change = replace(
         change,
         groups=groups.stream or _replaced(write, screen.schema, again),
@@ -139,6 +141,7 @@ def increment(
         keys=key_columns(write),
         replayed=None if replayed is None else replayed.ids,
         snapshot=snapshot,
+        passes=passes,
     )
     return Increment(
         pipeline=pipeline,
@@ -171,8 +174,12 @@ class _Rows:
     everything: Callable[[Mapping[str, pl.LazyFrame]], pl.LazyFrame]
 
     @staticmethod
-    def of(pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch], replayed: Replayed | None) -> _Rows:
+    def of(
+        pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch], replayed: Replayed | None, passes: Passes
+    ) -> _Rows:
         chosen = {n: _chosen(b, n, pipeline, how) for n, b in batches.items()}
+        if pipeline.steps and not how.whole:  # what is read whole is read again by the next run
+            chosen = {n: f if batches[n].complete else passes.watched(n, f) for n, f in chosen.items()}
         screens = {n: _source_screen(pipeline, n, f) for n, f in chosen.items()}
         recomputes = isinstance(pipeline.write, Recompute)
         partial = frozenset(n for n, b in batches.items() if not b.complete and (recomputes or not how.whole))

@@ -18,6 +18,7 @@ import polars as pl
 from headrace.contract import Contract
 from headrace.contract.screen import Screen
 from headrace.engine.decisions import Reading, fingerprint
+from headrace.engine.passes import Passes
 from headrace.errors import ContractError, DataError
 from headrace.flow import Batch, Rejects, Seal, Snapshot, Superseded, TableChange
 from headrace.schema import REJECTS
@@ -52,9 +53,11 @@ class Sealing:
     keys: tuple[str, ...]
     replayed: tuple[str, ...] | None
     snapshot: Snapshot
+    passes: Passes
 
     def __call__(self) -> Seal:
-        """Judge, then tell. Raises ContractError."""
+        """Judge, then tell. Raises ContractError; DataError where new rows were not read (see `Passes`)."""
+        self.passes.finish(stands_alone=self.pipeline.independent)
         malformed = {n: _Malformed.of(b.rejects()) for n, b in self.batches.items()}
         kept = self._judge_malformed(malformed)
         for screen in self.screens.values():

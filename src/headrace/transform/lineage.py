@@ -33,6 +33,7 @@ class Relation:
     reasons why a row may depend on several rows of the increment, or on none (empty: each row stands alone).
     `regrouping` are the reasons why a group may depend on rows of other groups, or may come and go with rows that the
     increment does not have. `grouped` and `windowed`: an aggregate, a window has looked at several rows.
+    `limited`: for certain, new rows are left out for their number alone.
     """
 
     columns: Mapping[str, Kind] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Relation:
     regrouping: tuple[str, ...] = ()
     grouped: bool = False
     windowed: bool = False
+    limited: bool = False
 
     @staticmethod
     def increment(columns: Iterable[str]) -> Relation:

@@ -84,6 +84,7 @@ class _Rows:
     grouped: bool = False
     windowed: bool = False
     pure: bool = True
+    limited: bool = False
     mixing: dict[str, None] = field(default_factory=dict)
     regrouping: dict[str, None] = field(default_factory=dict)
 
@@ -106,6 +107,7 @@ class _Rows:
         self.grouped |= other.grouped and other.new
         self.windowed |= other.windowed and other.new
         self.pure = self.pure and other.pure
+        self.limited |= other.limited
         self.mixing |= other.mixing
         self.regrouping |= other.regrouping
 
@@ -123,7 +125,7 @@ def of_function(
     `rows`: the user has declared that it looks at each row alone, with no join.
     """
     found = _planned(call, schemas, relations)
-    if rows and found.mixing:  # the plan does not show it; the declaration says no join, too
+    if rows and found.mixing and not found.limited:  # the plan does not show it; the declaration says no join, too
         stays = {reason: None for r in relations if r.new for reason in r.regrouping}
         alone = all(r.new and not r.grouped and set(r.columns.values()) <= {Kind.OWN} for r in relations)
         found = _Rows(new=found.new, grouped=found.grouped, windowed=found.windowed, pure=alone, regrouping=stays)
@@ -137,6 +139,7 @@ def of_function(
         regrouping=tuple(found.regrouping) if found.new else (),
         grouped=found.grouped,
         windowed=found.windowed,
+        limited=found.limited,
     )
 
 
@@ -211,6 +214,9 @@ def _apply(name: str, body: Mapping[str, Any], rows: _Rows) -> None:
             return
         case "Cache" | "MatchToSchema":
             return
+        case "Slice":
+            rows.limited |= rows.new and not rows.grouped
+            rows.opaque("slice")
         case _:
             rows.opaque(_snake(name))
 

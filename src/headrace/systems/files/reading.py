@@ -284,8 +284,12 @@ def _tracked_frame(found: Tracked, drained: Callable[[], None], reading: Reading
     ) -> Iterator[pl.DataFrame]:
         rows = found.lazy if predicate is None else found.lazy.filter(predicate)
         rows = rows if columns is None else rows.select(columns)
-        yield from drawn(rows if n_rows is None else rows.head(n_rows))
-        drained()
+        left = n_rows
+        for batch in drawn(rows if n_rows is None else rows.head(n_rows)):
+            left = None if left is None else left - batch.height
+            yield batch
+        if left is None or left > 0:  # else the limit may have cut it
+            drained()
 
     placed = scan_generator(read, found.lazy.collect_schema())
     return Frame(lazy=placed.drop(FILE, LINE), placed=placed, scan=_scan(reading.survey, reading.files))
