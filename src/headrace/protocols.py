@@ -99,6 +99,8 @@ class Destination(Ledger, Protocol):
       of the many tells of it by its `table` (`Snapshot.tables`), and a commit of many has its changes.
     - `native`: the system of whose types its columns are: it keeps a column of such an origin in that very type, and
       loads its exact text too (see `schema.Field`; None: it knows the logical types only).
+    - ``takes(held, rows) -> bool``: whether its column of the field `held` takes rows of the field `rows` exactly,
+      though their logical types do not say so (no).
     - `at_once`: in which words `plan` says that a commit is one step ("one transaction").
     - ``ddl(change) -> Sequence[str]``: a change's schema changes in the destination's own words, for `plan`.
     - ``notes(change) -> Sequence[str]``: what a person should know of how it would carry a change out, for `plan`.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -200,13 +200,19 @@ SchemaChange = CreateTable | AddColumn | WidenColumn
 
 
 def evolve(
-    target: Schema | None, rows: Schema, policy: SchemaPolicy, *, native: str | None = None
+    target: Schema | None,
+    rows: Schema,
+    policy: SchemaPolicy,
+    *,
+    native: str | None = None,
+    takes: Callable[[Field, Field], bool] = lambda _held, _rows: False,
 ) -> tuple[Schema, tuple[SchemaChange, ...]]:
     """The table's schema after rows of schema `rows` are loaded, and the changes that lead there.
 
     A column whose rows have a narrower type than the table is no change: the values are cast, exactly. `native` is the
     system of whose types the destination's columns are: rows of the very origin that the column has fit it, whatever
-    type carries them (a date that is infinite is carried as text).
+    type carries them (a date that is infinite is carried as text). `takes(held, rows)`: the destination's column takes
+    such rows exactly, though no logical type says so.
     Raises SchemaError for whatever the policy or exactness refuses.
     """
     if target is None:
@@ -218,6 +224,8 @@ def evolve(
             _allow(policy.add, f"column {field.name!r} is new", key="add")
             changes.append(AddColumn(field))
             fields[field.name] = field
+        elif takes(fields[field.name], field):
+            continue
         elif (change := _grown(fields[field.name], field, native)) is not None:
             what = f"column {field.name!r} grows from {_told(fields[field.name])} to {_told(field)}"
             _allow(policy.widen, what, key="widen")

@@ -184,6 +184,23 @@ def test_what_the_server_gives_need_not_be_in_the_rows_and_generated_columns_are
         assert column not in merge.destination.inspect("orders").schema
 
 
+def test_a_numeric_of_any_size_takes_every_number_and_a_type_that_rounds_takes_nothing_finer(shop):
+    shop.database.run("CREATE TABLE orders (id bigint, price numeric, at timestamp(3), day timestamp(0))")
+    shop.write("1.csv", "id,price,at\n1,1.50,2024-01-01T00:00:00.123\n")
+    columns = {"price": hr.Column(type="decimal(12,2)"), "at": hr.Column(type="datetime(ms)")}
+    keep = hr.SchemaPolicy(missing="keep")
+    exact = shop.pipeline(adopt=True, contract=hr.Contract(columns=columns), on_schema_change=keep)
+    hr.run(exact)
+    shop.write("2.csv", "id,price,at\n2,2.25,2024-01-01T00:00:00.124\n")
+    hr.run(exact)
+    assert [(r[0], str(r[1]), r[2].microsecond) for r in shop.rows()] == [(1, "1.50", 123000), (2, "2.25", 124000)]
+    shop.write("3.csv", "id,price,at\n3,1.50,2024-01-01T00:00:00.123456\n")
+    finer = hr.Contract(columns={**columns, "at": hr.Column(type="datetime(us)")})
+    with pytest.raises(SchemaError, match="'at'"):
+        hr.run(shop.pipeline(adopt=True, contract=finer, on_schema_change=keep))
+    assert len(shop.rows()) == 2
+
+
 def test_a_new_column_is_added_and_a_type_grows_while_indexes_grants_and_rows_stay(shop):
     shop.write("1.csv", "id,n\n1,5\n")
     narrow = hr.Contract(columns={"n": hr.Column(type="int16")})

@@ -255,7 +255,9 @@ def _change(
 ) -> TableChange:
     """How the table changes; which part of it, the caller knows."""
     native = getattr(pipeline.destination, "native", None)
-    schema, changes = evolve(target, screen.schema.with_origins(origins), pipeline.on_schema_change, native=native)
+    takes = getattr(pipeline.destination, "takes", lambda _held, _rows: False)
+    rows = screen.schema.with_origins(origins)
+    schema, changes = evolve(target, rows, pipeline.on_schema_change, native=native, takes=takes)
     return TableChange(
         table=getattr(pipeline.destination, "table", None) or pipeline.name,
         write=write,

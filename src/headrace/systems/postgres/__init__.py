@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from headrace.flow import Batch, Commit, Place, Position, Range, Receipt, Snapshot, TableChange
     from headrace.protocols import Holder
+    from headrace.schema import Field
     from headrace.systems.postgres.ledger import Key
     from headrace.systems.postgres.tables import Table
 
@@ -104,6 +105,12 @@ class PostgresDestination:
         from headrace.systems.postgres.apply import told
 
         return told(self.dsn, self._key("plan"), change, create_index=self.create_index)
+
+    def takes(self, held: Field, rows: Field) -> bool:
+        """Whether a column takes such rows exactly, though no logical type says so: a numeric takes any number."""
+        from headrace.systems.postgres.encoding import takes
+
+        return takes(held, rows)
 
     def place(self) -> Place:
         """The table."""

@@ -8,6 +8,7 @@ type cannot hold is refused by its column's name; nothing is rounded or cut.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from headrace.exact import to_text
 from headrace.schema import Field, Type, widens
 from headrace.stream.drawing import said
 
-__all__ = ["SYSTEM", "Column", "encoded", "fits", "natural", "physical"]
+__all__ = ["SYSTEM", "Column", "encoded", "fits", "natural", "physical", "takes"]
 
 SYSTEM = "postgres"
 _PLAIN = {
@@ -61,6 +62,9 @@ _NATURAL = {
     "jsonb": "json",
     "oid": "uint32",
 }
+_ROUNDED = re.compile(r"(time|timestamp)\((\d)\) (with(?:out)? time zone)")
+_UNBOUNDED = "numeric"
+_NUMBERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64", "decimal")
 _NOT_IN_ARRAYS = ("list", "array", "struct", "null", "duration")
 _DIGITS_MAX = 38
 _BLOCK_BYTES = 1 << 20
@@ -100,6 +104,8 @@ def natural(held: str) -> Type:
 
     if held in _NATURAL:
         return parse_type(_NATURAL[held])
+    if found := _ROUNDED.fullmatch(held):
+        return _rounded(_NATURAL.get(f"{found[1]} {found[3]}", ""), int(found[2]))
     if held.endswith("[]") and (inner := natural(held[:-2])).name != "json":
         return Type("list", (inner,))
     if held.startswith("numeric("):
@@ -107,6 +113,22 @@ def natural(held: str) -> Type:
         if precision <= _DIGITS_MAX and 0 <= scale <= precision:
             return Type("decimal", (precision, scale))
     return Type("string")
+
+
+def _rounded(natural: str, digits: int) -> Type:
+    """The logical type of one that rounds what has more digits than so many: it takes nothing finer."""
+    from headrace.logical import parse_type
+
+    if natural and digits == 6:  # noqa: PLR2004  # microseconds
+        return parse_type(natural)
+    if natural.startswith("datetime") and digits == 3:  # noqa: PLR2004  # milliseconds
+        return parse_type(natural.replace("us", "ms"))
+    return Type("string")
+
+
+def takes(held: Field, rows: Field) -> bool:
+    """Whether a column takes such rows exactly, though no logical type says so: a numeric of any size any number."""
+    return held.origin == f"{SYSTEM} {_UNBOUNDED}" and rows.type.name in _NUMBERS
 
 
 @dataclass(frozen=True)
@@ -135,7 +157,9 @@ def fits(rows: Field, column: Column) -> bool:
     """
     if rows.origin == f"{SYSTEM} {column.held}" or _held(rows.type) == column.held or widens(rows.type, column.type):
         return True
-    return rows.type.name in _TEXTS and column.type.name in _TEXTS
+    return (rows.type.name in _TEXTS and column.type.name in _TEXTS) or takes(
+        Field(column.name, column.type, f"{SYSTEM} {column.held}"), rows
+    )
 
 
 def encoded(

@@ -16,7 +16,7 @@ from headrace.schema import Field, Schema
 from headrace.stream import scan_generator
 from headrace.systems.postgres import ledger, quarantine
 from headrace.systems.postgres.connection import Dsn, connected, transaction
-from headrace.systems.postgres.encoding import Column, physical
+from headrace.systems.postgres.encoding import SYSTEM, Column, physical
 from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.reading import batches
 from headrace.systems.postgres.tables import Table, columns_of, existing
@@ -94,11 +94,16 @@ def _schema(columns: tuple[Column, ...], known: ledger.Owned | None) -> Schema:
     added = known.added if known else ()
     return Schema(
         tuple(
-            told[c.name] if c.name in told and physical(told[c.name]) == c.held else Field(c.name, c.type)
+            told[c.name] if c.name in told and physical(told[c.name]) == c.held else _field(c)
             for c in columns
             if c.name not in added and not c.own
         )
     )
+
+
+def _field(column: Column) -> Field:
+    """A column that headrace did not make. One that holds numbers of any size says so: see `encoding.takes`."""
+    return Field(column.name, column.type, f"{SYSTEM} numeric" if column.held == "numeric" else None)
 
 
 @contextmanager
@@ -122,7 +127,8 @@ def _scan(dsn: Dsn, key: ledger.Key, table: Table, columns: tuple[Column, ...]) 
         with _reading(dsn, key, table) as (connection, now):
             picked = [c for c in now if c.name in needed] or list(now[:1])
             left = n_rows
-            for batch in batches(connection, f"SELECT * FROM {table.sql}", picked):
+            limit = "" if n_rows is None or predicate is not None else f" LIMIT {n_rows}"
+            for batch in batches(connection, f"SELECT * FROM {table.sql}{limit}", picked):
                 rows = batch if predicate is None else batch.filter(predicate)
                 rows = rows if wanted is None else rows.select(wanted)
                 rows = rows if left is None else rows.head(left)
