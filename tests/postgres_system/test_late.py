@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg
 import pytest
 from reading import Reader
 
 from headrace.cursor import Cursor
-from headrace.errors import DataError, UnavailableError
+from headrace.errors import ConfigError, DataError, UnavailableError
 from headrace.flow import Range, Snapshot
 from headrace.systems.postgres import session
 
@@ -182,3 +184,17 @@ def test_who_is_open_is_asked_before_the_snapshot_is_taken(database, monkeypatch
         assert reader.read() == [1, 2, 3]
         monkeypatch.undo()
     assert reader.read() == [3, 50, 51]
+
+
+def test_a_standby_cannot_tell_who_is_open(database, monkeypatch):
+    database.run(CLOCK + OLD)
+    real = session.seen
+    monkeypatch.setattr(session, "seen", lambda connection: replace(real(connection), standby=True))
+    reader = Reader(database, cursor="at")
+    assert reader.read() == [1, 2, 3]
+    assert reader.batch.news.misses == "rows that are committed after others with a greater 'at'"
+    for late in ("clock", "snapshot"):
+        with pytest.raises(ConfigError, match="a standby does not tell"):
+            Reader(database, cursor=Cursor(column="at", late=late)).read()
+    with pytest.raises(ConfigError, match="no clock sets"):
+        Reader(database, cursor=Cursor(column="id", late="clock")).read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg
@@ -100,6 +101,7 @@ def test_where_no_snapshot_can_be_shared_one_connection_reads(database, monkeypa
     """As behind a pooler, or on a server that exports none."""
 
     def refused(keeper: psycopg.Connection) -> None:
+        keeper.execute("ROLLBACK")
         keeper.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
     monkeypatch.setattr(session, "_exported", refused)
@@ -108,6 +110,7 @@ def test_where_no_snapshot_can_be_shared_one_connection_reads(database, monkeypa
     with closing(source.batches(Range(), Snapshot(), "s")) as batches:
         batch = next(batches)
         assert batch.news.facts["connections"] == 1
+        assert "one connection reads" in batch.news.facts["snapshot"]
         with closing(drawn(batch.frame.lazy)) as rows:
             next(rows)  # and no more
         database.run("DELETE FROM t")
@@ -151,3 +154,24 @@ def test_a_large_table_is_read_by_several_connections_of_one_snapshot(database, 
         with closing(drawn(batch.frame.lazy)) as rows:
             next(rows)
     until(lambda: database.run(BUSY) == [(0,)])
+
+
+@pytest.mark.parametrize("cursor", [None, "id"])
+def test_a_table_that_is_truncated_and_filled_anew_is_never_read_empty(database, cursor):
+    """TRUNCATE takes its rows from older snapshots too: the table is locked before the snapshot is taken."""
+    database.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    reader = Reader(database, cursor=cursor)
+    with database.connect() as other, ThreadPoolExecutor(1) as pool:
+        other.execute("BEGIN; TRUNCATE t; INSERT INTO t VALUES (2)")
+        reading = pool.submit(reader.read)
+        until(lambda: database.run("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'") != [])
+        other.execute("COMMIT")
+        assert reading.result() == [2]
+    with closing(reader.source.batches(Range(), Snapshot(), "s")) as batches:
+        batch = next(batches)
+        with (
+            database.connect(options="-c lock_timeout=200") as other,
+            pytest.raises(psycopg.errors.LockNotAvailable),
+        ):
+            other.execute("TRUNCATE t")
+        assert batch.frame.lazy.collect()["id"].to_list() == [2]

@@ -57,7 +57,8 @@ def together(
     dsn: Dsn, sources: Mapping[str, PostgresSource], ranges: Mapping[str, Range], snapshots: Mapping[str, Snapshot]
 ) -> Iterator[Mapping[str, Batch]]:
     """The batches of several tables, once, all of one snapshot; it is open for as long as the iterator is."""
-    with opened(dsn, name=next((r.reader for r in ranges.values()), "")) as session, ExitStack() as stack:
+    reader = next((r.reader for r in ranges.values()), "")
+    with opened(dsn, name=reader, tables=list(sources)) as session, ExitStack() as stack:
         batches = {}
         for name, source in sources.items():
             reading = read(session, source, ranges[name], snapshots[name], name)

@@ -39,7 +39,7 @@ def scan_postgres(
     def generate(
         wanted: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _size: int | None
     ) -> Iterator[pl.DataFrame]:
-        with opened(dsn, name=_NAME) as session:
+        with opened(dsn, name=_NAME, tables=[table] if table else []) as session:
             selection = bound(session, source, _NAME, frozenset())
             if selection.schema != schema:
                 raise ConfigError(f"{selection.relation.name}: the columns have changed", hint="scan it again")

@@ -87,7 +87,9 @@ class Selection:
         """What `plan` says of it."""
         some = [c.name for c in self.columns if c.type.partial]
         maybe = {"maybe_as_text": some} if some else {}
-        how = {"connections": self.connections}
+        how: dict[str, Any] = {"connections": self.connections}
+        if self.session.exported is None:
+            how["snapshot"] = "not shared by this server: one connection reads"
         return {"kind": self.relation.kind, "about_rows": self.relation.rows, **how, **maybe}
 
     def scan(self, sight: Sight, *conditions: str | None) -> pl.LazyFrame:

@@ -6,7 +6,7 @@ own. Where the server exports none, the first connection is the only one, and fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Lock
@@ -18,6 +18,7 @@ from psycopg.pq import TransactionStatus
 from headrace.errors import UnavailableError
 from headrace.systems.postgres.activity import READING, Activity, prepared, seen
 from headrace.systems.postgres.connection import connected, drain, endpoint
+from headrace.systems.postgres.names import named, quoted
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -137,8 +138,9 @@ class Session:
 
 
 @contextmanager
-def opened(dsn: Dsn, *, name: str) -> Iterator[Session]:
-    """A snapshot, open until the end. `name` goes into ``application_name``.
+def opened(dsn: Dsn, *, name: str, tables: Sequence[str] = ()) -> Iterator[Session]:
+    """A snapshot, open until the end. `name` goes into ``application_name``; `tables` are those that nobody may alter
+    or truncate until then: rows that TRUNCATE takes are gone from older snapshots too.
 
     Raises ConfigError, RejectedError, UnavailableError.
     """
@@ -146,7 +148,11 @@ def opened(dsn: Dsn, *, name: str) -> Iterator[Session]:
     with connected(dsn, name=name, settings=_KEPT) as keeper:
         ((path, zone),) = keeper.execute(_THEIRS).fetchall()
         activity = seen(keeper)
+        keeper.execute(_BEGIN)
+        _lock(keeper, tables)
         exported = _exported(keeper)
+        if exported is None:
+            _lock(keeper, tables)
         ((snapshot,),) = keeper.execute("SELECT CAST(pg_catalog.pg_current_snapshot() AS text)").fetchall()
         session = Session(dsn, name, endpoint(dsn), keeper, exported, activity, snapshot, path, zone)
         try:
@@ -156,8 +162,7 @@ def opened(dsn: Dsn, *, name: str) -> Iterator[Session]:
 
 
 def _exported(keeper: Connection) -> str | None:
-    """Take a snapshot: its name, or None where the server gives it none."""
-    keeper.execute(_BEGIN)
+    """Take the transaction's snapshot: its name, or None where the server gives none; then it is begun anew."""
     try:
         ((name,),) = keeper.execute("SELECT pg_catalog.pg_export_snapshot()").fetchall()
     except psycopg.Error as error:
@@ -167,6 +172,17 @@ def _exported(keeper: Connection) -> str | None:
         keeper.execute(_BEGIN)
         return None
     return str(name)
+
+
+def _lock(keeper: Connection, tables: Sequence[str]) -> None:
+    """Before the snapshot is taken, which no lock needs. What cannot be locked (a foreign table, no table) is not."""
+    for table in tables:
+        keeper.execute("SAVEPOINT headrace")
+        try:
+            keeper.execute(f"LOCK TABLE {quoted(*named(table))} IN ACCESS SHARE MODE".encode())
+        except (psycopg.ProgrammingError, psycopg.NotSupportedError):
+            keeper.execute("ROLLBACK TO SAVEPOINT headrace")
+        keeper.execute("RELEASE SAVEPOINT headrace")
 
 
 def _settings(path: str) -> Mapping[str, str]:
