@@ -35,6 +35,17 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def older_postgres() -> Iterator[Server]:
+    """A server of the oldest version that is at hand, one for each worker."""
+    from server import debian, running
+
+    if (binaries := debian()) is None:
+        pytest.skip("no PostgreSQL 15 is installed")
+    with running(binaries) as server:
+        yield server
+
+
 @pytest.fixture
 def database(postgres: Server) -> Iterator[Database]:
     """A fresh database."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import polars as pl
 import pytest
+from server import until
 
 import headrace as hr
 from headrace.errors import DataError, RejectedError, UnavailableError
@@ -19,9 +21,9 @@ ROWS = pl.DataFrame({"id": range(3000), "n": ["x" * 100] * 3000})
 PATIENT = hr.Retry(attempts=4, wait_initial=0.01)
 
 
-def pipeline(dsn: str, rows: pl.DataFrame = ROWS, **more) -> hr.Pipeline:
+def pipeline(dsn: str, rows: pl.DataFrame = ROWS, *, name: str = "t", **more) -> hr.Pipeline:
     destination = hr.PostgresDestination(dsn=dsn, table="t", **more)
-    return hr.Pipeline(name="t", source=MemorySource(frames=[rows]), destination=destination, write=hr.Append())
+    return hr.Pipeline(name=name, source=MemorySource(frames=[rows]), destination=destination, write=hr.Append())
 
 
 def loaded_once(database) -> bool:
@@ -102,3 +104,114 @@ def test_a_killed_clients_query_does_not_keep_its_locks(database):
     with connected(database.dsn, name="p") as connection:
         ((check,),) = connection.execute("SHOW client_connection_check_interval").fetchall()
     assert check == "10s"
+
+
+def test_a_commit_waits_for_another_one_of_the_table(database):
+    from headrace.systems.postgres.connection import transaction
+    from headrace.systems.postgres.locks import lock
+
+    loading = threading.Thread(target=lambda: hr.run(pipeline(database.dsn)))
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with connected(database.dsn, name="p") as connection:
+        with transaction(connection):
+            lock(connection, "public.t")
+            loading.start()
+            until(lambda: database.run(waiting) == [(1,)])
+            assert database.run("SELECT to_regclass('public.t')") == [(None,)]
+        loading.join()
+    assert loaded_once(database)
+
+
+def test_readers_do_not_wait_while_rows_come_for_a_table_that_changes_shape(database, monkeypatch):
+    from headrace.systems.postgres import loading
+
+    hr.run(pipeline(database.dsn))
+    encoded, seen = loading.encoded, []
+
+    def watched(*given, **named):
+        for block in encoded(*given, **named):
+            yield block
+            seen.extend(database.run("SET lock_timeout = '2s'; SELECT count(*) FROM public.t"))
+
+    monkeypatch.setattr(loading, "encoded", watched)
+    more = ROWS.with_columns(pl.col("id") + 5000, more=pl.lit(1, dtype=pl.Int64))
+    hr.run(pipeline(database.dsn, more, adopt=True, name="more"))
+    assert set(seen) == {(ROWS.height,)}
+    assert database.run("SELECT count(*), count(more) FROM t") == [(2 * ROWS.height, ROWS.height)]
+
+
+def test_no_more_is_sent_than_a_slow_server_takes(database, monkeypatch):
+    """libpq would keep all of it in memory."""
+    from headrace.systems.postgres import loading
+
+    database.run(
+        "CREATE TABLE t (id bigint, n text); CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN IF NEW.id = 0 THEN PERFORM pg_sleep(0.3); END IF; RETURN NEW; END';"
+        "CREATE TRIGGER slow BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    copied, waiting = loading.copied, []
+
+    def watched(connection, statement, blocks):
+        def each():
+            for block in blocks:
+                yield block
+                waiting.append(connection.pgconn.flush())
+
+        return copied(connection, statement, each())
+
+    monkeypatch.setattr(loading, "copied", watched)
+    hr.run(pipeline(database.dsn, ROWS.with_columns(n=pl.lit("x" * 1000)), adopt=True))
+    assert len(waiting) > 2
+    assert not any(waiting)
+    assert loaded_once(database)
+
+
+def test_what_a_stream_raises_is_not_told_to_the_servers_log(postgres, database, monkeypatch):
+    if postgres.folder is None:
+        pytest.skip("a server that runs elsewhere")
+    from headrace.systems.postgres import loading
+
+    def fails(*_given, **_named):
+        raise ValueError("a secret value")
+        yield
+
+    monkeypatch.setattr(loading, "encoded", fails)
+    with pytest.raises(ValueError, match="a secret value"):
+        hr.run(pipeline(database.dsn))
+    log = (postgres.folder / "log").read_text("utf-8", "replace")
+    assert "COPY from stdin failed" in log
+    assert "a secret value" not in log
+
+
+def test_a_rejected_line_with_a_nul_in_it_is_kept_as_it_is(database, tmp_path):
+    (tmp_path / "1.csv").write_bytes(b"id,n\n1,a\nx\0y,b,c\n")
+    contract = hr.Contract(on_violation="quarantine")
+    rejecting = hr.Pipeline(
+        name="t",
+        source=hr.FileSource(path="*.csv", base=tmp_path, contract=contract),
+        destination=hr.PostgresDestination(dsn=database.dsn, table="t"),
+        write=hr.Append(),
+    )
+    hr.run(rejecting)
+    assert hr.rejects(rejecting)["row"].to_list() == ["x\0y,b,c"]
+    assert database.run('SELECT "row" FROM _headrace.rejects') == [("x\N{SYMBOL FOR NULL}y,b,c",)]
+    assert database.run("SELECT id, n FROM t") == [(1, "a")]
+
+
+def test_text_is_newer_by_its_code_points_whatever_the_columns_collation_is(older_postgres):
+    with older_postgres.database() as database:
+        check_order(database)
+
+
+def check_order(database):
+    if not database.run("SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu'"):
+        pytest.skip("this server has no ICU")
+    database.run('CREATE TABLE t (id bigint, at text COLLATE "und-x-icu", n text)')
+    merge = {
+        "destination": hr.PostgresDestination(dsn=database.dsn, table="t", adopt=True),
+        "write": hr.Merge(keys=("id",), latest_by=("at",)),
+    }
+    for at in ("a", "B"):  # B before a, in code points; after it, in ICU
+        rows = pl.DataFrame({"id": [1], "at": [at], "n": [at]})
+        hr.run(hr.Pipeline(name=f"p{at}", source=MemorySource(frames=[rows]), **merge))
+    assert database.run("SELECT at FROM t") == [("a",)]

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from server import Database, debian, running
+from server import Database
 from test_reading_types import MADE, NATURAL, NEW, TEXT, UNHELD, fill, written
 
 import headrace as hr
@@ -162,10 +162,8 @@ def test_every_type_goes_from_postgres_to_postgres_and_copy_writes_the_same(post
         check_identical(source, to, whole(ALL, bool(xml)))
 
 
-def test_every_type_of_an_older_server_too():
-    if (binaries := debian()) is None:
-        pytest.skip("no PostgreSQL 15 is installed")
-    with running(binaries) as server, server.database(MADE) as source, server.database(MADE) as to:
+def test_every_type_of_an_older_server_too(older_postgres):
+    with older_postgres.database(MADE) as source, older_postgres.database(MADE) as to:
         check_identical(source, to, [(kind, [v for v in items if (kind, v) != NEW]) for kind, items in ALL])
 
 

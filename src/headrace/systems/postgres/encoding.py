@@ -183,8 +183,15 @@ def encoded(
 
 
 def _cut(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    step = max(1, int(frame.height * _BLOCK_BYTES / max(1, frame.estimated_size())))
+    step = max(1, int(frame.height * _BLOCK_BYTES / max(1, sum(map(_bytes, frame.get_columns())))))
     return frame.iter_slices(step)
+
+
+def _bytes(values: pl.Series) -> int:
+    """About so many bytes of text. Texts that are the same may share their place in memory: the estimate would too."""
+    if values.dtype == pl.String:
+        return int(values.str.len_bytes().sum())
+    return int(values.bin.size().sum()) * 2 if values.dtype == pl.Binary else int(values.estimated_size())
 
 
 def _block(rows: pl.DataFrame, writers: Mapping[str, object]) -> bytes:
