@@ -234,3 +234,32 @@ def test_views_partitioned_and_foreign_tables_are_read_too(database, made, kind)
     assert reader.batch.news.facts["kind"] == kind
     assert reader.frame.columns == ["id"]
     assert reader.read() == []
+
+
+def test_a_cursors_value_loses_neither_its_microseconds_nor_its_zone(database):
+    """In the hour that comes twice, whatever zone the database is in."""
+    database.run(
+        f"ALTER DATABASE {database.name} SET timezone = 'America/New_York'; SET timezone = 'UTC';"
+        "CREATE TABLE t (id int, at timestamptz NOT NULL); INSERT INTO t VALUES"
+        " (1, '2024-11-03 01:30:00.000001-04'), (2, '2024-11-03 01:30:00.000001-05')"
+    )
+    reader = Reader(database, cursor="at", ties="once")
+    assert reader.read() == [1, 2]
+    assert reader.position["cursor"] == ["2024-11-03 06:30:00.000001+00"]
+    database.run("INSERT INTO t VALUES (3, '2024-11-03 01:30:00.000001-05'), (4, '2024-11-03 01:30:00.000002-05')")
+    assert reader.read() == [3, 4]
+
+
+def test_ties_are_neither_lost_nor_doubled(database):
+    """Rows of one time that are committed one after the other, equal ones too; too many for an append are refused."""
+    database.run("CREATE TABLE t (id int, at date NOT NULL); INSERT INTO t VALUES (1, '2024-01-01'), (1, '2024-01-01')")
+    once, again = Reader(database, cursor="at", ties="once"), Reader(database, cursor="at")
+    assert (once.read(), again.read()) == ([1, 1], [1, 1])
+    database.run("INSERT INTO t VALUES (1, '2024-01-01'), (2, '2024-01-01')")
+    assert (once.read(), again.read()) == ([1, 2], [1, 1, 1, 2])
+    again.ties = "once"
+    with pytest.raises(ConfigError, match="was read for a merge"):
+        again.read()
+    database.run("INSERT INTO t SELECT i, '2024-01-02' FROM generate_series(1, 10001) AS i")
+    with pytest.raises(DataError, match="more than 10,000 rows share the last value"):
+        once.read()

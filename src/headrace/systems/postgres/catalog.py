@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, UnavailableError
 from headrace.systems.postgres.names import named, quoted
 from headrace.systems.postgres.types import PgType, described
 
@@ -34,6 +34,15 @@ SELECT a.attname, a.atttypid, a.atttypmod, a.attnotnull,
 FROM pg_catalog.pg_attribute AS a LEFT JOIN pg_catalog.pg_collation AS c ON c.oid = a.attcollation
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
+_REWRITTEN = """
+WITH RECURSIVE family AS (
+  SELECT %s::oid AS oid UNION ALL
+  SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN family AS f ON f.oid = i.inhparent
+)
+SELECT 1 FROM family AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.oid
+WHERE c.relkind IN ('r', 'm') AND c.relfilenode <> 0 AND c.relfilenode <> pg_catalog.pg_relation_filenode(c.oid)
+"""
+"""The catalog is read as of the snapshot, a relation's file as of now."""
 _INDEXES = """
 SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (num, at)
     LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.num
@@ -97,12 +106,19 @@ class Relation:
 
 
 def relation(connection: Connection, table: str) -> Relation:
-    """The table, view or foreign table of this name. Raises ConfigError that names the one that was meant."""
+    """The table, view or foreign table of this name. Raises ConfigError that names the one that was meant, and
+    UnavailableError where it was emptied or rewritten since the snapshot was taken.
+    """
     schema, name = named(table)
     row = connection.execute(_FIND, [name, schema, list(_KINDS)]).fetchone()
     if row is None:
         raise ConfigError(f"there is no table {schema}.{name}", hint=_near(connection, f"{schema}.{name}"))
     oid, schema, name, kind, _, pages, size, rows = row
+    if connection.execute(_REWRITTEN, [oid]).fetchall():
+        raise UnavailableError(
+            f"{schema}.{name} was truncated or rewritten after the snapshot was taken, which cannot see its rows",
+            hint="run again",
+        )
     columns = connection.execute(_COLUMNS, [oid]).fetchall()
     types = described(connection, [(c[1], c[2]) for c in columns])
     indexes = connection.execute(_INDEXES, [oid]).fetchall()

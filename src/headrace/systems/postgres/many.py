@@ -58,7 +58,7 @@ def together(
 ) -> Iterator[Mapping[str, Batch]]:
     """The batches of several tables, once, all of one snapshot; it is open for as long as the iterator is."""
     reader = next((r.reader for r in ranges.values()), "")
-    with opened(dsn, name=reader, tables=list(sources)) as session, ExitStack() as stack:
+    with opened(dsn, name="tables", tables=list(sources), reader=reader) as session, ExitStack() as stack:
         batches = {}
         for name, source in sources.items():
             reading = read(session, source, ranges[name], snapshots[name], name)

@@ -137,28 +137,54 @@ class Session:
             _cancel(connection)
 
 
+_sharing: dict[tuple[str, str], Session] = {}
+_gate = Lock()
+
+
 @contextmanager
-def opened(dsn: Dsn, *, name: str, tables: Sequence[str] = ()) -> Iterator[Session]:
+def opened(dsn: Dsn, *, name: str, tables: Sequence[str] = (), reader: str = "") -> Iterator[Session]:
     """A snapshot, open until the end. `name` goes into ``application_name``; `tables` are those that nobody may alter
-    or truncate until then: rows that TRUNCATE takes are gone from older snapshots too.
+    or truncate until then: rows that TRUNCATE takes are gone from older snapshots too. `reader` is whose run it is: its
+    other sources in this database see the same snapshot (empty: nobody shares it).
 
     Raises ConfigError, RejectedError, UnavailableError.
     """
-    name = f"{name[:_NAME_MAX]} {READING}"
+    name = f"{(reader or name)[:_NAME_MAX]} {READING}"
+    key = (repr(dsn if dsn is None or isinstance(dsn, str) else sorted(dsn.items())), reader)
     with connected(dsn, name=name, settings=_KEPT) as keeper:
         ((path, zone),) = keeper.execute(_THEIRS).fetchall()
-        activity = seen(keeper)
-        keeper.execute(_BEGIN)
-        _lock(keeper, tables)
-        exported = _exported(keeper)
-        if exported is None:
-            _lock(keeper, tables)
+        activity, exported = _begun(keeper, tables, _sharing.get(key) if reader else None)
         ((snapshot,),) = keeper.execute("SELECT CAST(pg_catalog.pg_current_snapshot() AS text)").fetchall()
         session = Session(dsn, name, endpoint(dsn), keeper, exported, activity, snapshot, path, zone)
+        with _gate:
+            first = bool(reader) and exported is not None and _sharing.setdefault(key, session) is session
         try:
             yield session
         finally:
+            if first:
+                with _gate:
+                    del _sharing[key]
             session.close()
+
+
+def _begun(keeper: Connection, tables: Sequence[str], other: Session | None) -> tuple[Activity, str | None]:
+    """Begin the transaction, in the other's snapshot where there is one: who was open before it, and its name."""
+    activity = seen(keeper)
+    keeper.execute(_BEGIN)
+    if other is not None:
+        try:
+            keeper.execute(f"SET TRANSACTION SNAPSHOT '{other.exported}'")
+            activity = other.activity
+        except psycopg.Error as error:  # it was closed meanwhile
+            if error.sqlstate is None:
+                raise
+            keeper.execute("ROLLBACK")
+            keeper.execute(_BEGIN)
+    _lock(keeper, tables)
+    exported = _exported(keeper)
+    if exported is None:
+        _lock(keeper, tables)
+    return activity, exported
 
 
 def _exported(keeper: Connection) -> str | None:

@@ -27,7 +27,7 @@ __all__ = ["batches", "read"]
 def batches(source: PostgresSource, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
     """See `headrace.protocols.Source.batches`. The snapshot is open for as long as the iterator is."""
     tables = () if source.table is None else (source.table,)
-    with opened(source.dsn, name=range.reader or name, tables=tables) as session:
+    with opened(source.dsn, name=name, tables=tables, reader=range.reader) as session:
         yield from read(session, source, range, snapshot, name)
 
 
