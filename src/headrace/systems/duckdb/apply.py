@@ -49,8 +49,9 @@ def _apply(connection: DuckDBPyConnection, key: ledger.Key, commit: Commit, *, a
     keyed = quarantine.has_keys(connection, key)
     loads = []
     for index, change in enumerate(commit.changes):
-        columns = prepare(connection, change, key, adopt=adopt)
+        columns, emptied = prepare(connection, change, key, adopt=adopt)
         loads.append(Load(connection, change, columns, index, at, keep_stage=keyed))
+        loads[-1].counts.update({"deleted": emptied} if emptied else {})
         _write(loads[-1])
     seal = commit.seal()
     rejected = quarantine.update(connection, key, seal.rejects, loads, number=head.number + 1, at=at)

@@ -103,8 +103,10 @@ def columns_of(connection: DuckDBPyConnection, table: Table, known: Schema | Non
     )
 
 
-def prepare(connection: DuckDBPyConnection, change: TableChange, key: ledger.Key, *, adopt: bool) -> tuple[Column, ...]:
-    """Make the table what the change needs, and give its columns.
+def prepare(
+    connection: DuckDBPyConnection, change: TableChange, key: ledger.Key, *, adopt: bool
+) -> tuple[tuple[Column, ...], int]:
+    """Make the table what the change needs; its columns, and how many rows had to go for that (a full refresh).
 
     Raises ConfigError (not headrace's table, another pipeline's, gone), ConflictError (it has changed since it
     was inspected), SchemaError.
@@ -117,8 +119,9 @@ def prepare(connection: DuckDBPyConnection, change: TableChange, key: ledger.Key
     wanted = Schema((*change.schema, *(f for f in added if f.name not in change.schema)))
     _refuse_rowid(table, change, wanted.names)
     swapped = isinstance(change.write, Replace) and not (there and carries_more_than_rows(connection, table))
+    emptied = 0
     if there and change.fresh:
-        _empty(connection, table, wanted, known)
+        emptied = _empty(connection, table, wanted, known)
         there = existing(connection, table)
     elif known is not None and not there and not (isinstance(change.write, Replace) or change.complete or change.fresh):
         raise ConfigError(
@@ -136,7 +139,7 @@ def prepare(connection: DuckDBPyConnection, change: TableChange, key: ledger.Key
     if not (there and swapped):
         _check_same(table, have, wanted)
     ledger.own(connection, table.key, key, wanted, tuple(f.name for f in added))
-    return have
+    return have, emptied
 
 
 def _refuse_rowid(table: Table, change: TableChange, names: Sequence[str]) -> None:
@@ -153,8 +156,11 @@ def _refuse_rowid(table: Table, change: TableChange, names: Sequence[str]) -> No
         )
 
 
-def _empty(connection: DuckDBPyConnection, table: Table, wanted: Schema, known: ledger.Owned | None) -> None:
-    """Begin anew: no rows, and no memory of them. The table itself stays where it can, for what hangs on it."""
+def _empty(connection: DuckDBPyConnection, table: Table, wanted: Schema, known: ledger.Owned | None) -> int:
+    """Begin anew: no rows, and no memory of them; how many there were. The table itself stays where it can, for what
+    hangs on it.
+    """
+    ((rows,),) = connection.execute(f"SELECT count(*) FROM {table.sql}").fetchall()
     connection.execute("DELETE FROM _headrace.tombstones WHERE name = ?", [table.key])
     connection.execute(f"DROP TABLE IF EXISTS {past(table)}")
     have = columns_of(connection, table, known.schema if known else None)
@@ -162,6 +168,7 @@ def _empty(connection: DuckDBPyConnection, table: Table, wanted: Schema, known: 
         connection.execute(f"DELETE FROM {table.sql}")
     else:
         connection.execute(f"DROP TABLE {table.sql}")
+    return int(rows)
 
 
 def past(table: Table) -> str:

@@ -10,7 +10,7 @@ import polars as pl
 
 from headrace.errors import ConfigError
 from headrace.schema import Schema, Type
-from headrace.systems.memory.rows import Key, Order, check_keys, gathered, key_texts, keys_of, orders_of
+from headrace.systems.memory.rows import Key, Order, check_keys, gathered, key_texts, keys_of, orders_of, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +27,7 @@ def history(
     table: Table, change: TableChange, write: History, rows: pl.DataFrame, at: datetime, rejected: pl.DataFrame
 ) -> tuple[Table, dict[str, int]]:
     """All that was ever read, told anew: so the versions cannot depend on how it was split into commits."""
+    require(rows, (*write.keys, *write.latest_by), change.table)
     check_keys(keys_of(rows, write.keys), write.keys, change.table)
     known = _timed(rows.clear(), write, table.schema, at) if table.events is None else table.events
     events = pl.concat([known, _timed(rows, write, table.schema, at)], how="diagonal")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.errors import DataError
+from headrace.errors import ConfigError, DataError
 from headrace.exact import to_text
 from headrace.schema import Schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Key", "Order", "check_keys", "gathered", "key_texts", "keys_of", "orders_of"]
+__all__ = ["Key", "Order", "check_keys", "gathered", "key_texts", "keys_of", "orders_of", "require"]
 
 Key = tuple[Any, ...]
 
@@ -70,6 +70,15 @@ def orders_of(rows: pl.DataFrame, latest_by: Sequence[str]) -> list[Order]:
     if not latest_by:
         return [Order(())] * rows.height
     return [Order(row) for row in _plain(rows, latest_by).iter_rows()]
+
+
+def require(rows: pl.DataFrame, columns: Sequence[str], table: str) -> None:
+    """Raises ConfigError where the rows lack one of these columns: they have no key or no order without it."""
+    if lacking := [c for c in columns if c not in rows.columns]:
+        raise ConfigError(
+            f"table {table!r}: the rows have no column {lacking[0]!r}",
+            hint=f"they have {', '.join(rows.columns)}",
+        )
 
 
 def check_keys(keys: Sequence[Key], columns: Sequence[str], table: str) -> None:

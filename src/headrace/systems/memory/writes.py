@@ -16,7 +16,7 @@ import polars as pl
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
 from headrace.schema import REJECTS, AddColumn, CreateTable, Field, Schema, WidenColumn
 from headrace.systems.memory.history import history
-from headrace.systems.memory.rows import Key, Order, check_keys, gathered, key_texts, keys_of, orders_of
+from headrace.systems.memory.rows import Key, Order, check_keys, gathered, key_texts, keys_of, orders_of, require
 from headrace.transform.query import Query
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
 
@@ -75,11 +75,22 @@ def written(
 ) -> tuple[Table, dict[str, int]]:
     """The table after the change, and its counts. `rejected` is the quarantine after the commit.
 
-    Raises ConflictError for one that has appeared, DataError for a NULL
+    Raises ConfigError for rows that lack a key or an order, ConflictError for a table that has appeared, DataError for a NULL
     key and for an empty Replace, SchemaError where rows do not fit the schema.
     """
     change = drained.change
-    table = _changed(table, pipeline, change)
+    emptied = table.rows.height if table is not None and _begins_empty(change) else 0
+    table, counts = _carried_out(_changed(table, pipeline, change), drained, at, rejected)
+    return table, {**counts, "deleted": counts["deleted"] + emptied}
+
+
+def _begins_empty(change: TableChange) -> bool:
+    return change.fresh or isinstance(change.write, Replace)
+
+
+def _carried_out(table: Table, drained: Drained, at: datetime, rejected: pl.DataFrame) -> tuple[Table, dict[str, int]]:
+    """The write itself."""
+    change = drained.change
     _check_columns(drained.rows, change)
     types = change.schema.polars()
     rows = drained.rows.cast({name: types[name] for name in drained.rows.columns})
@@ -111,7 +122,7 @@ def written(
 def _changed(table: Table | None, pipeline: str, change: TableChange) -> Table:
     """The table after the schema changes, its rows as they were (new columns NULL)."""
     pipelines = tuple(dict.fromkeys((*(table.pipelines if table else ()), pipeline)))
-    if table is None or change.fresh or isinstance(change.write, Replace):
+    if table is None or _begins_empty(change):
         return Table(pipelines=pipelines, schema=change.schema, rows=pl.DataFrame(schema=change.schema.polars()))
     rows, events = table.rows, table.events
     for step in change.changes:
@@ -153,6 +164,7 @@ def _without(rows: pl.DataFrame, by: Sequence[str], touched: pl.DataFrame) -> pl
 
 def _merge(table: Table, write: Merge, rows: pl.DataFrame, name: str) -> tuple[Table, dict[str, int]]:
     """Of each key the newest new row; older than what is known of the key: nothing; else it deletes or is put."""
+    require(rows, (*write.keys, *write.latest_by), name)
     both = pl.concat([table.rows, rows], how="diagonal")
     new = range(table.rows.height, both.height)
     keys, orders = keys_of(both, write.keys), orders_of(both, write.latest_by)

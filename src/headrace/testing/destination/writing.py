@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.errors import DataError, SchemaError
+from headrace.errors import ConfigError, DataError, SchemaError
+from headrace.stream import FrameStream
 from headrace.systems.memory import MemoryDestination
-from headrace.testing.destination.subject import FIRST, STEPS, Subject, made, memory, only
+from headrace.testing.destination.subject import FIRST, SECOND, STEPS, Subject, made, memory, only
 from headrace.testing.scripts import PIPELINE, WRITES, Step, commit_of, holds, play, reject
 from headrace.writes import History, Merge, Replace
 
@@ -61,6 +63,25 @@ class Writing(Subject):
                 assert repr(name) in refused.message
                 assert refused.hint
                 assert holds(destination).number == 0
+
+    def test_the_counts_are_what_memory_counts(self, tmp_path: Path, write: str) -> None:
+        steps = [_whole(STEPS[:n]) if write == "recompute" else step for n, step in enumerate(STEPS, 1)]
+        steps.append(Step(rows=[(1, "a", 0, "anew", False)], fresh=True))
+        destination, memory = self.destination(tmp_path), MemoryDestination()
+        for step in steps:
+            here, there = (each.apply(commit_of(each, step, WRITES[write])) for each in (destination, memory))
+            assert Counter(here.counts) == Counter(there.counts)  # what is not told is 0
+
+    @only("merge", "history")
+    def test_rows_without_their_order_are_refused_by_its_name(self, tmp_path: Path, write: str) -> None:
+        destination = self.destination(tmp_path)
+        play(destination, STEPS[:1], WRITES[write])
+        before = holds(destination)
+        for column in ("id", "at"):
+            rows = lambda: FrameStream(FIRST.frame.drop(column).lazy())  # noqa: B023, E731
+            with pytest.raises(ConfigError, match=repr(column)):
+                destination.apply(commit_of(destination, SECOND, WRITES[write], rows=rows))
+            assert holds(destination) == before
 
     @only("merge")
     def test_a_merge_without_an_order_keeps_the_last_read(self, tmp_path: Path) -> None:
