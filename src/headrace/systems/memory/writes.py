@@ -75,7 +75,7 @@ def written(
 ) -> tuple[Table, dict[str, int]]:
     """The table after the change, and its counts. `rejected` is the quarantine after the commit.
 
-    Raises ConfigError for rows that lack a key or an order, ConflictError for a table that has appeared, DataError for a NULL
+    Raises ConfigError for rows without a key or an order, ConflictError for a table that has appeared, DataError for a NULL
     key and for an empty Replace, SchemaError where rows do not fit the schema.
     """
     change = drained.change
