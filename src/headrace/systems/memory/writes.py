@@ -75,8 +75,8 @@ def written(
 ) -> tuple[Table, dict[str, int]]:
     """The table after the change, and its counts. `rejected` is the quarantine after the commit.
 
-    Raises ConfigError for rows without a key or an order, ConflictError for a table that has appeared, DataError for a NULL
-    key and for an empty Replace, SchemaError where rows do not fit the schema.
+    Raises ConfigError for rows without a column that is a key or an order, ConflictError for a table that has appeared,
+    DataError for a NULL key and for an empty Replace, SchemaError where rows do not fit the schema.
     """
     change = drained.change
     emptied = table.rows.height if table is not None and _begins_empty(change) else 0
