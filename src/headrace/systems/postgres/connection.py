@@ -53,10 +53,11 @@ _SESSION = {
     "row_security": "off",  # an error rather than rows that are not there
     "lock_timeout": LOCK_WAIT,
     "idle_in_transaction_session_timeout": "15min",
+    "idle_session_timeout": "0",  # a run's lock is held by a session that does nothing else
     "client_connection_check_interval": "10s",  # a killed client's query ends, and gives up its locks
 }
 _CANCEL_SECONDS = 5.0
-_CHECKED_FROM = 140000  # the server's version that knows client_connection_check_interval
+_NEW_IN = 140000  # the server's version that knows the last two
 
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
 
@@ -184,7 +185,7 @@ def _text(dsn: Dsn) -> str:
 
 def _session(connection: Connection, settings: Mapping[str, str]) -> None:
     wanted = {**_SESSION, **settings}
-    if connection.info.server_version < _CHECKED_FROM:
-        del wanted["client_connection_check_interval"]
+    if connection.info.server_version < _NEW_IN:
+        del wanted["client_connection_check_interval"], wanted["idle_session_timeout"]
     sets = ", ".join(["pg_catalog.set_config(%s, %s, false)"] * len(wanted))
     connection.execute(f"SELECT {sets}", [text for pair in wanted.items() for text in pair])
