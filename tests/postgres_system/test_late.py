@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import psycopg
@@ -112,7 +113,11 @@ def test_what_was_seen_among_what_is_suspect_is_not_read_again_by_an_append(data
 def test_nothing_is_looked_for_below_where_nobody_else_was_open(database):
     database.run(SEQUENCE)
     reader = Reader(database, cursor="id", ties="once")
-    reader.read()
+    with closing(reader.source.batches(Range(ties="once"), Snapshot(), "s")) as batches:
+        batch = next(batches)
+        database.run("CREATE TABLE other (id int)")  # begun after the snapshot, and while rows are read
+        batch.frame.lazy.collect()
+        reader.position = batch.position()
     assert reader.position["late"]["open"] is False
     database.run("INSERT INTO t VALUES (30, 'x')")
     reader.read()

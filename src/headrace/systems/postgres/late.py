@@ -42,7 +42,7 @@ class Late:
 
     `ceiling` and `caught` are SQL: what all rows that are read satisfy, and what those below do that were
     committed since (None: there are none). `known` are the digests of rows among `caught` that were seen all the same.
-    `held` says in words what keeps the `ceiling` low.
+    `held` says in words what keeps the `ceiling` low, `open` whether the snapshot may have missed somebody.
     """
 
     order: Order
@@ -54,6 +54,7 @@ class Late:
     caught: str | None = None
     known: Mapping[str, int] | None = None
     held: str | None = None
+    open: bool = False
 
     @staticmethod
     def of(order: Order, session: Session, range: Range) -> Late:
@@ -62,6 +63,8 @@ class Late:
         made = Late(order=order, mode=_mode(order, activity), activity=activity, again=range.ties == "again")
         if made.mode == "clock":
             made = made.up_to_horizon(session, after)
+        if made.mode == "snapshot":  # asked at once: as time goes on somebody will have been busy
+            made = replace(made, open=session.others_open())
         if made.mode == "snapshot" and after.get("snapshot"):
             made = made.looking_back(session, after, _values(range))
         return made.behind(session) if order.cursor.lag is not None and not made.again else made
@@ -117,7 +120,7 @@ class Late:
             told["horizon"] = self.horizon
         elif self.mode == "snapshot" and until is not None:
             now = _Snapshot.of(session.snapshot)
-            told |= {"snapshot": session.snapshot, "open": session.others_open()}
+            told |= {"snapshot": session.snapshot, "open": self.open}
             if told["open"]:
                 below = f"{self.order.compared('<=', until)} AND {now.suspect}"
                 told["state"] = self.order.state(session.keeper, below) if now.any else "0/0"
