@@ -116,3 +116,11 @@ class MySourceSuite(SourceSuite):
         return hr.MemorySource(frames=[])
 
     def grow(self, folder: Path, ids: range) -> None: ...
+
+
+# -- PostgreSQL
+
+postgres: Source = hr.PostgresSource(dsn={"host": "db", "port": 5433}, table="public.orders", cursor=("at", "id"))
+hr.PostgresSource(table="t", cursor=hr.Cursor(column="at", late="snapshot", lag="10 minutes", nulls="load"))
+hr.PostgresSource(table="t", cursor=hr.Cursor(column="at", late="soon"))  # type: ignore[arg-type]
+assert_type(hr.scan_postgres(None, "public.orders"), pl.LazyFrame)
