@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from headrace.protocols import Destination
 from headrace.testing import DestinationSuite
-from headrace.testing.destination.subject import only
+from headrace.testing.destination.subject import STEPS, only
+from headrace.testing.scripts import WRITES, holds, play
 from headrace.writes import Write
+
+if TYPE_CHECKING:
+    from server import Database
 
 
 def _dsn(folder: Path) -> str:
@@ -69,3 +73,20 @@ class TestPostgres(DestinationSuite):
 
 def _schema(folder: Path) -> str:
     return f"s{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}"
+
+
+@pytest.mark.parametrize("write", ["merge", "partitions", "replace", "recompute", "history"])
+def test_a_partitioned_table_takes_every_write(database: Database, write: str) -> None:
+    from headrace.systems.postgres import PostgresDestination
+
+    database.run(
+        "CREATE TABLE orders (id bigint, part text, at bigint, text text, gone boolean) PARTITION BY LIST (part);"
+        "CREATE TABLE p_a PARTITION OF orders FOR VALUES IN ('a'); CREATE TABLE p_rest PARTITION OF orders DEFAULT"
+    )
+    if write == "history":
+        database.run("ALTER TABLE orders ADD valid_from bigint, ADD valid_to bigint")
+    destination = PostgresDestination(dsn=database.dsn, table="orders", adopt=True)
+    other = PostgresDestination(dsn=database.dsn, table="plain")
+    for each in (destination, other):
+        play(each, STEPS[:2], WRITES[write])
+    assert holds(destination).rows == holds(other).rows

@@ -12,8 +12,6 @@ import pytest
 import headrace as hr
 from headrace.cli import main
 from headrace.errors import ConfigError, DataError, RejectedError, SchemaError, UnavailableError
-from headrace.testing.destination.subject import STEPS
-from headrace.testing.scripts import WRITES, holds, play
 
 
 class Shop:
@@ -223,21 +221,6 @@ def test_many_tables_go_into_a_schema_in_one_commit(shop):
     shop.database.run("UPDATE app.a SET mood = 'y'")
     hr.run(many)
     assert shop.rows("copy.a") == [(1, "y")]
-
-
-@pytest.mark.parametrize("write", ["merge", "partitions", "replace", "recompute", "history"])
-def test_a_partitioned_table_takes_every_write(shop, write):
-    shop.database.run(
-        "CREATE TABLE orders (id bigint, part text, at bigint, text text, gone boolean) PARTITION BY LIST (part);"
-        "CREATE TABLE p_a PARTITION OF orders FOR VALUES IN ('a'); CREATE TABLE p_rest PARTITION OF orders DEFAULT"
-    )
-    if write == "history":
-        shop.database.run("ALTER TABLE orders ADD valid_from bigint, ADD valid_to bigint")
-    destination = hr.PostgresDestination(dsn=shop.database.dsn, table="orders", adopt=True)
-    other = hr.PostgresDestination(dsn=shop.database.dsn, table="plain")
-    for each in (destination, other):
-        play(each, STEPS[:2], WRITES[write])
-    assert holds(destination).rows == holds(other).rows
 
 
 def test_a_new_column_is_added_and_a_type_grows_while_indexes_grants_and_rows_stay(shop):
