@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from headrace.systems.outfile import FileDestination
     from headrace.systems.parquet import ParquetDestination, scan_table
     from headrace.systems.postgres import PostgresDestination, PostgresSource
+    from headrace.systems.postgres import client as postgres
     from headrace.systems.postgres.scan import scan_postgres
     from headrace.systems.sqlite import SQLiteSource
     from headrace.systems.table import TableSource
@@ -96,6 +97,7 @@ __all__ = [
     "history",
     "load",
     "plan",
+    "postgres",
     "preview",
     "python",
     "rejects",
@@ -130,13 +132,17 @@ _HOME = {
     "headrace.systems.table": "TableSource",
     "headrace.writes": "Append History Merge Partitions Recompute Replace",
 }
+_MODULES = {"postgres": "headrace.systems.postgres.client"}
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+    if name in _MODULES:
+        value: Any = import_module(_MODULES[name])
+    elif name in _MODULE_OF:
+        value = getattr(import_module(_MODULE_OF[name]), name)
+    else:
         raise AttributeError(f"module 'headrace' has no attribute {name!r}")
-    value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value
 

@@ -13,10 +13,11 @@ from headrace.systems.postgres.types import PgType, described
 
 if TYPE_CHECKING:
     from psycopg import Connection
+    from psycopg.pq.abc import PGresult
 
     from headrace.systems.postgres.session import Session
 
-__all__ = ["Column", "Relation", "queried", "relation", "renamed"]
+__all__ = ["Column", "Relation", "near", "queried", "relation", "renamed", "resulting"]
 
 _KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 _NAMED_MAX = 20
@@ -112,7 +113,7 @@ def relation(connection: Connection, table: str) -> Relation:
     schema, name = named(table)
     row = connection.execute(_FIND, [name, schema, list(_KINDS)]).fetchone()
     if row is None:
-        raise ConfigError(f"there is no table {schema}.{name}", hint=_near(connection, f"{schema}.{name}"))
+        raise ConfigError(f"there is no table {schema}.{name}", hint=near(connection, f"{schema}.{name}"))
     oid, schema, name, kind, _, pages, size, rows = row
     if connection.execute(_REWRITTEN, [oid]).fetchall():
         raise UnavailableError(
@@ -144,12 +145,17 @@ def queried(session: Session, query: str) -> Relation:
     result = session.keeper.execute(f"SELECT * FROM {inner} LIMIT 0".encode()).pgresult
     session.set_path("pg_catalog")  # type names are printed with nothing else in the path
     assert result is not None  # noqa: S101  # a SELECT has one
+    columns = resulting(session.keeper, result)
+    return Relation(sql=inner, name="the query", kind="query", columns=columns)
+
+
+def resulting(connection: Connection, result: PGresult) -> tuple[Column, ...]:
+    """The columns of a query's result. Raises ConfigError for two of one name."""
     names = [(result.fname(i) or b"").decode() for i in range(result.nfields)]
     if twice := next((n for n in names if names.count(n) > 1), None):
         raise ConfigError(f"the query has two columns {twice!r}", hint="give each a name of its own: … AS name")
-    types = described(session.keeper, [(result.ftype(i), result.fmod(i)) for i in range(result.nfields)])
-    columns = tuple(Column(n, t) for n, t in zip(names, types, strict=True))
-    return Relation(sql=inner, name="the query", kind="query", columns=columns)
+    types = described(connection, [(result.ftype(i), result.fmod(i)) for i in range(result.nfields)])
+    return tuple(Column(n, t) for n, t in zip(names, types, strict=True))
 
 
 def renamed(found: Relation, rename: Mapping[str, str]) -> dict[str, str]:
@@ -162,7 +168,8 @@ def renamed(found: Relation, rename: Mapping[str, str]) -> dict[str, str]:
     return new
 
 
-def _near(connection: Connection, name: str) -> str:
+def near(connection: Connection, name: str) -> str:
+    """A hint about a table that is not there."""
     rows = connection.execute(
         "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class AS c"
         " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.relkind = ANY (%s)"
@@ -170,7 +177,7 @@ def _near(connection: Connection, name: str) -> str:
         [list(_KINDS)],
     ).fetchall()
     names = [str(found) for (found,) in rows]
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
+    meant = difflib.get_close_matches(name, names, n=1)
+    if meant:
+        return f"did you mean {meant[0]!r}?"
     return f"there are: {', '.join(names[:_NAMED_MAX])}" if names else "there are none that this role can see"

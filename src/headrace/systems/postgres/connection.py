@@ -24,9 +24,12 @@ from headrace.systems.postgres.errors import translated, violated
 
 if TYPE_CHECKING:
     from psycopg import Connection
-    from psycopg.pq.abc import PGconn
+    from psycopg.pq.abc import PGconn, PGresult
 
-__all__ = ["LOCK_WAIT", "Dsn", "connected", "endpoint", "run", "transaction"]
+__all__ = [
+    "LOCK_WAIT", "Dsn", "answered", "awaited", "connected", "drain", "endpoint", "flushed", "roll_back", "run",
+    "session", "transaction",
+]  # fmt: skip
 
 Dsn = str | Mapping[str, str | int] | None
 """A DSN or URI; libpq's keywords as an object; None: the PG* variables."""
@@ -64,10 +67,10 @@ Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
 
 @contextmanager
 def connected(
-    dsn: Dsn, *, name: str, where: str | None = None, settings: Mapping[str, str] | None = None
+    dsn: Dsn, *, name: str, where: str | None = None, settings: Mapping[str, str | None] | None = None
 ) -> Iterator[Connection]:
     """A connection in autocommit, closed at the end. `name` is the pipeline, for ``application_name``; `where` is what
-    messages call the place (None: host and database); `settings` are set over the session's own.
+    messages call the place (None: host and database); `settings` are set over the session's own (None: the role's).
 
     Raises ConfigError (no such database or role, a DSN that cannot be read), RejectedError (password, rights),
     UnavailableError (no answer, starting up, too many connections, the connection was lost).
@@ -77,7 +80,7 @@ def connected(
     with translated(where or endpoint(dsn)):
         connection = psycopg.connect(info, autocommit=True, prepare_threshold=None)
         try:
-            _session(connection, settings or {})
+            session(connection, settings or {})
             yield connection
         finally:
             _close(connection)
@@ -112,7 +115,7 @@ def transaction(
         else:
             _commit(connection)
     except BaseException as error:
-        _roll_back(connection)
+        roll_back(connection)
         if isinstance(error, psycopg.errors.IntegrityError) and not connection.closed:
             raise violated(connection, error) from error
         raise
@@ -132,8 +135,8 @@ def _commit(connection: Connection) -> None:
         raise UnavailableError("postgres: the transaction had been aborted", hint="run again")
 
 
-def _roll_back(connection: Connection) -> None:
-    """The error that led here is the one to be heard."""
+def roll_back(connection: Connection) -> None:
+    """End the transaction, and what is still under way on the server. The error that led here is the one heard."""
     with suppress(psycopg.Error):
         if connection.info.transaction_status == TransactionStatus.ACTIVE:
             connection.cancel_safe(timeout=_CANCEL_SECONDS)
@@ -167,6 +170,35 @@ def awaited(pgconn: PGconn) -> None:
     pgconn.consume_input()
 
 
+def flushed(pgconn: PGconn) -> None:
+    """Wait until the server has taken what was sent: libpq would keep all that it is slower to take."""
+    if not pgconn.flush():
+        return
+    with selectors.DefaultSelector() as selector:
+        selector.register(pgconn.socket, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        while pgconn.flush():
+            if any(events & selectors.EVENT_READ for _, events in selector.select()):
+                pgconn.consume_input()  # what the server says meanwhile, an error too
+
+
+def answered(pgconn: PGconn) -> PGresult:
+    """The answer to what was sent; of a COPY the first of it, before the rows. Raises what the server says."""
+    flushed(pgconn)
+    found: list[PGresult] = []
+    while not found or found[-1].status != psycopg.pq.ExecStatus.COPY_OUT:
+        while pgconn.is_busy():
+            awaited(pgconn)
+        result = pgconn.get_result()
+        if result is None:
+            break
+        found.append(result)
+    if not found:
+        raise UnavailableError("the connection was lost", hint="run again")
+    if found[-1].status == psycopg.pq.ExecStatus.FATAL_ERROR:
+        raise psycopg.errors.error_from_result(found[-1], encoding="utf-8")
+    return found[-1]
+
+
 def _close(connection: Connection) -> None:
     connection.close()
 
@@ -183,8 +215,9 @@ def _text(dsn: Dsn) -> str:
     return make_conninfo("", **dict[str, Any](dsn)) if isinstance(dsn, Mapping) else str(dsn or "")
 
 
-def _session(connection: Connection, settings: Mapping[str, str]) -> None:
-    wanted = {**_SESSION, **settings}
+def session(connection: Connection, settings: Mapping[str, str | None]) -> None:
+    """Make the session headrace's, with these settings over it (None: the role's own)."""
+    wanted: dict[str, str | None] = {**_SESSION, **settings}
     if connection.info.server_version < _NEW_IN:
         del wanted["client_connection_check_interval"], wanted["idle_session_timeout"]
     sets = ", ".join(["pg_catalog.set_config(%s, %s, false)"] * len(wanted))

@@ -18,7 +18,7 @@ from pyarrow import csv
 from headrace.errors import DataError, UnavailableError, UnheldError
 from headrace.logical import Type
 from headrace.systems.postgres.arrays import decoded
-from headrace.systems.postgres.connection import awaited
+from headrace.systems.postgres.connection import answered, awaited
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -46,9 +46,8 @@ def _blocks(connection: Connection, statement: str) -> Iterator[bytes]:
     again.
     """
     pgconn = connection.pgconn
-    result = pgconn.exec_(statement.encode())
-    if result.status != ExecStatus.COPY_OUT:
-        raise psycopg.errors.error_from_result(result, encoding="utf-8")
+    pgconn.send_query(statement.encode())
+    answered(pgconn)
     take, rows, size = pgconn.get_copy_data, list[bytes](), 0
     while True:
         count, row = take(1)

@@ -19,7 +19,7 @@ from headrace.exact import to_text
 from headrace.schema import Field, Type, widens
 from headrace.stream.drawing import said
 
-__all__ = ["SYSTEM", "Column", "encoded", "fits", "natural", "physical", "takes"]
+__all__ = ["SYSTEM", "Column", "accepts", "encoded", "fits", "natural", "physical", "takes"]
 
 SYSTEM = "postgres"
 _PLAIN = {
@@ -64,7 +64,10 @@ _NATURAL = {
 }
 _ROUNDED = re.compile(r"(time|timestamp)\((\d)\) (with(?:out)? time zone)")
 _UNBOUNDED = "numeric"
-_NUMBERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64", "decimal")
+_INTEGERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64")
+_NUMBERS = (*_INTEGERS, "decimal")
+_WHOLE = ("smallint", "integer", "bigint")
+_SAID_TOO_LONG = ("character", "bit")
 _NOT_IN_ARRAYS = ("list", "array", "struct", "null", "duration")
 _DIGITS_MAX = 38
 _BLOCK_BYTES = 1 << 20
@@ -160,6 +163,26 @@ def fits(rows: Field, column: Column) -> bool:
     return (rows.type.name in _TEXTS and column.type.name in _TEXTS) or takes(
         Field(column.name, column.type, f"{SYSTEM} {column.held}"), rows
     )
+
+
+def accepts(column: Column, rows: Type) -> bool:
+    """Whether values of this type go into the column exactly, or are refused one by one by the server. `fits` asks it
+    of all values that the type has, this of those that come: a large number does not go into an ``integer``.
+    """
+    held = column.held
+    scale = int(held[:-1].rpartition(",")[2]) if re.fullmatch(r"numeric\(.*\)", held) else None
+    match rows.name, rows.args:
+        case name, _ if name in _INTEGERS and (held in _WHOLE or (scale is not None and scale >= 0)):
+            return True
+        case "decimal", (_, places) if scale is not None:
+            return bool(scale >= places)
+        case name, _ if name in _TEXTS:
+            return "(" not in held or held.startswith(_SAID_TOO_LONG)  # the others round what is too exact
+        case (("list" | "array"), (inner, *_)) if held.endswith("[]") and inner.name not in _NOT_IN_ARRAYS:
+            return accepts(Column(column.name, held[:-2], natural(held[:-2])), inner)
+        case (("list" | "array" | "struct"), _) if held == "jsonb":
+            return _held(rows) == "json"
+    return fits(Field(column.name, rows), column)
 
 
 def encoded(

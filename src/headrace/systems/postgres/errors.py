@@ -25,8 +25,8 @@ _Verdict = tuple[type[HeadraceError], str, str]
 
 _ROWS: _Verdict = (DataError, "a value does not fit its column", "look at the rows; declare the column's type")
 _BROKEN_RULE: _Verdict = (DataError, "a row breaks a constraint", "look at the rows")
-_SQL: _Verdict = (ConfigError, "the statement does not fit the tables", "check names and types in the pipeline")
-_NAME: _Verdict = (ConfigError, "there is no such table, column, type or function", "check the names in the pipeline")
+_SQL: _Verdict = (ConfigError, "the statement does not fit the tables", "check its names and types")
+_NAME: _Verdict = (ConfigError, "there is no such table, column, type or function", "check the names")
 _BROKEN: _Verdict = (RejectedError, "the server failed inside itself", "look at the server's log")
 _LOST: _Verdict = (UnavailableError, "the connection was lost", "run again")
 _BUSY: _Verdict = (UnavailableError, "another transaction is in the way", "run again")
@@ -60,8 +60,10 @@ BY_STATE: dict[str, _Verdict] = {
     "23503": (DataError, "a row points to one that is not there, or that others point to would go", "load that first"),
     "23505": (DataError, "two rows are the same where the table takes one", "look at the keys of the write"),
     "23514": (DataError, "a row breaks a CHECK", "look at the rows, or say the rule in the contract"),
+    "25001": (ConfigError, "the statement cannot run in a transaction", "run it with psql, by itself"),
     "25006": _STANDBY,
     "2BP01": (ConfigError, "something else depends on the table", "drop what depends on it first"),
+    "42601": (ConfigError, "the SQL is no single well-formed statement", "look at the SQL"),
     "53": (UnavailableError, "the server has not enough memory or connections now", "run again"),
     "53100": _FULL,
     "53200": (UnavailableError, "the server is out of memory", "run again later"),
@@ -107,6 +109,7 @@ _CONNECTING: tuple[tuple[str, _Verdict], ...] = (
 """libpq gives no SQLSTATE where a connection does not come about."""
 
 _DENIED = re.compile(r"permission denied for (\w+(?: \w+)?) (\S+)|must be owner of (\w+(?: \w+)?) (\S+)")
+_ABSENT = re.compile(r'^(column|relation|type|schema|function|role|collation) "?(.+?)"? (?:of .+ )?does not exist')
 _COPIED = re.compile(r"^COPY .*?, line \d+, column (.+?)(?:: |$)", re.MULTILINE)
 
 
@@ -181,6 +184,8 @@ def _names(error: psycopg.Error) -> dict[str, Any]:
         names["column"] = found[1]
     if found := _DENIED.search(diag.message_primary or ""):
         names[found[1] or found[3]] = found[2] or found[4]
+    if found := _ABSENT.search(diag.message_primary or ""):
+        names.setdefault("table" if found[1] == "relation" else found[1], found[2])
     return names
 
 

@@ -6,7 +6,6 @@ staged row has an ordinal, so that "the last read" means something in a set.
 
 from __future__ import annotations
 
-import selectors
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -21,7 +20,7 @@ from headrace.errors import ConfigError, DataError, SchemaError
 from headrace.schema import Field, Schema
 from headrace.stream import FrameStream
 from headrace.stream.drawing import drawn
-from headrace.systems.postgres.connection import run
+from headrace.systems.postgres.connection import flushed, run
 from headrace.systems.postgres.encoding import Column, encoded, fits
 from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.tables import Shape, Table
@@ -35,7 +34,18 @@ if TYPE_CHECKING:
     from headrace.flow import ArrowStream, TableChange
     from headrace.writes import Partitions, Recompute
 
-__all__ = ["DELETED", "ORDINAL", "Load", "append", "copied", "partitions", "recompute", "refuse_empty", "same"]
+__all__ = [
+    "DELETED",
+    "ORDINAL",
+    "Load",
+    "append",
+    "copied",
+    "framed",
+    "partitions",
+    "recompute",
+    "refuse_empty",
+    "same",
+]
 
 ORDINAL = "_headrace_ordinal"
 DELETED = "_headrace_deleted"
@@ -140,7 +150,7 @@ class Load:
         `flag` is an SQL expression in DuckDB's words, whose value goes into the column `DELETED`. Raises SchemaError
         unless every column fits, DataError for a value that does not.
         """
-        lazy = _frame(stream())
+        lazy = framed(stream())
         arriving = lazy.collect_schema()
         rows = self._fitting(Schema.of_polars(arriving))
         held = {c.name: c for c in self.columns}
@@ -173,7 +183,7 @@ class Load:
 
     def stage(self, *, flag: str | None = None) -> int:
         """Put all rows into the stage; how many."""
-        self.rows = self._fitting(Schema.of_polars(_frame(self.change.rows()).collect_schema()))
+        self.rows = self._fitting(Schema.of_polars(framed(self.change.rows()).collect_schema()))
         more = f"{ORDINAL} bigint NOT NULL" + (f", {DELETED} boolean" if flag is not None else "")
         self.make(self.staged, self.written, more)
         came, _ = self.copy(self.staged, self.change.rows, ordinal=True, flag=flag)
@@ -192,7 +202,7 @@ class Load:
         """Put the `by` values that the change names into `groups`."""
         if self.change.groups is None:
             raise AssertionError(self.change.table)
-        names = _frame(self.change.groups()).collect_schema().names()
+        names = framed(self.change.groups()).collect_schema().names()
         if set(names) != set(by):
             raise ConfigError(f"table {self.table}: the groups are not the columns {', '.join(by)}", hint="report this")
         self.make(self.groups, by)
@@ -257,7 +267,8 @@ class Load:
 _BOOL = Field(DELETED, next(iter(Schema.of({"b": "bool"}))).type)
 
 
-def _frame(stream: ArrowStream) -> pl.LazyFrame:
+def framed(stream: ArrowStream) -> pl.LazyFrame:
+    """The rows of a stream, lazily."""
     return stream.lazy() if isinstance(stream, FrameStream) else pl.scan_arrow_c_stream(stream)
 
 
@@ -281,7 +292,7 @@ def copied(connection: Connection, statement: str, blocks: Iterator[tuple[bytes,
                 try:
                     for block, height in blocks:
                         copy.write(block)
-                        _flush(connection)
+                        flushed(connection.pgconn)
                         came += height
                 except psycopg.Error:
                     raise
@@ -297,18 +308,6 @@ def copied(connection: Connection, statement: str, blocks: Iterator[tuple[bytes,
         if stopped is not None:
             raise stopped
         return came, max(0, cursor.rowcount)
-
-
-def _flush(connection: Connection) -> None:
-    """Wait until the server has taken what was sent: libpq would keep all that it is slower to take."""
-    pgconn = connection.pgconn
-    if not pgconn.flush():
-        return
-    with selectors.DefaultSelector() as selector:
-        selector.register(pgconn.socket, selectors.EVENT_READ | selectors.EVENT_WRITE)
-        while pgconn.flush():
-            if any(events & selectors.EVENT_READ for _, events in selector.select()):
-                pgconn.consume_input()  # what the server says meanwhile, an error too
 
 
 def append(load: Load) -> None:

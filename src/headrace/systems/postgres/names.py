@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from headrace.errors import ConfigError
 from headrace.flow import Place
 
-__all__ = ["literal", "named", "place", "quoted", "spelled", "words"]
+__all__ = ["literal", "named", "parted", "place", "quoted", "spelled", "words"]
 
 _PART = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 _KEYWORD = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S*))")
@@ -35,6 +35,12 @@ def named(table: str) -> tuple[str, str]:
 
     Raises ConfigError.
     """
+    schema, name = parted(table)
+    return schema or "public", name
+
+
+def parted(table: str) -> tuple[str | None, str]:
+    """The same, without a schema where there is none."""
     parts, at = [], 0
     while at < len(table) and (found := _PART.match(table, at)) is not None:
         parts.append(found[1].replace('""', '"') if found[1] is not None else found[2])
@@ -45,7 +51,7 @@ def named(table: str) -> tuple[str, str]:
             at += 1
     if at < len(table) or not 1 <= len(parts) <= 2 or table.endswith("."):  # noqa: PLR2004  # schema and name
         raise ConfigError(f"{table!r} is no table's name", hint='write name, schema.name or "Schema"."Name"')
-    return (parts[0], parts[1]) if len(parts) > 1 else ("public", parts[0])
+    return (parts[0], parts[1]) if len(parts) > 1 else (None, parts[0])
 
 
 def spelled(table: str) -> str:
