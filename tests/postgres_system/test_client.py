@@ -283,6 +283,12 @@ def test_a_pool_uses_its_connections_again_as_new_and_replaces_those_that_were_l
             assert tx.query("SELECT pg_backend_pid() AS pid").item() != me
             assert tx.query("SELECT count(*) AS n FROM events").item() == 0
     until(lambda: db.run(GONE) == [(0,)])
+    forgotten = hr.postgres.Pool({**dsn(db), "options": "-c search_path=nowhere"})
+    with forgotten.connect() as tx:
+        theirs = "SELECT current_setting('search_path') AS a, current_setting('row_security') AS b"
+        assert tx.query(theirs).row(0) == ("nowhere", "on")
+    del forgotten, tx
+    until(lambda: db.run(GONE) == [(0,)])
     with pytest.raises(hr.ConfigError, match="pool is closed"), pool.connect():
         pytest.fail("it is closed")
     with pytest.raises(hr.RejectedError), hr.postgres.Pool({**dsn(db), "user": "nobody_here"}).connect():
