@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -350,3 +352,14 @@ def test_a_query_that_is_interrupted_ends_on_the_server(db):
 
 def dsn(database) -> dict[str, str]:
     return psycopg.conninfo.conninfo_to_dict(database.dsn)
+
+
+def test_the_readmes_example_is_run(database):
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    found = re.search(r"<!-- example: postgres -->\n```python\n(.*?)```", readme, re.DOTALL)
+    events = pl.DataFrame({"id": [1, 2, 3], "name": ["a", "b", "c"], "value": ["1", "101", "99.99"]})
+    events = events.with_columns(pl.col("value").cast(pl.Decimal(10, 2)))
+    names = {"hr": hr, "dsn": database.dsn, "events": events}
+    names["corrections"] = events.tail(1).with_columns(value=pl.lit(Decimal("100.01"), pl.Decimal(10, 2)))
+    exec(compile(found[1], "README.md", "exec"), names)  # noqa: S102  # our own README
+    assert names["large"].rows() == [(2, "b", Decimal("101.00")), (3, "c", Decimal("100.01"))]

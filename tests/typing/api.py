@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import polars as pl
+from psycopg.sql import SQL, Identifier
 
 import headrace as hr
 from headrace.breaker import State
@@ -124,3 +125,13 @@ postgres: Source = hr.PostgresSource(dsn={"host": "db", "port": 5433}, table="pu
 hr.PostgresSource(table="t", cursor=hr.Cursor(column="at", late="snapshot", lag="10 minutes", nulls="load"))
 hr.PostgresSource(table="t", cursor=hr.Cursor(column="at", late="soon"))  # type: ignore[arg-type]
 assert_type(hr.scan_postgres(None, "public.orders"), pl.LazyFrame)
+
+with hr.postgres.connect({"service": "shop"}) as db:
+    assert_type(db.query("SELECT %s AS a", [1], types={"a": "string"}), pl.DataFrame)
+    assert_type(db.execute(SQL("DELETE FROM {}").format(Identifier("t")), {"a": 1}), int)
+    assert_type(db.insert(pl.LazyFrame(), "t"), int)
+    assert_type(db.upsert(pl.DataFrame().to_arrow(), "t", keys=["id"]), int)
+    db.query(1)  # type: ignore[arg-type]
+    db.insert([{"id": 1}], "t")  # type: ignore[arg-type]
+with hr.postgres.Pool("host=db", size=2) as pool, pool.connect() as pooled:
+    assert_type(pooled, hr.postgres.Transaction)
