@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool", "Transaction", "connect"]
 
-_OWN = {"search_path": None, "row_security": None}
+_OWN = {"search_path": None, "row_security": None, "idle_session_timeout": None}
 _STAGE = "pg_temp._headrace_upsert"
 _ORDINAL = "_headrace_ordinal"
 
