@@ -45,7 +45,11 @@ reference: $(VENV)/.dev ## write docs/reference.md anew from the code
 bench: $(VENV)/.user ## measure the claims of speed in ARCHITECTURE.md again
 	$(BIN)/python benchmarks/claims.py
 
+bench-postgres: $(VENV)/.dev ## race PostgreSQL in and out against its floor and its peers (SF=1, ROUNDS=7)
+	$(BIN)/python -m pip install --quiet --group bench-postgres
+	$(BIN)/python benchmarks/postgres/race.py
+
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test lint wheel-test reference bench clean
+.PHONY: help demo test lint wheel-test reference bench bench-postgres clean
