@@ -31,6 +31,7 @@ frames that come out have passed the predicate and have just `columns`."""
 
 _KEPT = 16
 _FEWEST = 2048
+_ENOUGH_BYTES = 4 << 20
 _TOKEN = re.compile(r"headrace-stream-([0-9a-f]{16})")
 _held: OrderedDict[str, BaseException] = OrderedDict()
 _lock = Lock()
@@ -125,15 +126,29 @@ class FrameStream:
 
 
 def _gathered(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The same rows in frames of `_FEWEST` rows or more: one row alone costs DuckDB as much memory as all these."""
+    """The same rows in frames of `_FEWEST` rows or more, since one row alone costs DuckDB as much memory as all these;
+    or of `_ENOUGH_BYTES`, where rows are wide. A frame that is much larger comes in slices.
+    """
     waiting: list[pl.DataFrame] = []
-    for rows in frames:
-        waiting.append(rows)
-        if sum(f.height for f in waiting) >= _FEWEST:
-            yield pl.concat(waiting) if len(waiting) > 1 else rows
-            waiting = []
+    rows = size = 0
+    for frame in frames:
+        for part in _slices(frame):
+            waiting.append(part)
+            rows, size = rows + part.height, size + part.estimated_size()
+            if rows >= _FEWEST or size >= _ENOUGH_BYTES:
+                yield pl.concat(waiting, rechunk=True) if len(waiting) > 1 else part
+                waiting, rows, size = [], 0, 0
     if waiting:
-        yield pl.concat(waiting)
+        yield pl.concat(waiting, rechunk=True)
+
+
+def _slices(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The frame, in parts of some `_ENOUGH_BYTES` where it is more than twice as large."""
+    size = frame.estimated_size()
+    if size <= 2 * _ENOUGH_BYTES or frame.height <= 1:
+        yield frame
+        return
+    yield from frame.iter_slices(max(1, frame.height * _ENOUGH_BYTES // size))
 
 
 def scan_generator(generator: Generator, schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema]) -> pl.LazyFrame:
