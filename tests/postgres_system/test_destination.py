@@ -165,7 +165,10 @@ def test_what_the_server_gives_need_not_be_in_the_rows_and_generated_columns_are
         "CREATE TABLE orders (no int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id bigint UNIQUE, price numeric(9,2),"
         " twice numeric GENERATED ALWAYS AS (price * 2) STORED, at timestamptz NOT NULL DEFAULT now(), seen int);"
         "CREATE FUNCTION count_up() RETURNS trigger LANGUAGE plpgsql AS"
-        " 'BEGIN NEW.seen := coalesce(OLD.seen, 0) + 1; RETURN NEW; END';"
+        " 'BEGIN NEW.seen := coalesce(OLD.seen, 0) + (SELECT count(*) FROM one); RETURN NEW; END';"
+        "CREATE TABLE one AS SELECT 1; CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM FROM one; RETURN NULL; END'; CREATE CONSTRAINT TRIGGER looking AFTER INSERT ON orders"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION look();"
         "CREATE TRIGGER counting BEFORE INSERT OR UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION count_up();"
         "CREATE VIEW dear AS SELECT id FROM orders WHERE price > 1; GRANT SELECT ON orders TO PUBLIC"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from headrace.errors import ConflictError
 from headrace.flow import Receipt
 from headrace.systems.postgres import ledger, quarantine
-from headrace.systems.postgres.connection import Dsn, connected, transaction
+from headrace.systems.postgres.connection import Dsn, connected, run, transaction
 from headrace.systems.postgres.history import close_absent, history
 from headrace.systems.postgres.loading import Load, append, partitions, recompute
 from headrace.systems.postgres.locks import lock
@@ -73,10 +73,12 @@ def _apply(connection: Connection, key: ledger.Key, commit: Commit, *, adopt: bo
     keyed = quarantine.has_keys(connection, key)
     loads = []
     for index, change in enumerate(commit.changes):
+        _set_path(connection, "pg_catalog")
         shape = shaped(connection, change, key, adopt=adopt, create_index=create_index, has_ledger=True)
         if shape.known is not None and not shape.there:
             ledger.forget_others(connection, Table.of(change.table).key, key)
         loads.append(Load(connection, change, shape, index, at, keep=keyed))
+        _set_path(connection, None)
         _write(loads[-1])
         ledger.own(connection, shape.table.key, key, shape.wanted, tuple(f.name for f in shape.added))
     seal = commit.seal()
@@ -88,6 +90,13 @@ def _apply(connection: Connection, key: ledger.Key, commit: Commit, *, adopt: bo
         counts.update(load.counts)
     key.remember(connection, commit, seal, head=head, at=at, counts=counts)
     return Receipt(id=commit.id, number=head.number + 1, counts=dict(counts), record=dict(seal.record))
+
+
+def _set_path(connection: Connection, path: str | None) -> None:
+    """The role's own search path (None) for the writes, and until COMMIT: triggers run in it, and operators of types
+    that extensions bring are found in it.
+    """
+    run(connection, "SELECT pg_catalog.set_config('search_path', $1, true)", [path])
 
 
 def _write(load: Load) -> None:
