@@ -134,7 +134,7 @@ def _gathered(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     for frame in frames:
         for part in _slices(frame):
             waiting.append(part)
-            rows, size = rows + part.height, size + part.estimated_size()
+            rows, size = rows + part.height, size + int(part.estimated_size())
             if rows >= _FEWEST or size >= _ENOUGH_BYTES:
                 yield pl.concat(waiting, rechunk=True) if len(waiting) > 1 else part
                 waiting, rows, size = [], 0, 0
@@ -144,7 +144,7 @@ def _gathered(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 def _slices(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """The frame, in parts of some `_ENOUGH_BYTES` where it is more than twice as large."""
-    size = frame.estimated_size()
+    size = int(frame.estimated_size())
     if size <= 2 * _ENOUGH_BYTES or frame.height <= 1:
         yield frame
         return
