@@ -40,8 +40,8 @@ def test_the_types_of_the_page_are_those_that_are_read(database):
     shown = {
         "int16": "1::smallint", "int32": "1", "int64": "1::bigint", "uint32": "1::oid", "float32": "1::real",
         "float64": "1::float8", "decimal(9, 2)": "1::numeric(9,2)", "bool": "true", "binary": "''::bytea",
-        "date": "now()::date", "datetime(us)": "now()::timestamp", "datetime(us, UTC)": "now()", "time": "now()::time", "list": "ARRAY[1]",
-        "string": "now()::timetz", "json": "'1'::jsonb",
+        "date": "now()::date", "datetime(us)": "now()::timestamp", "datetime(us, UTC)": "now()", "time": "now()::time",
+        "list": "ARRAY[1]", "string": "now()::timetz", "json": "'1'::jsonb",
     }  # fmt: skip
     with hr.postgres.connect(database.dsn) as db:
         frame = db.query("SELECT " + ", ".join(f'{value} AS "{name}"' for name, value in shown.items()))

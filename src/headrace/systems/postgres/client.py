@@ -20,8 +20,6 @@ from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 import polars as pl
-import psycopg
-from psycopg.pq import TransactionStatus
 
 from headrace.errors import ConfigError, DataError, HeadraceError, SchemaError, UnavailableError, UnheldError
 from headrace.schema import Schema, Type
@@ -33,6 +31,7 @@ from headrace.systems.postgres.connection import (
     answered,
     connected,
     endpoint,
+    psycopg,
     roll_back,
     run,
     session,
@@ -296,7 +295,7 @@ class _Line:
             )
 
     def _check_open(self) -> None:
-        if self.connection.info.transaction_status != TransactionStatus.INTRANS:
+        if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.INTRANS:
             raise ConfigError(
                 f"{self.where}: the statement ended the transaction", hint="leave COMMIT and ROLLBACK to the with block"
             )

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 __all__ = [
-    "LOCK_WAIT", "Dsn", "answered", "awaited", "connected", "drain", "endpoint", "flushed", "roll_back", "run",
-    "session", "transaction",
+    "LOCK_WAIT", "Dsn", "answered", "awaited", "connected", "drain", "endpoint", "flushed", "psycopg", "roll_back",
+    "run", "session", "transaction",
 ]  # fmt: skip
+
+# `psycopg` is among them for the modules that are loaded first: without it, what they say is the error above
 
 Dsn = str | Mapping[str, str | int] | None
 """A DSN or URI; libpq's keywords as an object; None: the PG* variables."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from headrace.errors import ConfigError
 from headrace.stream import scan_generator
 from headrace.systems.postgres import PostgresSource
+from headrace.systems.postgres.connection import Dsn
 from headrace.systems.postgres.selection import Sight, bound
 from headrace.systems.postgres.session import opened
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from headrace.systems.postgres.connection import Dsn
 
 __all__ = ["scan_postgres"]
 

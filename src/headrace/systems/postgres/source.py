@@ -6,10 +6,9 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from headrace.cursor import Cursor
 from headrace.flow import Batch, Counts, News, Range, Retold, Snapshot, Superseded
+from headrace.systems.postgres.connection import psycopg
 from headrace.systems.postgres.errors import translated
 from headrace.systems.postgres.order import Order
 from headrace.systems.postgres.selection import Selection, Sight, bound
