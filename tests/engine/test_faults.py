@@ -18,9 +18,31 @@ def test_a_run_that_meets_a_fault_once_tells_of_its_commit_and_loads_each_row_on
     place.write("1.csv", "id,v\n1,a\n2,b\n")
     calm = place.duckdb()
     error = hr.UnavailableError("the connection is gone")
-    report = hr.run(place.pipeline(destination=fault(calm, error), write=hr.Append()), retry=PATIENT)
+    heard = []
+    report = hr.run(
+        place.pipeline(destination=fault(calm, error), write=hr.Append()), retry=PATIENT, observers=[heard.append]
+    )
+    told = [event.message for event in heard if type(event).__name__ == "Warned"]
+    assert told == ["attempt 1 of 2 failed, again in 0.0 s: the connection is gone"] == list(report.warnings)
     assert (report.status, [c.number for c in report.commits]) == ("loaded", [1])
     assert place.rows(place.pipeline(destination=calm, write=hr.Append())) == [(1, "a"), (2, "b")]
+
+
+class Gone(hr.MemoryDestination):
+    """A system that is never there."""
+
+    def inspect(self, _pipeline):
+        raise hr.UnavailableError("not there")
+
+
+@pytest.mark.parametrize("timeout", [None, 3600])
+def test_a_runs_timeout_does_not_lengthen_a_retrys_own(place, timeout):
+    place.write("1.csv", "id\n1\n")
+    waits = []
+    short = hr.Retry(attempts=50, wait_initial=1, wait_max=1, jitter=0, timeout=0.5, sleep=waits.append)
+    with pytest.raises(hr.UnavailableError):
+        hr.run(place.pipeline(destination=Gone()), retry=short, timeout=timeout)
+    assert waits == []
 
 
 class ConflictsWithItself(FailAfterApply):

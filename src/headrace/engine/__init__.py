@@ -69,8 +69,7 @@ def run(
                 except UnheldError as error:
                     this.heed(error)
 
-        patience = retry or Retry()
-        (patience if timeout is None else replace(patience, timeout=timeout)).call(attempt)
+        this.patient(retry or Retry()).call(attempt)
     return this.report()
 
 

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +18,7 @@ from headrace.errors import ConfigError, ConflictError, HeadraceError, Unavailab
 from headrace.events import CommitApplied, Event, Observer, Progress, RunFinished, RunStarted, Warned
 from headrace.flow import Commit, Position, Receipt, Snapshot
 from headrace.report import CommitReport, RunReport, Status
+from headrace.retry import Retry, RetryDetails
 from headrace.schema import in_words
 from headrace.secret import masked
 from headrace.stream import original
@@ -72,6 +73,19 @@ class Running:
         self.as_text[error.source] = known | error.columns
         columns = ", ".join(map(repr, sorted(error.columns)))
         self.warn(f"source {error.source!r}: {columns} read as text, since {error.message}")
+
+    def patient(self, retry: Retry) -> Retry:
+        """The retry within the run's own time, that tells what has failed before it waits."""
+
+        def told(details: RetryDetails) -> None:
+            error = details.error
+            what = error.message if isinstance(error, HeadraceError) else type(error).__name__
+            self.warn(f"attempt {details.attempt} of {details.attempts} failed, again in {details.wait:.1f} s: {what}")
+            if retry.on_retry is not None:
+                retry.on_retry(details)
+
+        left = None if self.deadline is None else max(self.deadline - time.monotonic(), _PROGRESS_EVERY)
+        return replace(retry, timeout=min(filter(None, (left, retry.timeout)), default=None), on_retry=told)
 
     def inspect(self) -> Snapshot:
         """What the target holds. A commit whose answer was lost is settled first, and not made twice."""
