@@ -289,6 +289,8 @@ def test_a_nested_value_with_one_item_that_does_not_fit_is_refused_whole():
     assert read(["[1, 2]", "[1, 2.5]", '["3", null]', "[]", "null", "[true]"], "list(int64)").to_list() == [
         [1, 2], None, [3, None], [], None, None,
     ]  # fmt: skip
+    assert read(['{"a": 1, "a": 2}', '[{"a": 1, "a": 1}]'], "struct(a: int8)").to_list() == [None, None]
+    assert read(['[{"a": 1, "a": 2}]'], "list(struct(a: int8))").to_list() == [None]
     assert read(['{"a": 1}', '{"a": 300}', '{"b": 1}', "{}"], "struct(a: int8)").to_list() == [
         {"a": 1}, None, None, {"a": None},
     ]  # fmt: skip

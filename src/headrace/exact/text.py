@@ -136,9 +136,9 @@ class _Text(str):
 _BAD: Any = object()
 
 
-def _loads(text: str) -> Any:
+def _loads(text: str, pairs: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
     try:
-        return json.loads(text, parse_int=_Text, parse_float=_Text, parse_constant=_refuse)
+        return json.loads(text, parse_int=_Text, parse_float=_Text, parse_constant=_refuse, object_pairs_hook=pairs)
     except (ValueError, RecursionError):
         return _BAD
 
@@ -147,8 +147,16 @@ def _refuse(constant: str) -> Any:
     raise ValueError(constant)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; one that has a key twice says two things."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError
+    return made
+
+
 def _nested(texts: pl.Series, type: Type, read: Callable[..., pl.Series]) -> pl.Series:
-    parsed = [None if t is None else _loads(t) for t in texts.to_list()]
+    parsed = [None if t is None else _loads(t, _once) for t in texts.to_list()]
     # JSON's null is no value of the column, and not the column's null either
     values = [_BAD if v is None and t is not None else v for v, t in zip(parsed, texts.to_list(), strict=True)]
     made, bad = _build(values, type, read)
