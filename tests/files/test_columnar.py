@@ -59,6 +59,18 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, format):
         batch(tmp_path)
 
 
+def test_an_ipc_stream_is_read_some_megabytes_at_a_time(tmp_path, monkeypatch):
+    values = range(2**70, 2**70 + 2_000_000)
+    frame = pl.DataFrame(
+        {"n": pl.Series(values, dtype=pl.Int128), "c": pl.Series(["a", "b"] * 1_000_000, dtype=pl.Categorical)}
+    )
+    frame.write_ipc_stream(tmp_path / "a.arrow")
+    sizes, plain = [], pl.read_ipc_stream
+    monkeypatch.setattr(pl, "read_ipc_stream", lambda data: (sizes.append(len(data)), plain(data))[1])
+    assert batch(tmp_path).frame.lazy.collect().equals(frame)
+    assert max(sizes) < 16_000_000 < sum(sizes)
+
+
 def test_a_broken_footer_is_named_without_the_drivers_words(tmp_path):
     path = tmp_path / "a.parquet"
     path.write_bytes(b"PAR1" + b"\x00" * 50 + b"\x10\x00\x00\x00PAR1")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
+import pyarrow as pa
 
 from headrace.errors import DataError, HeadraceError
 from headrace.schema import Schema
+from headrace.stream import scan_batches
 from headrace.stream.drawing import drawn
 from headrace.systems.files.excel import sheet
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ColumnarReader", "broken"]
 
 _IPC_FILE = b"ARROW1"
+_STREAMED = 8 * 1024 * 1024
 _IPC_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
@@ -77,7 +81,8 @@ class ColumnarReader:
             as_file = raw.read(len(_IPC_FILE)) == _IPC_FILE
         if as_file:
             return pl.scan_ipc(file.path, glob=False, hive_partitioning=False)
-        return pl.read_ipc_stream(file.path).lazy()
+        schema = next(_record_batches(file, rows=False)).schema
+        return scan_batches(lambda: _record_batches(file), schema)
 
     def _check_whole(self, file: File) -> None:
         """A writer that was killed leaves a file that may read well up to where it ends."""
@@ -93,6 +98,34 @@ class ColumnarReader:
         }[self.format]
         if not whole:
             raise broken(file, self.format)
+
+
+def _record_batches(file: File, *, rows: bool = True) -> Iterator[pl.DataFrame]:
+    """The rows of an IPC stream, some megabytes of record batches at a time (at least one frame, of no rows): Polars
+    would read all of it at once. PyArrow only tells the messages apart: it does not know all types of Polars.
+    """
+    head, held = list[pa.Buffer](), list[pa.Buffer]()
+    try:
+        with pa.OSFile(str(file.path), "rb") as opened:
+            messages = pa.ipc.MessageReader.open_stream(opened)
+            for message in messages if rows else [messages.read_next_message()]:
+                if message.type != "record batch":  # the schema; dictionaries, which hold for what follows
+                    if held:
+                        yield _frame(head, held)
+                        held = []
+                    head.append(message.serialize())
+                    continue
+                held.append(message.serialize())
+                if sum(buffer.size for buffer in held) >= _STREAMED:
+                    yield _frame(head, held)
+                    held = []
+    except (pa.ArrowException, StopIteration) as error:
+        raise broken(file, "ipc") from error
+    yield _frame(head, held)
+
+
+def _frame(head: Sequence[pa.Buffer], batches: Sequence[pa.Buffer]) -> pl.DataFrame:
+    return pl.read_ipc_stream(b"".join([*map(memoryview, head), *map(memoryview, batches), _IPC_END]))
 
 
 def _unreadable(file: File) -> DataError:
