@@ -22,6 +22,7 @@ __all__ = [
     "create",
     "make_folder",
     "move",
+    "refuse_empty",
     "remove",
     "remove_tree",
     "replace",
@@ -51,6 +52,14 @@ _HINTS = {
     errno.ENOLCK: ("the file system cannot lock files", "choose a path on a local disk"),
     errno.EXDEV: ("the folder lies on two file systems", "keep the folder on one file system"),
 }
+
+
+def refuse_empty(path: str, what: str) -> None:
+    """Raises ConfigError for an empty path: it would be the folder that paths are relative to."""
+    if not path:
+        raise ConfigError(
+            f"the path of the {what} is empty", hint='write e.g. "path": "out/orders", or "." if you mean it'
+        )
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.contract import Contract
 from headrace.cursor import Cursor, Deletes
+from headrace.disk import refuse_empty
 from headrace.errors import ConfigError
 from headrace.flow import Place
 
@@ -48,6 +49,7 @@ class DuckDBDestination:
     base: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        refuse_empty(self.path, "duckdb destination")
         if (self.table is None) == (self.schema is None):
             raise ConfigError(
                 f"duckdb destination {self.path!r}: give either table or schema",
@@ -179,6 +181,7 @@ class DuckDBSource:
     base: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        refuse_empty(self.path, "duckdb source")
         if (self.table is None) == (self.query is None):
             raise ConfigError(f"duckdb source {self.path!r}: give either table or query", hint='e.g. "table": "orders"')
         if isinstance(self.cursor, str):

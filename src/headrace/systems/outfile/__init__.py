@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from headrace.disk import refuse_empty
 from headrace.errors import ConfigError
 from headrace.flow import Place
 
@@ -61,6 +62,7 @@ class FileDestination:
     base: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        refuse_empty(self.path, "file destination")
         known = ("csv", "tsv", "ndjson", "ipc")
         if self.format is not None and self.format not in known:
             raise ConfigError(f'"format" cannot be {self.format!r}', hint=f"one of {', '.join(known)}")

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from headrace.disk import refuse_empty
 from headrace.flow import Place
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class ParquetDestination:
     file_bytes: str | int = "512MB"
     adopt: bool = False
     base: Path | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        refuse_empty(self.path, "parquet destination")
 
     def inspect(self, pipeline: str) -> Snapshot:
         """What the folder holds now. Raises ConfigError, RejectedError."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.contract import Contract
 from headrace.cursor import Cursor
+from headrace.disk import refuse_empty
 from headrace.errors import ConfigError
 from headrace.flow import Place
 
@@ -40,6 +41,7 @@ class SQLiteSource:
     base: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        refuse_empty(self.path, "sqlite source")
         if (self.table is None) == (self.query is None):
             raise ConfigError(f"sqlite source {self.path!r}: give either table or query", hint='e.g. "table": "orders"')
         if isinstance(self.cursor, str):
