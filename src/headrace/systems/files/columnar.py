@@ -125,7 +125,7 @@ def _record_batches(file: File, *, rows: bool = True) -> Iterator[pl.DataFrame]:
 
 
 def _frame(head: Sequence[pa.Buffer], batches: Sequence[pa.Buffer]) -> pl.DataFrame:
-    return pl.read_ipc_stream(b"".join([*map(memoryview, head), *map(memoryview, batches), _IPC_END]))
+    return pl.read_ipc_stream(b"".join([*(memoryview(b) for b in (*head, *batches)), _IPC_END]))
 
 
 def _unreadable(file: File) -> DataError:
