@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -219,3 +220,41 @@ def test_rows_that_a_join_with_nothing_leaves_unread_are_read_for_the_position_t
     assert not read
     passes.finish(stands_alone=False)
     assert read
+
+
+def test_progress_counts_on_over_the_commits_of_a_run(place, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("headrace.engine.running"), "_PROGRESS_EVERY", -1)
+    for n in (1, 2, 3):
+        place.write(f"{n}.csv", f"id\n{n}\n")
+    heard = []
+    hr.run(place.pipeline(commit_every=1), observers=[heard.append])
+    told = [(e.rows, e.files, e.files_total, e.bytes) for e in heard if type(e).__name__ == "Progress"]
+    assert [one[0] for one in told] == [1, 2, 3]
+    assert [one[2] for one in told] == [1, 2, 3]
+    assert told == sorted(told)
+    assert told[-1][3] >= 10
+
+
+def test_a_file_that_commit_every_cannot_cut_is_told(place):
+    place.write("1.csv", "id\n" + "1\n" * 100)
+    place.write("2.csv", "id\n2\n")
+    plan = hr.plan(place.pipeline(commit_every=50))
+    assert [w for w in plan.warnings if "'1.csv'" in w and "is one commit" in w]
+    assert not hr.plan(place.pipeline(commit_every=500)).warnings
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(KeyboardInterrupt(), "interrupted"), (ZeroDivisionError(), "ZeroDivisionError")]
+)
+def test_a_run_that_is_broken_off_stands_in_the_history(place, error, said):
+    place.write("1.csv", "id\n1\n")
+
+    def breaks(event):
+        if type(event).__name__ == "CommitApplied":
+            raise error
+
+    with pytest.raises(type(error)):
+        hr.run(place.pipeline(), observers=[breaks])
+    run = hr.history(place.pipeline())[0]
+    assert (run["kind"], run["status"]) == ("run", "failed")
+    assert said in run["error"]["message"]

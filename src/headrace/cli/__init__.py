@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 import click
 
 from headrace.cli import signals
+from headrace.cli.options import INTERRUPTED
 
 __all__ = ["command", "main"]
 
-INTERRUPTED = 130
 _READER_GONE = 141
 
 

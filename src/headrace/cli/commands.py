@@ -127,7 +127,10 @@ def run(
     timeout: float | None,
     retry: int | None,
 ) -> Answer:
-    """Run pipelines; of a folder all of them, in the order that follows from what each writes and reads."""
+    """Run pipelines: load what is new.
+
+    Of a folder all of them are run, in the order that follows from what each writes and reads.
+    """
     from headrace.project import Project
 
     project = Project.of(_load(targets, options))
@@ -172,7 +175,10 @@ def plan(options: Common, *, targets: tuple[str, ...], full_refresh: bool, expla
 @pipelines
 @common({"checks": []})
 def check(options: Common, *, targets: tuple[str, ...]) -> Answer:
-    """Check the config, files, transforms, contract and target, without reading data."""
+    """Check all but the data: nothing is read.
+
+    Config, files, transforms, contract and target.
+    """
     from headrace.project import Project
 
     project = Project.of(_load(targets, options))
@@ -221,7 +227,10 @@ def _framed(frame: pl.DataFrame) -> str:
 @pipeline
 @common()
 def history(options: Common, *, target: str) -> Answer:
-    """List commits and runs, newest first: failed and empty ones too."""
+    """List commits and runs, newest first.
+
+    Failed and empty ones too.
+    """
     one = _load_one(target, options)
     from headrace import engine
     from headrace.cli.tables import history_text
@@ -264,7 +273,10 @@ def rejects(options: Common, *, target: str, export: Path | None) -> Answer:
 def replay(
     options: Common, *, target: str, fixed: Path | None, discard: bool, reason: str | None, wait: float
 ) -> Answer:
-    """Take the quarantined rows through again, or give them up, in one commit."""
+    """Take the quarantined rows through again.
+
+    Or give them up; in one commit.
+    """
     if discard != (reason is not None):
         raise click.UsageError("--discard and --reason go together")
     if discard and fixed is not None:
@@ -284,7 +296,10 @@ def replay(
 @cli.command()
 @common()
 def schema(_options: Common) -> Answer:
-    """Print the JSON Schema of the config, for an editor to complete it."""
+    """Print the JSON Schema of the config.
+
+    For an editor to complete it.
+    """
     from headrace.config import json_schema
 
     document = json_schema()
@@ -295,7 +310,10 @@ def schema(_options: Common) -> Answer:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @common()
 def completion(_options: Common, *, shell: str) -> Answer:
-    """Print the script that completes `headrace` in a shell, e.g. eval "$(headrace completion bash)"."""
+    """Print a shell's completion script.
+
+    E.g. eval "$(headrace completion bash)".
+    """
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)

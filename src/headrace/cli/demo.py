@@ -53,7 +53,10 @@ and over the warehouse, with DuckDB or from Python:
 )
 @common({"runs": []})
 def demo(options: Common, *, folder: Path) -> Answer:
-    """Lay out a small project over real flights, load it, load what is new, and show what was rejected."""
+    """Load real flights, and what comes later.
+
+    Lay out a small project over them, load it, load what is new, and show what was rejected.
+    """
     _new_folder(folder)
     _lay_out(folder)
     _say(options, f"Flights from New York, January and February 2013, are in {folder}/data/flights.\n$ headrace run .")
@@ -200,7 +203,10 @@ id,customer,value,updated_at
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @common()
 def init(_options: Common, *, folder: Path) -> Answer:
-    """Make a project in DIR: one pipeline, its transform, its test and three rows of data."""
+    """Make a small project in DIR.
+
+    One pipeline, its transform, its test and three rows of data.
+    """
     _new_folder(folder)
     laid = {
         "orders.json": _PIPELINE,

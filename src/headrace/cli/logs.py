@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from headrace.cli import signals
 from headrace.events import CommitApplied, Event, Progress, RunFinished, RunStarted, Warned
 from headrace.secret import masked
 
@@ -37,9 +38,17 @@ def begin(options: Common) -> None:
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
+    if options.log_format == "json":
+        signals.say_by(_interrupted)
     if options.log_format == "json" and not sys.warnoptions:
         warnings.simplefilter("default")
         logging.captureWarnings(True)
+
+
+def _interrupted(words: str) -> str:
+    record = logging.LogRecord(_log.name, logging.WARNING, "", 0, words, None, None)
+    record.run = getattr(_current, "run", None)
+    return _Json().format(record)
 
 
 def error(problem: Mapping[str, Any]) -> None:
@@ -79,6 +88,8 @@ class EventLog:
             case CommitApplied():
                 text = f"{event.pipeline}: commit {event.number}: {event.rows:,} rows, {event.rejected:,} rejected"
                 _log.info("%s", text, extra=extra)
+            case RunFinished() if signals.caught:
+                pass  # its last words are said when the process ends
             case RunFinished():
                 text = f"{event.pipeline}: {event.status.replace('_', ' ')} in {event.seconds:.1f} s"
                 del fields["error"]  # it has its own line, when the command ends

@@ -15,7 +15,10 @@ from headrace.cli.signals import caught
 from headrace.errors import ConfigError
 from headrace.units import seconds
 
-__all__ = ["Answer", "Common", "Duration", "common", "pipeline", "pipelines"]
+__all__ = ["INTERRUPTED", "Answer", "Common", "Duration", "common", "pipeline", "pipelines"]
+
+
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +98,10 @@ def common(empty: dict[str, Any] | None = None) -> Callable[[Callable[..., Answe
             options = Common(
                 json=as_json, profile=profile, set=set_, log_format=log_format, verbosity=int(verbose) - int(quiet)
             )
-            return _answered(lambda: command(options, **rest), options, empty or {})
+            try:
+                return _answered(lambda: command(options, **rest), options, empty or {})
+            except KeyboardInterrupt:  # click would write an empty line, and that is no JSON
+                return INTERRUPTED
 
         made: Callable[..., int] = wrapped
         for option in reversed(_OPTIONS):

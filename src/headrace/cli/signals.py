@@ -11,18 +11,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["caught", "end", "listening"]
+__all__ = ["caught", "end", "listening", "say_by"]
 
 _GRACE = 2.0  # seconds for a run to end by itself
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
+_LAST_WORDS = "interrupted: what was committed stays, the next run goes on from there"
+
 caught: list[int] = []
 """The signals that have come. While there is one, no error is worth telling: it is an engine's word for it."""
+_written: list[Callable[[str], str]] = [str]
 
 
 @contextmanager
@@ -57,9 +60,14 @@ def _listen(reader: int) -> None:
             timer.start()
 
 
+def say_by(write: Callable[[str], str]) -> None:
+    """How the last words are written, as one line: a log of JSON has no other lines."""
+    _written[:] = [write]
+
+
 def end(number: int) -> NoReturn:
     """Say so, and end the process at once: threads may still be in the middle of a run."""
-    os.write(2, b"interrupted: what was committed stays, the next run goes on from there\n")
+    os.write(2, _written[0](_LAST_WORDS).encode() + b"\n")
     if not sys.stdout.closed:
         sys.stdout.flush()
     os._exit(128 + number)

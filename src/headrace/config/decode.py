@@ -186,7 +186,9 @@ class Decoder:
             hint = near(str(tag.value), tags)
             return self.note(join(path, "type"), f"unknown {shown(tag.value)}", hint, tag.place)
         rest = {key: item for key, item in node.value.items() if key != "type"}
-        return self.fields(Node(rest, node.place, node.keys), load(tag.value), path)
+        whole = f"--set '{path}={{\"type\": {json.dumps(tag.value)}}}' replaces all of it"
+        alone = whole if tag.place.file.startswith("--set ") else ""
+        return self.fields(Node(rest, node.place, node.keys), load(tag.value), path, alone)
 
     def _untagged(self, node: Node, classes: Sequence[Any], path: str) -> Any:
         """The class whose keys fit best."""
@@ -203,15 +205,15 @@ class Decoder:
             return FAILED
         return self.fields(node, fits[0], path)
 
-    def fields(self, node: Node, cls: Any, path: str) -> Any:
-        """The dataclass, made from an object's keys."""
+    def fields(self, node: Node, cls: Any, path: str, hint: str = "") -> Any:
+        """The dataclass, made from an object's keys. `hint` is what to do about unknown ones, where that is known."""
         known = keys_of(cls)
         made: dict[str, Any] = {}
         for key, item in node.value.items():
             if key in known:
                 made[known[key].name] = self.value(item, known[key].type, join(path, key))
             else:
-                self.note(join(path, key), "unknown key", near(key, known), node.keys.get(key, node.place))
+                self.note(join(path, key), "unknown key", hint or near(key, known), node.keys.get(key, node.place))
                 made[key] = FAILED
         for key in known.values():
             if key.required and key.name not in made:

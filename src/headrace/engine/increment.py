@@ -363,6 +363,7 @@ def _warnings(
         said.append("files are read again: rows that they no longer have stay in the table (a merge deletes nothing)")
     if how.fresh and how.batch_bytes is not None:
         said.append("--full-refresh with commit_every takes several commits: until the last one readers see a part")
+    said += _too_large(how, batches)
     before = None if how.fresh else snapshot.record.get("transforms_fingerprint")
     if before not in (None, fingerprint(pipeline)["transforms"]) and pipeline.write.type not in (
         "replace",
@@ -373,6 +374,16 @@ def _warnings(
             "are (--full-refresh loads them anew)"
         )
     return tuple(said)
+
+
+def _too_large(how: Reading, batches: Mapping[str, Batch]) -> list[str]:
+    """What `commit_every` cannot cut: a file, and a source that gives one batch."""
+    if how.batch_bytes is None:
+        return []
+    new = {n: batches[n].news.files for n in how.drivers}
+    large = {n: max(files, key=lambda f: f.size) for n, files in new.items() if files}
+    found = [f"file {f.name!r} of {n!r} ({f.size:,} bytes)" for n, f in large.items() if f.size > how.batch_bytes]
+    return [f"commit_every: {what} is one commit; it is cut between files only" for what in found]
 
 
 def _existing(pipeline: Pipeline, snapshot: Snapshot) -> Callable[[Sequence[str]], pl.LazyFrame] | None:

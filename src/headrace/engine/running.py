@@ -16,7 +16,7 @@ from headrace.engine.bundle import Bundle
 from headrace.engine.increment import Increment
 from headrace.errors import ConfigError, ConflictError, HeadraceError, UnavailableError, UnheldError
 from headrace.events import CommitApplied, Event, Observer, Progress, RunFinished, RunStarted, Warned
-from headrace.flow import Commit, Position, Receipt, Snapshot
+from headrace.flow import Batch, Commit, Counts, Position, Receipt, Snapshot
 from headrace.report import CommitReport, RunReport, Status
 from headrace.retry import Retry, RetryDetails
 from headrace.schema import in_words
@@ -51,6 +51,7 @@ class Running:
     as_text: dict[str, frozenset[str]] = field(default_factory=dict)
     pending: Commit | None = None
     current: Increment | Bundle | None = None
+    read: Counts = field(default_factory=Counts)
 
     def tell(self, kind: Callable[..., Event], **facts: Any) -> None:
         """Tell the observers."""
@@ -119,18 +120,19 @@ class Running:
             )
         if now - self.said > _PROGRESS_EVERY:
             self.said = now
-            self.tell(
-                Progress, rows=self.rows, bytes=self._bytes(), files=self._files(), files_total=self._files_total()
-            )
+            read, total = self._so_far(), self.read.files + sum(len(b.news.files) for b in self._batches)
+            self.tell(Progress, rows=self.rows, bytes=read.bytes, files=read.files, files_total=total)
 
-    def _bytes(self) -> int:
-        return sum(b.counts().bytes for b in self.current.batches.values()) if self.current else 0
+    @property
+    def _batches(self) -> Sequence[Batch]:
+        return () if self.current is None else tuple(self.current.batches.values())
 
-    def _files(self) -> int:
-        return sum(b.counts().files for b in self.current.batches.values()) if self.current else 0
-
-    def _files_total(self) -> int:
-        return sum(len(b.news.files) for b in self.current.batches.values()) if self.current else 0
+    def _so_far(self) -> Counts:
+        """What the run has read, with the commits before."""
+        now = [batch.counts() for batch in self._batches]
+        return Counts(
+            bytes=self.read.bytes + sum(one.bytes for one in now), files=self.read.files + sum(one.files for one in now)
+        )
 
     def apply(self, increment: Increment | Bundle) -> None:
         """Apply one increment, unless nothing is new in it."""
@@ -143,6 +145,7 @@ class Running:
             self.pending = increment.commit
             receipt = self._receipt(increment)
             self.pending = None
+            self.read = self._so_far()
             self.applied(receipt, changes=_changed(increment))
             for name, position in ((n, increment.batches[n].position()) for n in increment.drivers):
                 self.confirm(name, position)
@@ -228,6 +231,9 @@ def running(
                 error.report = this.report(error)
                 this.close(error)
                 raise
+            except BaseException as error:
+                this.close(_other(error))
+                raise
             else:
                 this.close(None)
     except ConflictError as error:
@@ -235,6 +241,13 @@ def running(
             error.report = this.report(error)
             this.tell(RunFinished, status="failed", seconds=time.monotonic() - this.began, error=error.to_dict())
         raise
+
+
+def _other(error: BaseException) -> HeadraceError:
+    """What the ledger keeps of the end of a run that is no error of headrace: an interrupt, a bug. Never its text."""
+    if isinstance(error, KeyboardInterrupt):
+        return HeadraceError("interrupted", hint="what was committed stays, the next run goes on from there")
+    return HeadraceError(f"broken off by {type(error).__name__}")
 
 
 @contextmanager
