@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -236,3 +237,21 @@ def test_a_line_of_a_file_that_has_gone_is_not_read_by_the_header_of_another(pla
     aside.rename(file)
     quarantine.replay(pipeline, fixed=fixed)
     assert place.rows(pipeline) == [("a", "bob", 1), ("b", "eve", 7), ("c", "zed", 3)]
+
+
+class Keyed(hr.MemorySource):
+    """Tells its own keys, and an identity that takes an open source to know."""
+
+    def batches(self, range, snapshot, name):
+        for batch in super().batches(range, snapshot, name):
+            yield replace(batch, keys=("id",), identity={"memory": "in", "opened": "yes"})
+
+
+def test_a_replay_goes_by_the_sources_own_keys_and_keeps_what_it_told_of_itself(place):
+    frames = [pl.DataFrame({"id": [1, 2], "v": [5, -5]})]
+    parts = {"source": Keyed(name="in", frames=frames), "write": hr.Merge()}
+    hr.run(place.pipeline(contract=QUARANTINE, **parts))
+    loose = place.pipeline(contract=hr.Contract(on_violation="quarantine"), **parts)
+    assert hr.replay(loose).status == "loaded"
+    assert place.rows(loose) == [(1, 5), (2, -5)]
+    assert loose.destination.inspect("orders").identities["source"] == {"memory": "in", "opened": "yes"}

@@ -255,6 +255,8 @@ def _batch(  # what a batch is made of, and how long it must last
         counts=lambda: Counts(rows=rejects.height),
         rejects=lambda: Retold() if again is None else Retold(frames=lambda: _unmended(again, frozenset(lines["id"]))),
         files=tuple,
+        identity=usual.identity,
+        keys=usual.keys,
     )
 
 
