@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import polars as pl
 import psycopg
 import pytest
 
@@ -204,6 +205,10 @@ def test_a_numeric_of_any_size_takes_every_number_and_a_type_that_rounds_takes_n
     with pytest.raises(SchemaError, match="'at'"):
         hr.run(shop.pipeline(adopt=True, contract=finer, on_schema_change=keep))
     assert len(shop.rows()) == 2
+    shop.database.run("CREATE TABLE wide (price numeric(50,2))")
+    texts = hr.MemorySource(frames=[pl.DataFrame({"price": ["1.005"]})])
+    with pytest.raises(SchemaError, match="'price'"):
+        hr.run(shop.pipeline(adopt=True, source=texts, table="wide"))
 
 
 def test_many_tables_go_into_a_schema_in_one_commit(shop):

@@ -158,11 +158,12 @@ def fits(rows: Field, column: Column) -> bool:
     """Whether rows of this field go into the column exactly, or are refused value by value by the server's own input
     function.
     """
-    if rows.origin == f"{SYSTEM} {column.held}" or _held(rows.type) == column.held or widens(rows.type, column.type):
+    if rows.origin == f"{SYSTEM} {column.held}" or _held(rows.type) == column.held:
         return True
-    return (rows.type.name in _TEXTS and column.type.name in _TEXTS) or takes(
-        Field(column.name, column.type, f"{SYSTEM} {column.held}"), rows
-    )
+    if rows.type.name in _TEXTS and column.type.name in _TEXTS:
+        return _says_no(column.held)
+    held = Field(column.name, column.type, f"{SYSTEM} {column.held}")
+    return widens(rows.type, column.type) or takes(held, rows)
 
 
 def accepts(column: Column, rows: Type) -> bool:
@@ -177,12 +178,17 @@ def accepts(column: Column, rows: Type) -> bool:
         case "decimal", (_, places) if scale is not None:
             return bool(scale >= places)
         case name, _ if name in _TEXTS:
-            return "(" not in held or held.startswith(_SAID_TOO_LONG)  # the others round what is too exact
+            return _says_no(held)
         case (("list" | "array"), (inner, *_)) if held.endswith("[]") and inner.name not in _NOT_IN_ARRAYS:
             return accepts(Column(column.name, held[:-2], natural(held[:-2])), inner)
         case (("list" | "array" | "struct"), _) if held == "jsonb":
             return _held(rows) == "json"
     return fits(Field(column.name, rows), column)
+
+
+def _says_no(held: str) -> bool:
+    """Whether the type's input function refuses a text that it cannot hold. With a precision most round it."""
+    return "(" not in held or held.startswith(_SAID_TOO_LONG)
 
 
 def encoded(
