@@ -130,14 +130,14 @@ def _gathered(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     or of `_ENOUGH_BYTES`, where rows are wide. A frame that is much larger comes in slices.
     """
     waiting: list[pl.DataFrame] = []
-    rows = size = 0
+    rows, size = 0, 0.0
     for frame in frames:
         for part in _slices(frame):
             waiting.append(part)
             rows, size = rows + part.height, size + int(part.estimated_size())
             if rows >= _FEWEST or size >= _ENOUGH_BYTES:
                 yield pl.concat(waiting, rechunk=True) if len(waiting) > 1 else part
-                waiting, rows, size = [], 0, 0
+                waiting, rows, size = [], 0, 0.0
     if waiting:
         yield pl.concat(waiting, rechunk=True)
 
@@ -148,7 +148,7 @@ def _slices(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
     if size <= 2 * _ENOUGH_BYTES or frame.height <= 1:
         yield frame
         return
-    yield from frame.iter_slices(max(1, frame.height * _ENOUGH_BYTES // size))
+    yield from frame.iter_slices(max(1, int(frame.height * _ENOUGH_BYTES / size)))
 
 
 def scan_generator(generator: Generator, schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema]) -> pl.LazyFrame:

@@ -6,10 +6,12 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import duckdb
+
 from headrace.errors import ConflictError
 from headrace.flow import Receipt
 from headrace.systems.duckdb import ledger, quarantine
-from headrace.systems.duckdb.connection import transaction, writing
+from headrace.systems.duckdb.connection import exhausted, limited, limits, transaction, writing
 from headrace.systems.duckdb.history import close_absent, history
 from headrace.systems.duckdb.loading import Load, append, partitions, recompute, replace
 from headrace.systems.duckdb.merging import merge, take_census
@@ -28,8 +30,18 @@ __all__ = ["apply"]
 
 def apply(path: Path, key: ledger.Key, commit: Commit, *, adopt: bool) -> Receipt:
     """See `headrace.protocols.Destination.apply`."""
-    with writing(path) as connection, transaction(connection):
-        return _apply(connection, key, commit, adopt=adopt)
+    stream = all(isinstance(change.write, Append | Replace) for change in commit.changes)
+    with writing(path) as connection:
+        *tries, last = limits(stream=stream)
+        for limit in tries:
+            try:
+                with limited(connection, limit), transaction(connection):
+                    return _apply(connection, key, commit, adopt=adopt)
+            except duckdb.Error as error:  # what cannot spill (wide rows, many columns) needs more
+                if not exhausted(error):
+                    raise
+        with limited(connection, last), transaction(connection):
+            return _apply(connection, key, commit, adopt=adopt)
 
 
 def _apply(connection: DuckDBPyConnection, key: ledger.Key, commit: Commit, *, adopt: bool) -> Receipt:

@@ -23,7 +23,10 @@ from headrace.systems.duckdb.errors import translated
 __all__ = ["MEMORY_LIMIT_MB", "reading", "there", "transaction", "writing"]
 
 MEMORY_LIMIT_MB = 400
-"""At most, and at most two fifths of what this process may use. It spills the rest beside the file."""
+"""At most, unless a commit needs more, and at most two fifths of what this process may use. It spills the rest beside
+the file."""
+STREAM_LIMIT_MB = 64
+"""Enough for rows that only pass through, into new row groups."""
 _THREADS_MAX = 4  # each needs its share of the memory
 _WAIT_SECONDS = 60.0
 _BORN_BYTES = 12_288  # three header blocks: DuckDB writes and syncs them before anything else
@@ -159,8 +162,7 @@ def _open(real: str, *, writable: bool) -> duckdb.DuckDBPyConnection:
         except duckdb.ConnectionException:  # the user has it open for writing in this process
             connection = duckdb.connect(real)
     try:
-        limit = min(MEMORY_LIMIT_MB, guard.memory_limit() * 2 // 5 >> 20)
-        connection.execute(f"SET GLOBAL memory_limit = '{limit}MB'")
+        connection.execute(f"SET GLOBAL memory_limit = '{limits(stream=False)[0]}MB'")
         connection.execute(f"SET GLOBAL threads = {min(guard.cpu_count(), _THREADS_MAX)}")
         connection.execute("SET GLOBAL autoinstall_known_extensions = false")
         connection.execute("SET GLOBAL autoload_known_extensions = false")
@@ -168,6 +170,30 @@ def _open(real: str, *, writable: bool) -> duckdb.DuckDBPyConnection:
         connection.close()
         raise
     return connection
+
+
+def limits(*, stream: bool) -> list[int]:
+    """The memory in MB that a commit is tried with, one after the other: little where rows only pass through, then the
+    usual, then all that DuckDB may have (two fifths of what this process may use).
+    """
+    most = guard.memory_limit() * 2 // 5 >> 20
+    usual = min(MEMORY_LIMIT_MB, most)
+    return sorted({*([min(STREAM_LIMIT_MB, usual)] if stream else []), usual, most})
+
+
+@contextmanager
+def limited(connection: duckdb.DuckDBPyConnection, limit: int) -> Iterator[None]:
+    """So many MB of memory for all that is done inside."""
+    connection.execute(f"SET GLOBAL memory_limit = '{limit}MB'")
+    try:
+        yield
+    finally:
+        connection.execute(f"SET GLOBAL memory_limit = '{limits(stream=False)[0]}MB'")
+
+
+def exhausted(error: duckdb.Error) -> bool:
+    """Whether it was memory that ran out."""
+    return isinstance(error, duckdb.OutOfMemoryException) or "failed to pin block" in str(error)
 
 
 def _session(connection: duckdb.DuckDBPyConnection) -> None:

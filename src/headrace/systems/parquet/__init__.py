@@ -55,7 +55,7 @@ class ParquetDestination:
     at_once: ClassVar[str] = "one entry of the folder's log"
     path: str
     compression: Literal["zstd", "snappy", "gzip", "lz4", "uncompressed"] = "zstd"
-    row_group_bytes: str | int = "64MB"
+    row_group_bytes: str | int = "16MB"
     file_bytes: str | int = "512MB"
     adopt: bool = False
     base: Path | None = field(default=None, repr=False)

@@ -135,6 +135,7 @@ def _parsed(block: bytes, types: Sequence[pa.DataType], picked: Sequence[int]) -
             true_values=["t"],
             false_values=["f"],
         ),
+        memory_pool=pa.system_memory_pool(),  # PyArrow's own keeps some 25 MB more than it uses
     )
 
 

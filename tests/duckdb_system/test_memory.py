@@ -1,0 +1,44 @@
+"""A commit takes little memory, and more where it needs more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import polars as pl
+import pytest
+from commits import commit, rows
+
+from headrace.stream import scan_batches
+from headrace.systems.duckdb import DuckDBDestination, connection
+from headrace.writes import Append, Merge
+
+
+def test_a_commit_that_the_usual_memory_is_too_little_for_begins_again_with_more(
+    target: DuckDBDestination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = []
+
+    def batches() -> Iterator[pl.DataFrame]:
+        passes.append(1)
+        for at in range(30):
+            yield pl.DataFrame({"id": [at], "text": [f"{at:02}" + os.urandom(500_000).hex()]})
+
+    frame = scan_batches(batches, {"id": pl.Int64(), "text": pl.String()})
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "MEMORY_LIMIT_MB", 8)
+        assert target.apply(commit(target, frame, Merge(keys=("id",)))).counts["inserted"] == 30
+    assert [row["text"][:2] for row in rows(target, "id")] == [f"{at:02}" for at in range(30)]
+    assert len(passes) == 2
+
+
+def test_rows_that_pass_through_have_little_memory_and_the_file_then_its_usual(target: DuckDBDestination) -> None:
+    limit = "SELECT current_setting('memory_limit')"
+    assert connection.limits(stream=True)[:2] == [connection.STREAM_LIMIT_MB, connection.MEMORY_LIMIT_MB]
+    assert connection.limits(stream=False)[0] == connection.MEMORY_LIMIT_MB
+    target.apply(commit(target, {"id": [1]}, Append()))
+    with connection.writing(target._file) as con:
+        usual = con.execute(limit).fetchall()
+        with connection.limited(con, 64):
+            assert con.execute(limit).fetchall() == [("61.0 MiB",)]
+        assert con.execute(limit).fetchall() == usual
