@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from commits import commit, load, read, rejects, rows
 from headrace.errors import ConfigError, ConflictError, DataError, RejectedError, UnavailableError
 from headrace.flow import FileStamp, Seal, Superseded
 from headrace.stream import scan_batches
-from headrace.systems.duckdb import DuckDBDestination
+from headrace.systems.duckdb import DuckDBDestination, quarantine
 from headrace.writes import Append, Merge, Partitions, Recompute, Replace
 
 
@@ -294,6 +295,14 @@ def test_rejects_enter_and_leave_with_commits(target):
     load(target, None, rejects=rejects({"id": "6"}, replace_all=True))
     assert ids() == ["6"]
     assert target.rejects("other").is_empty()
+
+
+def test_good_keys_are_compared_as_their_exact_texts_some_at_a_time(target, monkeypatch):
+    monkeypatch.setattr(quarantine, "_PIECE_ROWS", 2)
+    held = [{"id": str(n), "key": json.dumps([text])} for n, text in enumerate(("0.0", "-0.0", "1.0", "2.0"))]
+    load(target, {"k": [9.0]}, Merge(keys=("k",)), rejects=rejects(*held))
+    load(target, {"k": [5.0, 0.0, 4.0, -0.0, 2.0]}, Merge(keys=("k",)), rejects=rejects(keys=("k",)))
+    assert target.rejects("p")["key"].to_list() == ['["1.0"]']
 
 
 @pytest.mark.parametrize("write", [Append(), Replace(), Partitions(by=("a",))], ids=lambda w: w.type)

@@ -125,7 +125,7 @@ class Load:
         if self.keep_stage and self._keys:
             keys = ", ".join(map(quoted, self._keys))
             self.require(self._keys, "key")
-            self.run(f"CREATE TEMP TABLE {self.good} AS SELECT DISTINCT {keys} FROM {self.staged}")
+            self.run(f"CREATE TEMP TABLE {self.good} AS SELECT {keys} FROM {self.staged}")
         return self.counts["rows"]
 
     def take_groups(self, by: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from headrace.transform.columns import Column, physical, quoted
 if TYPE_CHECKING:
     from datetime import datetime
 
+    import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
     from headrace.flow import Rejects
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["frame", "has_keys", "settled", "update"]
 
+_PIECE_ROWS = 250_000
 _MINE = "pipeline = ? AND target = ?"
 
 
@@ -79,8 +81,10 @@ def update(  # a commit's number and instant go with it
                 "INSERT INTO _headrace.settled SELECT ?, ?, ?, unnest(?::VARCHAR[]), ?",
                 [*key.values, number, list(ids), loaded],
             )
-    if rejects.keys and (superseded := _superseded(connection, key, rejects.keys, loads)):
-        connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, superseded])
+    for keys in _good_keys(connection, rejects.keys, loads) if rejects.keys else ():
+        connection.register("_headrace_keys", keys)
+        connection.execute(f'{mine} AND "key" IN (SELECT "key" FROM _headrace_keys)', key.values)
+        connection.unregister("_headrace_keys")
     return _enter(connection, key, rejects, number=number, at=at)
 
 
@@ -100,29 +104,27 @@ def _enter(connection: DuckDBPyConnection, key: Key, rejects: Rejects, *, number
     return int(count)
 
 
-def _superseded(connection: DuckDBPyConnection, key: Key, names: Sequence[str], loads: Sequence[Load]) -> list[str]:
-    """The ids of rejects whose key a good row of this commit has."""
-    kept = connection.execute(
-        f'SELECT id, "key" FROM _headrace.rejects WHERE {_MINE} AND "key" IS NOT NULL', key.values
-    ).fetchall()
-    waiting: dict[tuple[str | None, ...], list[str]] = {}
-    for id, text in kept:
-        waiting.setdefault(tuple(json.loads(text)), []).append(id)
-    found: list[str] = []
-    for good in _good_keys(connection, names, loads) if waiting else ():
-        found += waiting.pop(good, [])
-    return found
-
-
-def _good_keys(
-    connection: DuckDBPyConnection, names: Sequence[str], loads: Sequence[Load]
-) -> Iterator[tuple[str | None, ...]]:
-    """The keys of the commit's good rows, as exact texts."""
+def _good_keys(connection: DuckDBPyConnection, names: Sequence[str], loads: Sequence[Load]) -> Iterator[pa.Table]:
+    """The keys of the commit's good rows, written as `key` is in `REJECTS`, some at a time. Not distinct: what DuckDB
+    takes for the same (0.0 and -0.0) may be two texts.
+    """
     for load in loads:
         columns = [c for n in names for c in load.columns if c.name == n]
         if len(columns) != len(names) or not load.keep_stage:
             continue
         texts = [to_text(pl.col(c.name), c.type).alias(c.name) for c in columns]
-        query = f"SELECT DISTINCT {', '.join(quoted(n) for n in names)} FROM {load.good}"
-        for batch in batches(connection, query, columns):
-            yield from batch.select(texts).iter_rows()
+        picked = ", ".join(quoted(n) for n in names)
+        at = -1
+        while (end := _piece_end(connection, load.good, at)) is not None:
+            piece = f"SELECT {picked} FROM {load.good} WHERE rowid > {at} AND rowid <= {end}"
+            rows = pl.concat([b.select(texts) for b in batches(connection, piece, columns)] or [pl.DataFrame()])
+            written = [json.dumps(row, ensure_ascii=False) for row in rows.iter_rows()]
+            yield pl.DataFrame({"key": pl.Series(written, dtype=pl.String)}).to_arrow()
+            at = end
+
+
+def _piece_end(connection: DuckDBPyConnection, table: str, at: int) -> int | None:
+    """The rowid of the last row of the next piece: they have gaps, and in a table of this transaction begin at 2^62."""
+    following = f"SELECT rowid FROM {table} WHERE rowid > {at} ORDER BY rowid LIMIT {_PIECE_ROWS}"
+    ((end,),) = connection.execute(f"SELECT max(rowid) FROM ({following})").fetchall()
+    return None if end is None else int(end)
