@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace.contract.screen import Screen
-from headrace.engine.census import census, marked
+from headrace.engine.census import census
 from headrace.engine.decisions import Reading, fingerprint, key_columns, refuse_another, refuse_mixing, refuse_sharing
 from headrace.engine.keys import keyed, require, settled, versions
 from headrace.engine.passes import Passes
 from headrace.engine.regroup import Groups, reread, why_all, why_anew
+from headrace.engine.rows import PLACE, Replayed, Rows, bound, source_screen
 from headrace.engine.sealing import Sealing
-from headrace.errors import ConfigError, TransformError
-from headrace.flow import Batch, Commit, Frame, Snapshot, TableChange
+from headrace.errors import TransformError
+from headrace.flow import Batch, Commit, Snapshot, TableChange
 from headrace.schema import Schema, evolve
 from headrace.stream import FrameStream, scan_batches
 from headrace.stream.drawing import drawn
-from headrace.transform import Transformed, transform
+from headrace.transform import Transformed
 from headrace.writes import Merge, Partitions, Recompute
 
 if TYPE_CHECKING:
@@ -34,21 +35,10 @@ if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
     from headrace.writes import Write
 
-__all__ = ["Increment", "Replayed", "Watch", "increment"]
+__all__ = ["Increment", "Watch", "increment"]
 
-_PLACE = ("_headrace_file", "_headrace_line")
 Watch = Callable[[int], None]
 """Called with the number of rows in each batch that passes to the destination; it may raise to stop."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replayed:
-    """Quarantined rows on their second way: the `ids` that leave the quarantine with this commit, and `result`, the
-    rows that re-enter at the result's contract (their schema, the transform's own, given), each with its place.
-    """
-
-    ids: tuple[str, ...]
-    result: Callable[[pl.Schema], pl.LazyFrame | None]
 
 
 @dataclass(kw_only=True)
@@ -113,7 +103,7 @@ def increment(
             refuse_another(pipeline, name, snapshot.identities.get(name), identity)
     pipeline = keyed(pipeline, how.drivers, batches)
     passes = Passes()
-    rows = _Rows.of(pipeline, how, batches, replayed, passes)
+    rows = Rows.of(pipeline, how, batches, replayed, passes)
     groups = _regrouped(pipeline, snapshot, how, batches, rows.transformed)
     warnings = _warnings(pipeline, snapshot, how, batches, rows.transformed)
     write = settled(pipeline, rows.lazy.collect_schema().names())
@@ -160,46 +150,6 @@ def increment(
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The sources' rows behind their contracts, and what the transforms make of them: `lazy`, with what a replay adds
-    to it; `placed` is the same with the rows' places, where no transform has lost them. `everything` gives what the
-    transforms make of other rows.
-    """
-
-    screens: Mapping[str, Screen]
-    transformed: Transformed
-    lazy: pl.LazyFrame
-    placed: pl.LazyFrame | None
-    origins: Mapping[str, str]
-    everything: Callable[[Mapping[str, pl.LazyFrame]], pl.LazyFrame]
-
-    @staticmethod
-    def of(
-        pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch], replayed: Replayed | None, passes: Passes
-    ) -> _Rows:
-        chosen = {n: _chosen(b, n, pipeline, how) for n, b in batches.items()}
-        if pipeline.steps and not how.whole:  # what is read whole is read again by the next run
-            chosen = {n: f if batches[n].complete else passes.watched(n, f) for n, f in chosen.items()}
-        screens = {n: _source_screen(pipeline, n, f) for n, f in chosen.items()}
-        recomputes = isinstance(pipeline.write, Recompute)
-        partial = frozenset(n for n, b in batches.items() if not b.complete and (recomputes or not how.whole))
-        transformed = _transform(pipeline, {n: s.lazy for n, s in screens.items()}, how.drivers, partial)
-        lazy = transformed.lazy
-        more = None if replayed is None else replayed.result(lazy.collect_schema())
-        if more is not None:
-            lazy = pl.concat([lazy, more.drop(_PLACE)])
-        placed = _placed(pipeline, chosen, more)
-        return _Rows(
-            screens,
-            transformed,
-            marked(pipeline, lazy),
-            None if placed is None else marked(pipeline, placed),
-            _origins(pipeline, chosen),
-            lambda frames: _transform(pipeline, frames, how.drivers, frozenset()).lazy,
-        )
-
-
-@dataclass(frozen=True)
 class _Regrouped:
     """What a write that sees everything does over again: see `Increment`. `found` are the groups, where not all are."""
 
@@ -230,14 +180,14 @@ def _regrouped(
     return _Regrouped(anew, rebuilt, None if rebuilt else _groups(pipeline, write, batches, how))
 
 
-def _screen(pipeline: Pipeline, snapshot: Snapshot, rows: _Rows, write: Write, groups: Groups | None) -> Screen:
+def _screen(pipeline: Pipeline, snapshot: Snapshot, rows: Rows, write: Write, groups: Groups | None) -> Screen:
     """The result behind its contract."""
     lazy = rows.lazy if rows.placed is None else rows.placed
     keys = key_columns(write)
     return Screen(
         pipeline.contract,
         lazy if groups is None else groups.only(lazy),
-        place=None if rows.placed is None else _PLACE,
+        place=None if rows.placed is None else PLACE,
         keys=keys,
         required=() if isinstance(write, Recompute) else keys,
         existing=_existing(pipeline, snapshot),
@@ -278,70 +228,13 @@ def _commit(pipeline: Pipeline, run: str, snapshot: Snapshot, change: TableChang
     )
 
 
-def _chosen(batch: Batch, name: str, pipeline: Pipeline, how: Reading) -> Frame:
-    """The frame that the transform sees: the new rows, or all where the write needs all."""
-    if not how.whole or batch.complete:
-        return batch.frame
-    if batch.whole is None:
-        raise ConfigError(
-            f"source {name!r} cannot be read whole, and {pipeline.write.type} needs that",
-            hint='take the "cursor" off the source, or use merge',
-        )
-    return batch.whole
-
-
-def _origins(pipeline: Pipeline, chosen: Mapping[str, Frame]) -> Mapping[str, str]:
-    """The columns' types in the source's own system, where no transform and no contract has made others of them."""
-    ((name, frame), *others) = chosen.items()
-    if others or pipeline.steps or not frame.origins:
-        return {}
-    contracts = (pipeline.contract, getattr(pipeline.named_sources[name], "contract", None))
-    typed = {c for contract in contracts if contract for c, rules in contract.columns.items() if rules.type is not None}
-    return {c: origin for c, origin in frame.origins.items() if c not in typed}
-
-
-def _placed(pipeline: Pipeline, chosen: Mapping[str, Frame], more: pl.LazyFrame | None) -> pl.LazyFrame | None:
-    """The result's rows with their places, where they are just a source's: no transform has lost them."""
-    ((name, frame), *others) = chosen.items()
-    own = getattr(pipeline.named_sources[name], "contract", None)
-    if others or pipeline.steps or own is not None or pipeline.contract is None or frame.placed is None:
-        return None
-    return (
-        frame.placed if more is None else pl.concat([frame.placed, more.select(frame.placed.collect_schema().names())])
-    )
-
-
-def _source_screen(pipeline: Pipeline, name: str, frame: Frame) -> Screen:
-    contract = getattr(pipeline.named_sources[name], "contract", None)
-    if contract is None:
-        return Screen(None, frame.lazy, source=name)
-    placed = frame.placed is not None
-    columns = frame.lazy.collect_schema().names()
-    return Screen(
-        contract,
-        frame.placed if frame.placed is not None else frame.lazy,
-        source=name,
-        place=_PLACE if placed else None,
-        versions=versions(settled(pipeline, columns), columns),
-    )
-
-
-def _transform(
-    pipeline: Pipeline, frames: Mapping[str, pl.LazyFrame], drivers: tuple[str, ...], partial: frozenset[str]
-) -> Transformed:
-    previous = next(iter(frames)) if len(frames) == 1 else drivers[0] if len(drivers) == 1 else None
-    return transform(
-        pipeline.steps, frames, previous=previous, params=pipeline.params, base=pipeline.base, increments=partial
-    )
-
-
 def _groups(pipeline: Pipeline, write: Recompute, batches: Mapping[str, Batch], how: Reading) -> Groups:
     return Groups(
         write.by,
         batches,
         how.drivers,
-        screened=lambda name, frame: _source_screen(pipeline, name, frame),
-        transformed=lambda frames: _transform(pipeline, frames, how.drivers, frozenset()).lazy,
+        screened=lambda name, frame: source_screen(pipeline, name, frame),
+        transformed=lambda frames: bound(pipeline, frames, how.drivers, frozenset()).lazy,
     )
 
 

@@ -22,8 +22,9 @@ import polars as pl
 from headrace import exact
 from headrace.cursor.tracking import FILE, LINE
 from headrace.engine.decisions import reading
-from headrace.engine.increment import Replayed, increment
+from headrace.engine.increment import increment
 from headrace.engine.opening import increments, opened
+from headrace.engine.rows import Replayed
 from headrace.engine.running import running
 from headrace.engine.sealing import UnchangedError
 from headrace.errors import ConfigError, DataError

@@ -10,22 +10,19 @@ is an `Identifier`: text is never glued. Rows come and go by COPY, in the types 
 
 from __future__ import annotations
 
-import difflib
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any, LiteralString, Self
 
 import polars as pl
 
-from headrace.errors import ConfigError, DataError, HeadraceError, SchemaError, UnavailableError, UnheldError
-from headrace.schema import Schema, Type
-from headrace.stream.drawing import drawn
-from headrace.systems.postgres import encoding
-from headrace.systems.postgres.catalog import near, resulting
+from headrace.errors import ConfigError, HeadraceError, UnavailableError, UnheldError
+from headrace.schema import Schema
+from headrace.systems.postgres.catalog import resulting
 from headrace.systems.postgres.connection import (
     Dsn,
     answered,
@@ -33,18 +30,12 @@ from headrace.systems.postgres.connection import (
     endpoint,
     psycopg,
     roll_back,
-    run,
     session,
     transaction,
 )
 from headrace.systems.postgres.copying import copied
-from headrace.systems.postgres.encoding import accepts, encoded
 from headrace.systems.postgres.errors import translated, verdict, violated
-from headrace.systems.postgres.loading import copied as sent
-from headrace.systems.postgres.loading import framed
-from headrace.systems.postgres.merging import differ
-from headrace.systems.postgres.names import parted, quoted
-from headrace.systems.postgres.tables import Table, columns_of, existing
+from headrace.systems.postgres.target import Target
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -55,8 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["Pool", "Transaction", "connect"]
 
 _OWN = {"search_path": None, "row_security": None, "idle_session_timeout": None}
-_STAGE = "pg_temp._headrace_upsert"
-_ORDINAL = "_headrace_ordinal"
 
 
 @contextmanager
@@ -228,7 +217,7 @@ class Transaction:
         exactly, DataError that names the column which cannot hold a value or the constraint that a row breaks.
         """
         with self._line.speaking() as connection:
-            return _Target.of(connection, table).insert(frame)
+            return Target.of(connection, table).insert(frame)
 
     def upsert(self, frame: pl.DataFrame | pl.LazyFrame | ArrowStream, table: str, *, keys: str | Sequence[str]) -> int:
         """Insert the frame's rows, or update those that the table has under the same keys and that differ; how many
@@ -239,7 +228,7 @@ class Transaction:
         """
         names = (keys,) if isinstance(keys, str) else tuple(keys)
         with self._line.speaking() as connection:
-            return _Target.of(connection, table).upsert(frame, names)
+            return Target.of(connection, table).upsert(frame, names)
 
 
 @dataclass
@@ -367,117 +356,3 @@ def _described(connection: Connection, text: str, types: Mapping[str, str]) -> S
         if type != "string":
             raise ConfigError(f"a column can be read as string, not as {type!r}", hint="cast it in the query")
     return columns
-
-
-@dataclass(frozen=True)
-class _Target:
-    """A table that rows go into."""
-
-    connection: Connection
-    name: str
-    sql: str
-    columns: Mapping[str, encoding.Column]
-
-    @staticmethod
-    def of(connection: Connection, table: str) -> _Target:
-        """The table as the search path finds it. Raises ConfigError that names the one that was meant."""
-        schema, name = parted(table)
-        written = quoted(name) if schema is None else quoted(schema, name)
-        found = run(
-            connection,
-            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n"
-            " ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass($1)",
-            [written],
-        )
-        if not found:
-            raise ConfigError(f"there is no table {table}", hint=near(connection, f"{schema or 'public'}.{name}"))
-        place = Table(*found[0])
-        oid = existing(connection, place)
-        columns = () if oid is None else columns_of(connection, oid, None)
-        return _Target(connection, str(place), place.sql, {c.name: c for c in columns})
-
-    def insert(self, frame: Any) -> int:
-        """See `Transaction.insert`."""
-        lazy, taken = self.fitting(frame)
-        return self.send(lazy, taken, self.sql, ordinal=False)
-
-    def send(
-        self, lazy: pl.LazyFrame, taken: Mapping[str, tuple[Type, encoding.Column]], into: str, *, ordinal: bool
-    ) -> int:
-        """Copy rows that fit; how many the server took."""
-        names = [*([_ORDINAL] if ordinal else []), *taken]
-        statement = f"COPY {into} ({', '.join(map(quoted, names))}) FROM STDIN"
-        with closing(drawn(lazy)) as frames:
-            return sent(self.connection, statement, encoded(frames, taken, ordinal=ordinal))[1]
-
-    def fitting(self, frame: Any) -> tuple[pl.LazyFrame, dict[str, tuple[Type, encoding.Column]]]:
-        """The rows, lazily, and by name their types and the columns that take them. Raises SchemaError."""
-        if isinstance(frame, pl.DataFrame | pl.LazyFrame):
-            lazy = frame.lazy()
-        elif hasattr(frame, "__arrow_c_stream__"):
-            lazy = framed(frame)
-        else:
-            raise ConfigError(f"{type(frame).__name__!r} is no frame", hint="make one: pl.DataFrame(rows)")
-        rows = Schema.of_polars(lazy.collect_schema())
-        if not rows.names:
-            raise SchemaError(f"table {self.name}: the frame has no columns", hint="select some")
-        return lazy, {f.name: (f.type, self._taking(f.name, f.type)) for f in rows}
-
-    def _taking(self, name: str, type: Type) -> encoding.Column:
-        column = self.columns.get(name)
-        if column is None:
-            meant = difflib.get_close_matches(name, self.columns, n=1)
-            hint = f"did you mean {meant[0]!r}?" if meant else f"it has: {', '.join(self.columns)}"
-            raise SchemaError(f"table {self.name} has no column {name!r}", hint=hint)
-        if column.generated:
-            raise SchemaError(f"table {self.name}: column {name!r} is generated by the server", hint="drop it")
-        if not accepts(column, type):
-            raise SchemaError(
-                f"table {self.name}: column {name!r} is {column.held}, which does not take {type} exactly",
-                hint=f"cast it, where you say how it is rounded: pl.col({name!r}).cast(pl.{column.type.polars()!r})",
-            )
-        return column
-
-    def upsert(self, frame: Any, keys: Sequence[str]) -> int:
-        """See `Transaction.upsert`."""
-        lazy, taken = self.fitting(frame)
-        for key in keys or ("",):
-            if key not in taken:
-                raise ConfigError(f"key {key!r} is not a column of the frame", hint=f"it has: {', '.join(taken)}")
-        names = ", ".join(map(quoted, taken))
-        run(
-            self.connection,  # as the table has them: their types, and the collations by which they are equal
-            f"CREATE TEMP TABLE {_STAGE.removeprefix('pg_temp.')} ON COMMIT DROP AS"
-            f" SELECT NULL::bigint AS {_ORDINAL}, {names} FROM {self.sql} WITH NO DATA",
-        )
-        self.send(lazy, taken, _STAGE, ordinal=True)
-        for key in keys:
-            ((count,),) = run(self.connection, f"SELECT count(*) FROM {_STAGE} WHERE {quoted(key)} IS NULL")
-            if count:
-                raise DataError(
-                    f"table {self.name}: NULL in key {key!r} in {count} row{'s' if count > 1 else ''}",
-                    hint="leave these rows out",
-                    details={"key": key, "rows": count},
-                )
-        written = self._merged(keys, [n for n in taken if n not in keys], names)
-        run(self.connection, f"DROP TABLE {_STAGE}")
-        return written
-
-    def _merged(self, keys: Sequence[str], rest: Sequence[str], names: str) -> int:
-        by = ", ".join(map(quoted, keys))
-        sets = ", ".join(f"{quoted(n)} = excluded.{quoted(n)}" for n in rest)
-        then = f"UPDATE SET {sets} WHERE {differ('t', 'excluded', rest)}" if rest else "NOTHING"
-        statement = (
-            f"INSERT INTO {self.sql} AS t ({names}) OVERRIDING SYSTEM VALUE"
-            f" SELECT DISTINCT ON ({by}) {names} FROM {_STAGE} ORDER BY {by}, {_ORDINAL} DESC"  # one order: no deadlock
-            f" ON CONFLICT ({by}) DO {then}"
-        )
-        with psycopg.RawCursor(self.connection) as cursor:
-            try:
-                cursor.execute(statement.encode())
-            except psycopg.errors.InvalidColumnReference as error:
-                raise ConfigError(
-                    f"table {self.name} has no unique index on ({', '.join(keys)})",
-                    hint=f"CREATE UNIQUE INDEX ON {self.sql} ({by})",
-                ) from error
-            return max(0, cursor.rowcount)
