@@ -12,9 +12,11 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+import psycopg
 
 from headrace.errors import ConflictError
 from headrace.systems.postgres.connection import LOCK_WAIT, Dsn, connected, run
@@ -55,13 +57,18 @@ def hold(dsn: Dsn, target: str, pipeline: str, holder: Holder) -> Iterator[None]
     number = _number("run", target)
     with connected(dsn, name=pipeline) as connection:
         signed = f"SELECT pg_try_advisory_lock({number}) /* {json.dumps(who).replace('*/', '* /')} */"
-        if not run(connection, signed)[0][0]:
-            raise _conflict(target, _signature(connection, number))
-        yield
+        while not run(connection, signed)[0][0]:
+            if (known := _signature(connection, number)) is not None:
+                raise _conflict(target, known)
+        try:
+            yield
+        finally:  # a session that is closed gives its locks up some time after that
+            with suppress(psycopg.Error):
+                run(connection, f"SELECT pg_advisory_unlock({number})")
 
 
-def _signature(connection: Connection, number: int) -> dict[str, Any]:
-    """What the holder has said of itself, as far as this role may see it."""
+def _signature(connection: Connection, number: int) -> dict[str, Any] | None:
+    """What the holder has said of itself, as far as this role may see it; None where nobody holds it any more."""
     halves = ((number >> 32) & 0xFFFF_FFFF, number & 0xFFFF_FFFF)
     rows = run(
         connection,
@@ -77,9 +84,8 @@ def _signature(connection: Connection, number: int) -> dict[str, Any]:
             who = json.loads(text.removesuffix(" */"))
         except ValueError:
             return {"pipeline": (application or "").removeprefix("headrace ") or "unknown"}
-        if isinstance(who, dict):
-            return who
-    return {}
+        return who if isinstance(who, dict) else {}
+    return None
 
 
 def _conflict(target: str, who: dict[str, Any]) -> ConflictError:
