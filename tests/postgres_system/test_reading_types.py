@@ -99,6 +99,8 @@ TEXT = [
     ("regclass", ["'pg_class'", "'v'"]),
     ("regtype", ["'int4'", "'mood'"]),
     ("regproc", ["'now'"]),
+    ("int2vector", ["'1 2 3'", "''"]),
+    ("oidvector", ["'23 25'"]),
     ("regrole", ["'pg_monitor'"]),
     ("int4range", ["'[1,5)'", "'empty'", "'(,)'"]),
     ("numrange", ["'[1.10,2]'"]),

@@ -64,7 +64,7 @@ SELECT pg_catalog.format_type(g.oid, g.mod), tn.nspname, t.typname, t.typtype, b
 FROM given AS g JOIN based AS b USING (at)
 JOIN pg_catalog.pg_type AS t ON t.oid = b.oid AND t.typtype <> 'd'
 JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace
-LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND t.typlen = -1 AND t.typcategory = 'A'
+LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND e.typarray = t.oid
 LEFT JOIN pg_catalog.pg_namespace AS en ON en.oid = e.typnamespace
 ORDER BY g.at
 """
