@@ -83,6 +83,18 @@ def test_many_tables_are_one_commit_by_their_primary_keys(shop: Database, tmp_pa
     assert rows(tmp_path, "SELECT count(*) FROM shop.order_items") == [(10,)]
 
 
+def test_a_table_that_stands_by_its_name_is_no_patterns_and_what_is_wrong_with_one_is_said_of_it(
+    shop: Database, tmp_path: Path
+) -> None:
+    replaced = '"orders": {"cursor": null, "write": {"type": "replace"}}, "public.o*": {}'
+    text = SHOP.replace(SHOP[SHOP.index('"public.orders"') : SHOP.rindex("}}")], replaced)
+    told = hr.plan(pipeline(tmp_path, text)).sources
+    assert [name for name, facts in told.items() if facts["write"]["type"] == "replace"] == ["public.orders"]
+    shop.run("ALTER TABLE ref_a DROP CONSTRAINT ref_a_pkey")
+    with pytest.raises(ConfigError, match=r"table 'public\.ref_a': merge has no keys"):
+        hr.plan(pipeline(tmp_path, SHOP))
+
+
 def test_all_tables_are_of_one_snapshot(shop: Database) -> None:
     sources = {name: hr.PostgresSource(dsn=shop.dsn, table=name) for name in ("public.orders", "public.ref_a")}
     ranges, snapshots = dict.fromkeys(sources, Range()), dict.fromkeys(sources, Snapshot())

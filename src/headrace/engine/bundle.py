@@ -6,13 +6,13 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.engine.decisions import Reading, fingerprint, reading, refuse_start
 from headrace.engine.increment import Increment, Watch, increment
-from headrace.errors import ConfigError, TransformError
+from headrace.errors import ConfigError, HeadraceError, TransformError
 from headrace.flow import Batch, Commit, Range, Seal, Snapshot, TableChange
 from headrace.pipeline import Table
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
 
 __all__ = ["Bundle", "bundles"]
+
+_PATTERN = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +78,32 @@ def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, *, run: str, w
     for name, one in tables.items():
         if (hint := one.destination.supports(one.write.type)) is not None:
             raise ConfigError(f"table {name!r} cannot take the write {one.write.type!r}", hint=hint)
-        refuse_start(one, held[name], full_refresh=how.fresh, discard_history=True)
+        with _told_of(name):
+            refuse_start(one, held[name], full_refresh=how.fresh, discard_history=True)
     hows = {name: replace(reading(one, full_refresh=how.fresh), as_text=how.as_text) for name, one in tables.items()}
     ranges = {name: _range(snapshot, name, hows[name], pipeline.name) for name in tables}
     sources = {name: one.named_sources[name] for name, one in tables.items()}
     source: Any = pipeline.source
     with closing(source.together(sources, ranges, held)) as read:
         for batches in read:
-            parts = {
-                name: increment(
-                    one, held[name], hows[name], {name: batches[name]}, run=run, watch=watch, fresh=how.fresh
-                )
-                for name, one in tables.items()
-            }
+            parts = {}
+            for name, one in tables.items():
+                with _told_of(name):
+                    parts[name] = increment(
+                        one, held[name], hows[name], {name: batches[name]}, run=run, watch=watch, fresh=how.fresh
+                    )
             yield Bundle(pipeline=pipeline, parts=parts, commit=_commit(pipeline, snapshot, parts, run))
+
+
+@contextmanager
+def _told_of(name: str) -> Iterator[None]:
+    """What is wrong with one table is said with its name."""
+    try:
+        yield
+    except HeadraceError as error:
+        if name not in error.message:
+            error.message = f"table {name!r}: {error.message}"
+        raise
 
 
 def _range(snapshot: Snapshot, name: str, how: Reading, reader: str) -> Range:
@@ -103,10 +117,9 @@ def _tables(pipeline: Pipeline) -> dict[str, Pipeline]:
     destination: Any = pipeline.destination
     common = {} if pipeline.defaults is None else pipeline.defaults.given
     found: dict[str, Table] = {}
-    for pattern, table in pipeline.tables.items():
-        for name in source.matching(pattern):
-            if pattern == name or name not in pipeline.tables:  # what stands by its own name is meant by that
-                found[name] = table
+    for pattern in sorted(pipeline.tables, key=lambda p: _PATTERN.search(p) is None):
+        for name in source.matching(pattern):  # a name comes after the patterns: what stands by its own is meant by it
+            found[name] = pipeline.tables[pattern]
     tables = {name: _alone(pipeline, source, destination, name, t, {**common, **t.given}) for name, t in found.items()}
     _refuse_one_name(tables)
     return tables
