@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 import duckdb
+import psycopg
 import pytest
 
 import headrace as hr
 from headrace.cli import main
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, RejectedError
 from headrace.flow import Range, Snapshot
 
 
@@ -71,6 +72,53 @@ def test_a_table_or_column_that_is_not_there_is_named_with_the_one_that_was_mean
         source = hr.PostgresSource(dsn=database.dsn, **wrong)
         with pytest.raises(ConfigError, match=said):
             next(source.batches(Range(), Snapshot(), "s"))
+
+
+def test_rights_and_what_is_wrong_with_where_show_before_a_row_is_read(database):
+    role = f"reader_{database.name}"
+    database.run(
+        f"CREATE TABLE t (id int); CREATE TABLE guarded (id int); ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;"
+        f"CREATE ROLE {role} LOGIN; GRANT SELECT ON guarded TO {role}"
+    )
+    try:
+        reader = psycopg.conninfo.make_conninfo(database.dsn, user=role)
+        for wrong, kind, said in (
+            ({"table": "t", "where": "idd = 1"}, ConfigError, "column 'idd'"),
+            ({"table": "t", "dsn": reader}, RejectedError, "table 't'"),
+            ({"table": "guarded", "dsn": reader}, RejectedError, "may not do this"),
+        ):
+            with pytest.raises(kind, match=said):
+                next(hr.PostgresSource(**{"dsn": database.dsn, **wrong}).batches(Range(), Snapshot(), "s"))
+    finally:
+        database.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "value", "held"),
+    [
+        ("char(3)", "char(5)", "abcde", "bpchar"),
+        ("bit(3)", "bit(5)", "10111", "bit varying"),
+        ("char(3)[]", "char(5)[]", "{abcde}", "bpchar[]"),
+        ("varchar(3)", "varchar(5)", "abcde", "character varying"),
+    ],
+)
+def test_a_type_with_a_limit_that_grows_cuts_nothing_of_what_was_loaded(database, before, after, value, held):
+    old = "{101}" if before.endswith("[]") else "101"
+    database.run(f"CREATE TABLE t (id int PRIMARY KEY, v {before}); INSERT INTO t VALUES (1, '{old}'), (2, NULL)")
+    pipeline = hr.Pipeline(
+        name="t",
+        source=hr.PostgresSource(dsn=database.dsn, table="t", cursor="id"),
+        destination=hr.PostgresDestination(dsn=database.dsn, table="copy"),
+        write=hr.Merge(keys=("id",)),
+    )
+    hr.run(pipeline)
+    loaded = database.run("SELECT v FROM copy WHERE id = 1")
+    database.run(f"ALTER TABLE t ALTER v TYPE {after} USING v::{after}; INSERT INTO t VALUES (3, '{value}')")
+    hr.run(pipeline)
+    assert database.run("SELECT v FROM copy WHERE id = 1") == loaded
+    assert database.run("SELECT v FROM copy WHERE id = 3") == database.run("SELECT v FROM t WHERE id = 3")
+    kind = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'copy'::regclass AND attnum = 2"
+    assert database.run(kind) == [(held,)]
 
 
 def test_a_table_made_anew_and_another_database_are_other_sources(database, postgres, tmp_path):

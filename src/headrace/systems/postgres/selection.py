@@ -206,6 +206,10 @@ def bound(session: Session, source: PostgresSource, name: str, as_text: frozense
     if not chosen:
         raise ConfigError(f"{found.name} has no columns", hint="read another table")
     texts = {n for n, type in source.types.items() if found[n] and type == "string"}
+    if source.query is None:  # a query was bound already; rights, a policy on rows and what is wrong with where show
+        picked = ", ".join(quoted(c.name) for c in chosen)
+        where = f" WHERE ({source.where}\n)" if source.where else ""
+        session.keeper.execute(f"SELECT {picked} FROM {found.sql}{where} LIMIT 0".encode())
     columns = tuple(
         replace(c, name=new[c.name], type=c.type.as_text() if c.name in texts or new[c.name] in as_text else c.type)
         for c in chosen
