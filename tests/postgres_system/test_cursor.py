@@ -65,11 +65,15 @@ def test_several_columns_are_one_cursor(database):
 
 
 def test_a_cursor_that_has_grown_goes_on_and_one_that_has_changed_is_refused(database):
-    database.run("CREATE TABLE t (id int PRIMARY KEY, n numeric(5,1)); INSERT INTO t VALUES (1, 1.5), (2, 2.5)")
+    database.run(
+        "CREATE TABLE t (id int PRIMARY KEY, n numeric(5,1), f real, c char(3));"
+        "INSERT INTO t VALUES (1, 1.5, 1.1, 'a'), (2, 2.5, 2.2, 'b')"
+    )
     reader = Reader(database, cursor="id", ties="once")
     assert reader.read() == [1, 2]
     database.run(
-        "ALTER TABLE t ALTER id TYPE bigint, ALTER n TYPE numeric(9,3), ADD x text; INSERT INTO t VALUES (3, 1)"
+        "ALTER TABLE t ALTER id TYPE bigint, ALTER n TYPE numeric(9,3), ALTER f TYPE float8, ALTER c TYPE char(5),"
+        " ADD x text; INSERT INTO t VALUES (3, 1)"
     )
     assert reader.read() == [3]
     database.run("ALTER TABLE t ALTER id TYPE text")

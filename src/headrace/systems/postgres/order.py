@@ -76,12 +76,8 @@ class Order:
 
     def digest(self, names: Sequence[str]) -> str:
         """A text that rows have in common where these columns, by the server's names, are all equal."""
-        shown = []
-        for name in names:
-            column = self.selection.column(name)
-            trimmed = column.type.base == "numeric"  # 1.10 stays what it was where the column has grown a digit
-            shown.append(f"pg_catalog.trim_scale({quoted(name)})" if trimmed else quoted(name))
-        text = f"CAST(ROW({', '.join(shown)}) AS text)"
+        shown = ", ".join(_lasting(self.selection.column(name)) for name in names)
+        text = f"CAST(ROW({shown}) AS text)"
         return (
             f"pg_catalog.encode(pg_catalog.substr(pg_catalog.sha256(pg_catalog.convert_to({text}, 'UTF8')), 1, 12),"
             " 'hex')"
@@ -181,6 +177,19 @@ class Order:
             + " now",
             hint="put it back as it was, or run with --full-refresh",
         )
+
+
+def _lasting(column: Column) -> str:
+    """SQL for what stays the same of a value where its column has grown: 1.10 is 1.100 then."""
+    name = quoted(column.name)
+    match column.type.base:
+        case "numeric":
+            return f"pg_catalog.trim_scale({name})"
+        case "float4":
+            return f"CAST({name} AS float8)"
+        case "bpchar" if column.type.name.startswith("character("):
+            return f"CAST({name} AS text)"
+    return name
 
 
 def _alike(was: str, now: str) -> bool:

@@ -29,6 +29,8 @@ __all__ = ["Shape", "Table", "columns_of", "existing", "notes", "past", "shaped"
 
 _NAME_BYTES = 63
 _SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+_UNLIMITED = {"character": "bpchar", "bit": "bit varying"}
+"""Types that without their limit have one of 1, and the same ones that have none: a cast would cut what they hold."""
 _OURS = ("_headrace", "pg_catalog", "information_schema", "pg_toast")
 
 
@@ -229,7 +231,7 @@ def _check_same(table: Table, columns: Sequence[Column], wanted: Schema, known: 
     for field in wanted:
         if (column := have.get(field.name)) is not None and (column.type == field.type or fits(field, column)):
             continue
-        if known is None and column is not None:
+        if column is not None and (known is None or _as_told(column, known.schema)):
             raise SchemaError(
                 f"table {table}: column {field.name!r} is {column.held}, which does not hold every {field.type}",
                 hint="cast it in a transform, or ALTER the table",
@@ -237,6 +239,11 @@ def _check_same(table: Table, columns: Sequence[Column], wanted: Schema, known: 
         raise ConflictError(
             f"table {table}: column {field.name!r} is not what it was when the run began", hint="run again"
         )
+
+
+def _as_told(column: Column, told: Schema) -> bool:
+    """Whether the ledger knows the column so."""
+    return any(f.name == column.name and physical(f) == column.held for f in told)
 
 
 def _altered(
@@ -284,7 +291,8 @@ def _wider(held: str, new: Field) -> str:
     other = physical(new)
     base, other_base = (re.sub(r"\([\d,-]*\)", "", t) for t in (held, other))
     if base == other_base:
-        return base
+        plain, array, _ = base.partition("[]")
+        return _UNLIMITED.get(plain, plain) + array
     return other if natural(held).name not in ("string", "json") and natural(other).name != "string" else "text"
 
 
