@@ -211,6 +211,30 @@ def test_a_numeric_of_any_size_takes_every_number_and_a_type_that_rounds_takes_n
         hr.run(shop.pipeline(adopt=True, source=texts, table="wide"))
 
 
+@pytest.mark.parametrize(
+    ("held", "text", "error"),
+    [
+        ("varchar(3)", "abc ", DataError),  # of blanks the server would cut
+        ("char(3)", "é    ", DataError),
+        ("varchar(3)[]", ["abc "], DataError),
+        ("name", "n" * 64, SchemaError),
+        ("money", "$1.239", SchemaError),
+        ('"char"', "ab", SchemaError),
+        ("interval year", "1.9", SchemaError),
+        ("timestamp(0)[]", ["2024-01-01 00:00:00.9"], SchemaError),
+    ],
+)
+def test_a_text_that_an_adopted_column_would_cut_or_round_is_refused(shop, held, text, error):
+    shop.database.run(f"CREATE TABLE orders (v {held})")
+    texts = hr.MemorySource(frames=[pl.DataFrame({"v": [text]})])
+    with pytest.raises(error, match="'v'"):
+        hr.run(shop.pipeline(adopt=True, source=texts))
+    if error is DataError:
+        fits = hr.MemorySource(frames=[pl.DataFrame({"v": ["ééé" if isinstance(text, str) else ["ééé", None]]})])
+        hr.run(shop.pipeline(adopt=True, source=fits))
+        assert shop.rows() in ([("ééé",)], [(["ééé", None],)])
+
+
 def test_many_tables_go_into_a_schema_in_one_commit(shop):
     shop.database.run(
         "CREATE SCHEMA app; CREATE TABLE app.a (id int PRIMARY KEY, mood text);"
@@ -310,6 +334,16 @@ def test_a_run_holds_its_table_and_says_who_it_is(shop):
             pass
     with destination.hold("orders", Me()):
         pass
+
+
+def test_a_run_that_has_ended_gives_its_table_up_before_its_session_does(shop, monkeypatch):
+    open_yet: list[psycopg.Connection] = []
+    monkeypatch.setattr("headrace.systems.postgres.connection._close", open_yet.append)
+    shop.write("1.csv", "id\n1\n")
+    assert hr.run(shop.pipeline()).status == "loaded"
+    assert hr.run(shop.pipeline()).status == "nothing_new"
+    for connection in open_yet:
+        connection.close()
 
 
 def test_a_server_that_restarts_in_mid_load_leaves_nothing_and_the_next_attempt_loads_all(tmp_path, monkeypatch):

@@ -68,6 +68,8 @@ _INTEGERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "ui
 _NUMBERS = (*_INTEGERS, "decimal")
 _WHOLE = ("smallint", "integer", "bigint")
 _SAID_TOO_LONG = ("character", "bit")
+_CUTTING = re.compile(r'"char"|name|money|interval .+')
+_LIMITED = re.compile(r"character(?: varying)?\((\d+)\)((?:\[\])?)")
 _NOT_IN_ARRAYS = ("list", "array", "struct", "null", "duration")
 _DIGITS_MAX = 38
 _BLOCK_BYTES = 1 << 20
@@ -162,6 +164,8 @@ def fits(rows: Field, column: Column) -> bool:
         return True
     if rows.type.name in _TEXTS and column.type.name in _TEXTS:
         return _says_no(column.held)
+    if rows.type == column.type and _of_texts(rows.type) and not _says_no(column.held.removesuffix("[]")):
+        return False
     held = Field(column.name, column.type, f"{SYSTEM} {column.held}")
     return widens(rows.type, column.type) or takes(held, rows)
 
@@ -188,7 +192,11 @@ def accepts(column: Column, rows: Type) -> bool:
 
 def _says_no(held: str) -> bool:
     """Whether the type's input function refuses a text that it cannot hold. With a precision most round it."""
-    return "(" not in held or held.startswith(_SAID_TOO_LONG)
+    return ("(" not in held and _CUTTING.fullmatch(held) is None) or held.startswith(_SAID_TOO_LONG)
+
+
+def _of_texts(type: Type) -> bool:
+    return type.name in ("list", "array") and type.args[0].name in _TEXTS
 
 
 def encoded(
@@ -257,15 +265,30 @@ def _writer(name: str, type: Type, column: Column) -> _Write:
     kind = type
     if type != column.type and widens(type, column.type) and type.name in ("float32", "float64", "decimal"):
         kind = column.type  # a float32's own digits would be another float64
-    plain = _plain(name, kind)
+    plain, limited = _plain(name, kind), _LIMITED.fullmatch(column.held)
 
     def write(values: pl.Series) -> pl.Series:
+        if limited is not None:
+            _refuse_longer(name, values, int(limited[1]), items=bool(limited[2]))
         made = plain(values if kind is type else values.cast(kind.polars())).alias(name)
         if made.dtype != pl.String or not made.str.contains(_SPECIAL).any():
             return made
         return made.str.replace_many(_ESCAPES)
 
     return write
+
+
+def _refuse_longer(name: str, values: pl.Series, most: int, *, items: bool) -> None:
+    """Raises DataError for a text of more characters: of blanks at its end the server would cut them without a word.
+    Of an array's own text (not a list's `items`) the server is the judge.
+    """
+    texts = values.explode() if items and isinstance(values.dtype, pl.List) else values
+    if texts.dtype == pl.String and (not items or texts is not values) and (texts.str.len_chars() > most).any():
+        raise DataError(
+            f"column {name!r}: a text has more than the {most} characters that the table's column takes",
+            hint="cut it in a transform, or ALTER the column",
+            details={"column": name},
+        )
 
 
 def _plain(name: str, type: Type) -> _Write:  # noqa: PLR0911  # one case for each type
