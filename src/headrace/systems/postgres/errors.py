@@ -96,7 +96,7 @@ _CONNECTING: tuple[tuple[str, _Verdict], ...] = (
     ),
     (r"Connection refused|No such file", (UnavailableError, "no server answers there", "check host and port")),
     (
-        r"could not translate host name",
+        r"could not translate host name|failed to resolve host",
         (UnavailableError, "the host's name is not known", "check the host; run again if the network was away"),
     ),
     (r"too many clients|remaining connection slots|too many connections", BY_STATE["53300"]),
