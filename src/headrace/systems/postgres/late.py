@@ -34,6 +34,13 @@ Mode = Literal["clock", "snapshot", "ignore"]
 
 _CLOCKS = ("timestamptz", "timestamp")
 _WRAP = 2**31
+_FILES = """
+WITH RECURSIVE family AS (
+  SELECT {oid}::oid AS oid UNION ALL
+  SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN family AS f ON f.oid = i.inhparent
+)
+SELECT pg_catalog.string_agg(CAST(pg_catalog.pg_relation_filenode(f.oid) AS text), ' ' ORDER BY f.oid) FROM family AS f
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +118,25 @@ class Late:
         below = f"{self.order.compared('<=', last)} AND {was.suspect}"
         if self.order.state(session.keeper, below) == after.get("state"):
             return self
+        if not self.again and after.get("files") != self._files(session):
+            self._refuse_rewritten(session, last, was)
         return replace(self, caught=below, known=dict(after.get("seen") or {}))
+
+    def _files(self, session: Session) -> str | None:
+        """Where the server keeps the table: another place once it was written anew."""
+        query = _FILES.format(oid=self.order.selection.relation.oid)
+        files: str | None = session.keeper.execute(query.encode()).fetchall()[0][0]
+        return files
+
+    def _refuse_rewritten(self, session: Session, last: Values, was: _Snapshot) -> None:
+        """Raises DataError where ALTER TABLE has written all rows anew: each looks as if it had been committed late."""
+        seen = f"{self.order.compared('<=', last)} AND NOT {was.suspect}"
+        if self.order.greatest(session.keeper, seen) is None:
+            raise DataError(
+                f"{self.order.selection.relation.name} was rewritten since the last read, while which a transaction was"
+                " open: what that one has committed since cannot be told from what was read",
+                hint="run once with --full-refresh, or use merge",
+            )
 
     def told(self, session: Session, until: Values | None, names: list[str]) -> dict[str, Any]:
         """What the position keeps of a read up to `until`. Raises DataError."""
@@ -126,6 +151,7 @@ class Late:
                 told["state"] = self.order.state(session.keeper, below) if now.any else "0/0"
                 if not self.again:
                     apart = f"{self.order.compared('<', until)} AND {now.suspect}"
+                    told["files"] = self._files(session)
                     told["seen"] = self.order.digests(session.keeper, apart, names) if now.any else {}
         return told
 
@@ -211,7 +237,7 @@ class _Snapshot:
     @property
     def suspect(self) -> str:
         """SQL: of rows that it may not have seen. Numbers wrap: they are compared by their age."""
-        return f"age(xmin) BETWEEN 0 AND age(CAST({literal(str(self.xmin % 2**32))} AS xid))"
+        return f"(age(xmin) BETWEEN 0 AND age(CAST({literal(str(self.xmin % 2**32))} AS xid)))"
 
 
 def _values(range: Range) -> Values | None:
