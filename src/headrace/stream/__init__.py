@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from threading import Lock
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -157,7 +158,12 @@ def scan_generator(generator: Generator, schema: Mapping[str, pl.DataType] | Cal
     What the generator raises reaches whoever collects the frame as it was, and whoever drains a `FrameStream`
     over it through `reraise`.
     """
-    return register_io_source(lambda *pushed: tracked(generator(*pushed)), schema=schema)
+
+    def sliced(*pushed: Any) -> Iterator[pl.DataFrame]:
+        for frame in tracked(generator(*pushed)):
+            yield from _slices(frame)  # Polars lets some frames wait on the way, however large they are
+
+    return register_io_source(sliced, schema=schema)
 
 
 def scan_batches(

@@ -7,6 +7,7 @@ silence. ``sink_batches`` raises it; so that runs in a thread of its own here, a
 from __future__ import annotations
 
 import atexit
+import os
 import queue
 import threading
 import time
@@ -18,6 +19,8 @@ from headrace.errors import HeadraceError
 
 __all__ = ["drawn", "said", "tracked"]
 
+# Polars decodes up to 128 row groups of a Parquet file ahead of who asks: as good as all of it, and gigabytes.
+os.environ.setdefault("POLARS_ROW_GROUP_PREFETCH_SIZE", "2")
 _WAITING = 2
 _MOMENT = 1.0
 _LAST_MOMENT = 5.0
