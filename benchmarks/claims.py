@@ -5,14 +5,12 @@ Each line is a claim and what this machine says of it. ROWS (a million by defaul
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-_AHEAD = "POLARS_ROW_GROUP_PREFETCH_SIZE"
 ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 
 
@@ -69,32 +67,6 @@ def contract() -> str:
     return f"without {plain:.2f} s, good and bad rows with it {judged:.2f} s ({rate:.1f}M rows a second)"
 
 
-def ahead() -> str:
-    """Peak memory of reading a Parquet file of 40 row groups, and with Polars' own bound of row groups read ahead."""
-    import tempfile
-
-    import polars as pl
-
-    code = """
-import resource, sys, headrace as hr
-from headrace.flow import Range, Snapshot
-from headrace.stream.drawing import drawn
-batch = next(hr.FileSource(path=sys.argv[1]).batches(Range(), Snapshot(), "s"))
-for rows in drawn(batch.frame.lazy):
-    pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-    with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
-        ids = pl.int_range(ROWS * 4, eager=True).hash()
-        pl.DataFrame({f"c{n}": ids + n for n in range(12)}).write_parquet(file.name, row_group_size=ROWS // 10)
-        took = {}
-        for bound in ("", "128"):
-            env = {k: v for k, v in os.environ.items() if k != _AHEAD} | ({_AHEAD: bound} if bound else {})
-            done = subprocess.run([sys.executable, "-c", code, file.name], check=True, capture_output=True, env=env)  # noqa: S603 - our own words
-            took[bound or "headrace's"] = int(done.stdout)
-    return ", ".join(f"{bound} {peak} MB" for bound, peak in took.items())
-
-
 def imports() -> str:
     """What ``--help`` costs, and an import of headrace."""
     told = {
@@ -111,5 +83,5 @@ def _run(args: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    for claim in (merge, contract, ahead, imports):
+    for claim in (merge, contract, imports):
         print(f"{claim.__doc__.splitlines()[0]}\n  {claim()}", flush=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -28,6 +28,14 @@ l_shipdate date, l_commitdate date, l_receiptdate date, l_shipinstruct text, l_s
 _SUMS = """SELECT count(*), sum(l_orderkey), sum(l_extendedprice)::varchar, sum(l_tax)::varchar,
 min(l_shipdate)::varchar, max(l_receiptdate)::varchar, sum(length(l_comment)), min(l_comment), max(l_shipmode) FROM {}"""
 _SECONDS = 1800.0
+_LAUNCH = """
+import json, os, sys, time
+began = time.perf_counter()
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, used = os.wait4(child, 0)
+print(json.dumps([time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, status]))
+"""
+"""A process's peak memory is never less than that of the one which starts it, so a small one does."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +59,28 @@ def run(name: str, dsn: str, place: Path) -> Run | None:
             connection.execute("DROP SCHEMA IF EXISTS bench CASCADE; DROP SCHEMA IF EXISTS _headrace CASCADE")
             connection.execute("CREATE SCHEMA bench")
             connection.execute("CHECKPOINT")
-    began = time.perf_counter()
-    child = os.posix_spawn(
+    wall, cpu, peak, status = launch(name, dsn, folder, place)
+    return None if status else Run(wall, cpu, peak, equal(name, dsn, folder))
+
+
+def launch(name: str, dsn: str, folder: Path, place: Path) -> tuple[float, float, float, int]:
+    """Wall and CPU seconds, peak megabytes and exit status of one contestant."""
+    command = [
         sys.executable,
-        [sys.executable, str(HERE / "contestants.py"), name, dsn, str(folder)],
-        {**os.environ, "RUNTIME__DLTHUB_TELEMETRY": "false"},
-        file_actions=[(os.POSIX_SPAWN_OPEN, 2, str(place / "stderr"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)],
-    )
-    _, status, used = os.wait4(child, 0)
-    wall = time.perf_counter() - began
-    if status:
-        return None
-    return Run(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, equal(name, dsn, folder))
+        "-S",
+        "-c",
+        _LAUNCH,
+        sys.executable,
+        str(HERE / "contestants.py"),
+        name,
+        dsn,
+        str(folder),
+    ]
+    environment = {**os.environ, "RUNTIME__DLTHUB_TELEMETRY": "false"}
+    with (place / "stderr").open("wb") as errors:
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=errors, check=True)
+    wall, cpu, peak, status = json.loads(done.stdout.splitlines()[-1])
+    return wall, cpu, peak, status
 
 
 def equal(name: str, dsn: str, folder: Path) -> bool:
@@ -117,9 +135,9 @@ def data(dsn: str, place: Path, sf: str) -> None:
         (place / "lineitem.csv").unlink()
 
 
-def race(kind: str, dsn: str, place: Path, rounds: int) -> None:
+def race(kind: str, dsn: str, place: Path, rounds: int, skip: list[str]) -> None:
     """Interleaved rounds of one kind, and its table."""
-    names = [name for name in CONTESTANTS if name.startswith(kind)]
+    names = [name for name in CONTESTANTS if name.startswith(kind) and name not in skip]
     runs: dict[str, list[Run]] = {name: [] for name in names}
     for at in range(rounds + 1):  # the first warms up
         for name in list(names):
@@ -156,12 +174,8 @@ def wide(dsn: str, place: Path) -> None:
         folder = place / "run"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        command = [sys.executable, str(HERE / "contestants.py"), name, dsn, str(folder)]
-        child = os.posix_spawn(sys.executable, command, os.environ)
-        _, status, used = os.wait4(child, 0)
-        del before
-        print(f"wide, {name}: exit {status}, peak {used.ru_maxrss / 1024:.0f} MB")
+        _, _, peak, status = launch(name, dsn, folder, place)
+        print(f"wide, {name}: exit {status}, peak {peak:.0f} MB", flush=True)
 
 
 def empty_increment(dsn: str, place: Path) -> None:
@@ -185,6 +199,7 @@ def main() -> None:
     parser.add_argument("--sf", default=os.environ.get("SF", "1"))
     parser.add_argument("--rounds", type=int, default=int(os.environ.get("ROUNDS", "7")))
     parser.add_argument("--only", default="duckdb,parquet,load,increment,wide")
+    parser.add_argument("--skip", default="", help="contestants to leave out, e.g. duckdb_dlt_sqlalchemy")
     chosen = parser.parse_args()
     settings = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "shared_buffers": "1GB"}
     more = {"max_wal_size": "8GB", "wal_level": "replica"}
@@ -200,7 +215,7 @@ def main() -> None:
                 case "increment":
                     empty_increment(dsn, place)
                 case _:
-                    race(kind, dsn, place, chosen.rounds)
+                    race(kind, dsn, place, chosen.rounds, chosen.skip.split(","))
 
 
 if __name__ == "__main__":
