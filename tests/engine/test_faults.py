@@ -57,3 +57,18 @@ def test_a_conflict_with_the_runs_own_commit_is_no_failure(place):
     report = hr.run(place.pipeline(destination=ConflictsWithItself(place.duckdb()), write=hr.Append()))
     assert (report.status, [c.number for c in report.commits]) == ("loaded", [1])
     assert place.rows(place.pipeline(write=hr.Append())) == [(1, "a")]
+
+
+def test_a_target_that_is_away_when_the_run_begins_is_asked_again(place):
+    class Starting(hr.MemoryDestination):
+        def hold(self, pipeline, holder):
+            if not asked:
+                asked.append(1)
+                raise hr.UnavailableError("the server is starting")
+            return super().hold(pipeline, holder)
+
+    asked = []
+    place.write("1.csv", "id\n1\n")
+    report = hr.run(place.pipeline(destination=Starting()), retry=PATIENT)
+    assert report.status == "loaded"
+    assert list(report.warnings) == ["attempt 1 of 2 failed, again in 0.0 s: the server is starting"]

@@ -50,7 +50,7 @@ def run(
 
     Raises HeadraceError: nothing of the failed commit is in the target, and the next run carries on.
     """
-    with running(pipeline, observers=observers, wait=wait, timeout=timeout) as this:
+    with running(pipeline, observers=observers, wait=wait, timeout=timeout, retry=retry or Retry()) as this:
 
         def load() -> None:
             snapshot = this.inspect()

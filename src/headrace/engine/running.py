@@ -7,7 +7,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -208,9 +208,16 @@ class Running:
 
 @contextmanager
 def running(
-    pipeline: Pipeline, *, observers: Sequence[Observer] = (), wait: float = 0.0, timeout: float | None = None
+    pipeline: Pipeline,
+    *,
+    observers: Sequence[Observer] = (),
+    wait: float = 0.0,
+    timeout: float | None = None,
+    retry: Retry | None = None,
 ) -> Iterator[Running]:
-    """A run from its first event to its record, holding the target in between."""
+    """A run from its first event to its record, holding the target in between. `retry` is for a target that cannot be
+    reached yet (None: once).
+    """
     if (hint := pipeline.destination.supports(pipeline.write.type)) is not None:
         raise ConfigError(f"{target(pipeline)} cannot take the write {pipeline.write.type!r}", hint=hint)
     now = datetime.now(UTC)
@@ -224,7 +231,7 @@ def running(
     )
     this.tell(RunStarted)
     try:
-        with _held(pipeline, this, wait):
+        with _held(pipeline, this, wait, this.patient(retry or Retry(attempts=1))):
             try:
                 yield this
             except HeadraceError as error:
@@ -251,13 +258,18 @@ def _other(error: BaseException) -> HeadraceError:
 
 
 @contextmanager
-def _held(pipeline: Pipeline, holder: Running, wait: float) -> Iterator[None]:
+def _held(pipeline: Pipeline, holder: Running, wait: float, patience: Retry) -> Iterator[None]:
     """Hold the target, waiting for another run for as long as `wait` says."""
+
+    def entered() -> AbstractContextManager[None]:
+        hold = pipeline.destination.hold(pipeline.name, holder)
+        hold.__enter__()
+        return hold
+
     until = time.monotonic() + wait
     while True:
-        hold = pipeline.destination.hold(pipeline.name, holder)
         try:
-            hold.__enter__()
+            hold = patience.call(entered)
             break
         except ConflictError:
             if time.monotonic() >= until:
