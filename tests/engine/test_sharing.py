@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -98,3 +100,19 @@ def test_a_rename_that_does_not_fit_the_table_is_refused(place, rename, said):
     source = hr.TableSource(of="orders", destination=first.destination, rename=rename)
     with pytest.raises(hr.ConfigError, match=said):
         hr.run(place.pipeline(name="b", source=source, destination=place.duckdb("b"), write=hr.Replace()))
+
+
+@pytest.mark.parametrize("look", [hr.plan, hr.check])
+def test_a_plan_refuses_what_a_run_would_not_take_over(place: Any, look: Callable[[hr.Pipeline], Any]) -> None:
+    place.write("1.csv", "id,v\n1,a\n")
+    with duckdb.connect(str(place.folder / "w.duckdb")) as connection:
+        connection.execute("CREATE TABLE orders (id BIGINT, v VARCHAR)")
+    with pytest.raises(hr.ConfigError, match="headrace did not make it") as planned:
+        look(place.pipeline())
+    with pytest.raises(hr.ConfigError) as ran:
+        hr.run(place.pipeline())
+    assert (planned.value.message, planned.value.hint) == (ran.value.message, ran.value.hint)
+    look(place.pipeline(destination=place.duckdb(adopt=True)))
+    hr.run(place.pipeline(destination=place.duckdb(adopt=True)))
+    with pytest.raises(hr.ConfigError, match="is written by pipeline 'orders'"):
+        look(place.pipeline(name="other"))

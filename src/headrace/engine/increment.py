@@ -16,7 +16,15 @@ import polars as pl
 
 from headrace.contract.screen import Screen
 from headrace.engine.census import census
-from headrace.engine.decisions import Reading, fingerprint, key_columns, refuse_another, refuse_mixing, refuse_sharing
+from headrace.engine.decisions import (
+    Reading,
+    fingerprint,
+    key_columns,
+    refuse_another,
+    refuse_foreign,
+    refuse_mixing,
+    refuse_sharing,
+)
 from headrace.engine.keys import keyed, require, settled, versions
 from headrace.engine.passes import Passes
 from headrace.engine.regroup import Groups, reread, why_all, why_anew
@@ -120,6 +128,7 @@ def increment(
         fresh=fresh,
         census=None if fresh else census(pipeline, batches, key_columns(write), rows.everything),
     )
+    refuse_foreign(change, snapshot, adopt=getattr(pipeline.destination, "adopt", False))
     refuse_sharing(change, snapshot)
     sealed = Sealing(
         pipeline=pipeline,
