@@ -45,6 +45,18 @@ def test_a_late_commit_under_the_servers_clock_is_read_and_what_holds_back_is_na
     assert reader.batch.news.empty
 
 
+def test_rows_that_are_dated_in_the_future_are_said_to_wait(database):
+    database.run("CREATE TABLE t (id int, at timestamptz); CREATE INDEX ON t (at);")
+    database.run(OLD.replace("(at) SELECT", "SELECT i,"))
+    reader = Reader(database, cursor="at")
+    reader.read()
+    assert reader.batch.news.warnings == ()
+    database.run("INSERT INTO t VALUES (4, 'infinity'), (5, now() + interval '3 days')")
+    assert 4 not in reader.read()
+    (warning,) = reader.batch.news.warnings
+    assert "'at' lies in the future" in warning
+
+
 def test_a_transaction_that_only_reads_a_source_holds_no_other_back(database):
     database.run(CLOCK + OLD)
     one, other = Reader(database, cursor="at"), Reader(database, cursor="at")

@@ -204,11 +204,28 @@ class Late:
             found = f"rows with a {column!r} below what was read, of sessions that this role may not see"
         return found if lag is None else f"{found}, by more than {lag}"
 
-    def warnings(self, *, waiting: bool) -> tuple[str, ...]:
-        """What a person should hear: `waiting` says that there are rows which the read leaves for later."""
+    def future(self, session: Session) -> str | None:
+        """SQL: of rows that are dated after the server's clock; None where that does not set the cursor."""
+        first = self.order.columns[0]
+        if self.mode != "clock":
+            return None
+        now = f"CAST({literal(self.activity.now)} AS timestamptz)"
+        if first.type.base == "timestamp":
+            zones = ", ".join(f"{now} AT TIME ZONE {literal(zone)}" for zone in ("UTC", session.zone))
+            now = f"GREATEST({zones})"
+        return f"{quoted(first.name)} > {now}"
+
+    def warnings(self, *, waiting: bool, future: bool) -> tuple[str, ...]:
+        """What a person should hear: `waiting` says that there are rows which the read leaves for later, `future` that
+        some are dated after now.
+        """
         name, said = self.order.selection.source, []
         if self.mode == "clock" and waiting and self.held is not None:
             said.append(f"source {name!r} is held back by {self.held}")
+        if future:
+            said.append(
+                f"source {name!r}: rows whose {self.order.columns[0].name!r} lies in the future wait until it has come"
+            )
         if self.mode == "clock" and self.activity.hidden:
             said.append(
                 f"source {name!r}: this role may not see other sessions, and rows that they commit late may be lost:"

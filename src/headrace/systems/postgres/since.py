@@ -215,7 +215,7 @@ class Part:
         reading, order = self.reading, self.reading.order
         if not self.first:
             return ()
-        said = list(reading.late.warnings(waiting=self._waiting()))
+        said = list(reading.late.warnings(waiting=self._waiting(), future=self._future()))
         if reading.missing:
             rows = f"{reading.missing:,} row{'s' if reading.missing > 1 else ''}"
             said.append(f"source {order.selection.source!r}: {rows} without a value of the cursor skipped")
@@ -232,6 +232,12 @@ class Part:
             return False
         beyond = reading.order.compared(">", self.until)
         return reading.order.greatest(reading.session.keeper, beyond) is not None
+
+    def _future(self) -> bool:
+        """Whether there are rows which are dated after the server's clock."""
+        reading = self.reading
+        beyond = reading.late.future(reading.session)
+        return beyond is not None and reading.order.greatest(reading.session.keeper, beyond) is not None
 
     def _where(self) -> str:
         """SQL: of the rows of this batch."""
