@@ -128,7 +128,8 @@ class Plan(_Said):
             lines.append("  nothing is new: a run would write nothing")
         else:
             lines.append(f"  would be commit {self.commit}")
-        lines.append("  columns: " + ", ".join(f"{c['name']} {c['type']}" for c in self.schema))
+        if self.schema:  # of many tables, each says its own
+            lines.append("  columns: " + ", ".join(f"{c['name']} {c['type']}" for c in self.schema))
         lines += [f"  schema change: {change}" for change in self.changes]
         lines.append(f"  guarantee: {self.guarantee}")
         lines.append(f"    because {self.because}")
