@@ -31,7 +31,6 @@ __all__ = [
     "key_columns",
     "reading",
     "refuse_another",
-    "refuse_foreign",
     "refuse_mixing",
     "refuse_sharing",
     "refuse_start",
@@ -119,23 +118,6 @@ def refuse_another(pipeline: Pipeline, name: str, before: Any, now: Any) -> None
         f"source {name!r} of {pipeline.name!r} is not the one that was read before",
         hint=f'if it is meant to go on from there, say "was": "{name}"; to begin anew, --full-refresh',
         details={"before": before, "now": now},
-    )
-
-
-def refuse_foreign(change: TableChange, snapshot: Snapshot, *, adopt: bool) -> None:
-    """Refuse a table that headrace did not make, or that another pipeline writes, unless it is to be taken over: the
-    destination would, once all rows are read. Raises ConfigError with the way out.
-    """
-    if adopt or snapshot.owned or snapshot.schema is None:
-        return
-    if snapshot.others:
-        raise ConfigError(
-            f"table {change.table} is written by pipeline {min(snapshot.others)!r}",
-            hint='load into another table, or say "adopt": true to let two pipelines write it',
-        )
-    raise ConfigError(
-        f"table {change.table} exists and headrace did not make it",
-        hint='load into another table, or say "adopt": true to take it over',
     )
 
 

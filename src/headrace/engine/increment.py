@@ -21,7 +21,6 @@ from headrace.engine.decisions import (
     fingerprint,
     key_columns,
     refuse_another,
-    refuse_foreign,
     refuse_mixing,
     refuse_sharing,
 )
@@ -32,6 +31,7 @@ from headrace.engine.rows import PLACE, Replayed, Rows, bound, source_screen
 from headrace.engine.sealing import Sealing
 from headrace.errors import TransformError
 from headrace.flow import Batch, Commit, Snapshot, TableChange
+from headrace.ledger import refuse_foreign
 from headrace.schema import Schema, evolve
 from headrace.stream import FrameStream, scan_batches
 from headrace.stream.drawing import drawn
@@ -128,7 +128,10 @@ def increment(
         fresh=fresh,
         census=None if fresh else census(pipeline, batches, key_columns(write), rows.everything),
     )
-    refuse_foreign(change, snapshot, adopt=getattr(pipeline.destination, "adopt", False))
+    adopt = snapshot.owned or getattr(
+        pipeline.destination, "adopt", False
+    )  # the destination would say so too, but late
+    refuse_foreign(change.table, snapshot.others, pipeline.name, there=snapshot.schema is not None, adopt=adopt)
     refuse_sharing(change, snapshot)
     sealed = Sealing(
         pipeline=pipeline,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import duckdb
 
-from headrace.errors import ConflictError
 from headrace.flow import Receipt
+from headrace.ledger import succeed
 from headrace.systems.duckdb import ledger, quarantine
 from headrace.systems.duckdb.connection import exhausted, limited, limits, transaction, writing
 from headrace.systems.duckdb.history import close_absent, history
@@ -49,15 +48,7 @@ def _apply(connection: DuckDBPyConnection, key: ledger.Key, commit: Commit, *, a
     if (known := ledger.receipt(connection, commit.id)) is not None:
         return known
     head = key.head(connection)
-    if head.number != commit.expected:
-        raise ConflictError(
-            f"pipeline {key.pipeline!r}: the target is at commit {head.number}, this run began at {commit.expected}",
-            hint="another run has moved it; run again",
-            details={"number": head.number, "expected": commit.expected},
-        )
-    at = datetime.now(UTC)
-    if head.at is not None and at <= head.at:  # a clock that was set back must not turn the order of commits
-        at = head.at + timedelta(microseconds=1)
+    at = succeed(head, commit)
     keyed = quarantine.has_keys(connection, key)
     loads = []
     for index, change in enumerate(commit.changes):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import ConfigError
 from headrace.flow import Commit, FileStamp, Receipt, Seal
+from headrace.ledger import VERSION, Head, Owned, entries, refuse_newer
 from headrace.schema import REJECTS, Schema
 from headrace.transform.columns import physical, quoted
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "Head", "Key", "Owned"]
 
-VERSION = 1
 _REJECT_COLUMNS = ", ".join(f"{quoted(f.name)} {physical(f.type)}" for f in REJECTS)
 _TABLES = f"""
 CREATE SCHEMA IF NOT EXISTS _headrace;
@@ -50,33 +49,6 @@ CREATE TABLE IF NOT EXISTS _headrace.tombstones (
     name VARCHAR NOT NULL, keys VARCHAR[] NOT NULL, "values" VARCHAR[] NOT NULL,
     latest_by VARCHAR[] NOT NULL, latest VARCHAR[] NOT NULL);
 """
-
-
-@dataclass(frozen=True)
-class Owned:
-    """A table that headrace keeps: its logical schema, the pipelines that write it, and the columns that no
-    row brings because the write adds them (`History`).
-    """
-
-    schema: Schema
-    pipelines: tuple[str, ...]
-    added: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Head:
-    """The last commits: `number`, `top` (its id) and `at` are those of the target's, whoever made it, the rest is of
-    the pipeline's own.
-    """
-
-    number: int = 0
-    top: str | None = None
-    at: datetime | None = None
-    id: str | None = None
-    positions: Mapping[str, Any] = field(default_factory=dict)
-    identities: Mapping[str, Any] = field(default_factory=dict)
-    write: str | None = None
-    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -182,11 +154,7 @@ def exists(connection: DuckDBPyConnection) -> bool:
     if not found:
         return False
     ((version,),) = connection.execute("SELECT max(version) FROM _headrace.ledger").fetchall()
-    if version is not None and version > VERSION:
-        raise ConfigError(
-            f"the ledger in this file has version {version}, this headrace knows {VERSION}",
-            hint="install a newer headrace",
-        )
+    refuse_newer(version, "file")
     return version is not None
 
 
@@ -255,17 +223,14 @@ def history(connection: DuckDBPyConnection, key: Key) -> Sequence[Mapping[str, A
     runs = connection.execute(
         "SELECT epoch_us(recorded_at), run FROM _headrace.runs WHERE pipeline = ? AND target = ?", key.values
     ).fetchall()
-    entries: list[tuple[int, int, Mapping[str, Any]]] = []
-    for at, number, id, run, write, positions, counts, kept in commits:
-        entry = {"kind": "commit", "number": number, "id": id, "run": run, "at": _text(at), "write": write}
-        facts = {"positions": positions, "counts": counts, "record": kept}
-        entries.append((at, 0, entry | {k: json.loads(v) for k, v in facts.items()}))
-    entries += [(at, 1, {"at": _text(at), **json.loads(run), "kind": "run"}) for at, run in runs]
-    return [entry for _, _, entry in sorted(entries, key=lambda e: e[:2], reverse=True)]
+    plain, parsed = ("number", "id", "run", "write"), ("positions", "counts", "record")
 
+    def facts(told: Sequence[Any]) -> dict[str, Any]:
+        return {**dict(zip(plain, told[:4], strict=True)), **dict(zip(parsed, map(json.loads, told[4:]), strict=True))}
 
-def _text(microseconds: int) -> str:
-    return _instant(microseconds).isoformat()
+    return entries(
+        ((_instant(at), facts(told)) for at, *told in commits), ((_instant(at), json.loads(run)) for at, run in runs)
+    )
 
 
 def _instant(microseconds: int) -> datetime:

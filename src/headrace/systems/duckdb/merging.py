@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from headrace.errors import ConfigError, DataError
+from headrace.ledger import refuse_census, refuse_null_key
 from headrace.systems.duckdb.loading import ORDINAL, Load, same
 from headrace.transform.columns import quoted
 
@@ -61,13 +62,8 @@ def take_census(load: Load, write: Merge, census: Census) -> None:
     missing = f"FROM {table} AS t ANTI JOIN {known} AS c ON {keys} WHERE {lives}"
     gone = load.count(f"SELECT count(*) {missing}")
     living = load.count(f"SELECT count(*) FROM {table} AS t WHERE {lives}")
-    if gone > census.max * living or (gone and not load.count(f"SELECT count(*) FROM {known}")):
-        raise DataError(
-            f"table {load.table}: the source has {gone:,} of its {living:,} rows no more, and at most {census.max:.0%}"
-            " may go at once",
-            hint='look at the source: is it whole? If it is, raise "max" in "deletes" for one run',
-            details={"gone": gone, "rows": living},
-        )
+    counted = load.count(f"SELECT count(*) FROM (SELECT 1 FROM {known} LIMIT 1) AS k")
+    refuse_census(load.table, census, gone=gone, living=living, known=counted)
     if census.mark is None:
         load.counts["deleted"] += load.delete(table, f"SELECT t.rowid {missing}")
     else:
@@ -84,12 +80,7 @@ def take_census(load: Load, write: Merge, census: Census) -> None:
 def refuse_null_keys(load: Load, keys: Sequence[str]) -> None:
     """Raises DataError if a staged row has NULL in a key."""
     for key in keys:
-        if count := load.count(f"SELECT count(*) FROM {load.staged} WHERE {quoted(key)} IS NULL"):
-            raise DataError(
-                f"table {load.table}: NULL in key {key!r} in {count} row{'s' if count > 1 else ''}",
-                hint=f'quarantine them: "contract": {{"columns": {{"{key}": {{"nullable": false}}}}}}',
-                details={"key": key, "rows": count},
-            )
+        refuse_null_key(load.table, key, load.count(f"SELECT count(*) FROM {load.staged} WHERE {quoted(key)} IS NULL"))
 
 
 def _refuse_nested(load: Load, write: Merge) -> None:

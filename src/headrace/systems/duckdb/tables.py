@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from headrace.errors import ConfigError, ConflictError, SchemaError
+from headrace.ledger import refuse_foreign
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.systems.duckdb import ledger
 from headrace.transform.columns import Column, described, folded, physical, quoted
@@ -114,7 +115,7 @@ def prepare(
     table = Table.of(change.table)
     known = ledger.owned(connection, table.key)
     there = existing(connection, table)
-    _check_owner(table, known, key, there=there, adopt=adopt)
+    refuse_foreign(table, known.pipelines if known else (), key.pipeline, there=there, adopt=adopt)
     added = _own_fields(change)
     wanted = Schema((*change.schema, *(f for f in added if f.name not in change.schema)))
     _refuse_rowid(table, change, wanted.names)
@@ -190,21 +191,6 @@ def _widened(known: ledger.Owned | None, added: Sequence[Field]) -> tuple[WidenC
         return ()
     types = {f.name: f.type for f in known.schema}
     return tuple(WidenColumn(f.name, old, f.type) for f in added if (old := types.get(f.name, f.type)) != f.type)
-
-
-def _check_owner(table: Table, known: ledger.Owned | None, key: ledger.Key, *, there: bool, adopt: bool) -> None:
-    if adopt or (known is not None and key.pipeline in known.pipelines):
-        return
-    if known is not None:
-        raise ConfigError(
-            f"table {table} is written by pipeline {known.pipelines[0]!r}",
-            hint='load into another table, or say "adopt": true to let two pipelines write it',
-        )
-    if there:
-        raise ConfigError(
-            f"table {table} exists and headrace did not make it",
-            hint='load into another table, or say "adopt": true to take it over',
-        )
 
 
 def _check_same(table: Table, have: Sequence[Column], wanted: Schema) -> None:

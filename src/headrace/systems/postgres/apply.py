@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from headrace.errors import ConflictError
 from headrace.flow import Receipt
+from headrace.ledger import succeed
 from headrace.systems.postgres import ledger, quarantine
 from headrace.systems.postgres.connection import Dsn, connected, run, transaction
 from headrace.systems.postgres.history import close_absent, history
@@ -61,15 +60,7 @@ def _apply(connection: Connection, key: ledger.Key, commit: Commit, *, adopt: bo
     if (known := ledger.receipt(connection, commit.id)) is not None:
         return known
     head = key.head(connection)
-    if head.number != commit.expected:
-        raise ConflictError(
-            f"pipeline {key.pipeline!r}: the target is at commit {head.number}, this run began at {commit.expected}",
-            hint="another run has moved it; run again",
-            details={"number": head.number, "expected": commit.expected},
-        )
-    at = datetime.now(UTC)
-    if head.at is not None and at <= head.at:  # a clock that was set back must not turn the order of commits
-        at = head.at + timedelta(microseconds=1)
+    at = succeed(head, commit)
     keyed = quarantine.has_keys(connection, key)
     loads = []
     for index, change in enumerate(commit.changes):

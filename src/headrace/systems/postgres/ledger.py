@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import ConfigError
 from headrace.flow import Commit, FileStamp, Receipt, Seal
+from headrace.ledger import VERSION, Head, Owned, entries, refuse_newer
 from headrace.schema import Schema
 from headrace.systems.postgres.connection import run, transaction
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "Head", "Key", "Owned"]
 
-VERSION = 1
 _MAKING = 0x6865_6164_7261_6365  # the advisory lock under which a ledger is made: "headrace"
 _TABLES = """
 CREATE SCHEMA IF NOT EXISTS _headrace;
@@ -55,33 +54,6 @@ CREATE TABLE _headrace.tombstones (
     latest_by text[] NOT NULL, latest text[] NOT NULL);
 CREATE INDEX ON _headrace.tombstones (name);
 """
-
-
-@dataclass(frozen=True)
-class Owned:
-    """A table that headrace keeps: its logical schema, the pipelines that write it, and the columns that no
-    row brings because the write adds them (`History`).
-    """
-
-    schema: Schema
-    pipelines: tuple[str, ...]
-    added: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Head:
-    """The last commits: `number`, `top` (its id) and `at` are those of the target's, whoever made it, the rest is of
-    the pipeline's own.
-    """
-
-    number: int = 0
-    top: str | None = None
-    at: datetime | None = None
-    id: str | None = None
-    positions: Mapping[str, Any] = field(default_factory=dict)
-    identities: Mapping[str, Any] = field(default_factory=dict)
-    write: str | None = None
-    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -186,11 +158,7 @@ def exists(connection: Connection) -> bool:
     if run(connection, "SELECT to_regclass('_headrace.ledger')")[0][0] is None:
         return False
     ((version,),) = run(connection, "SELECT max(version) FROM _headrace.ledger")
-    if version is not None and version > VERSION:
-        raise ConfigError(
-            f"the ledger in this database has version {version}, this headrace knows {VERSION}",
-            hint="install a newer headrace",
-        )
+    refuse_newer(version, "database")
     return version is not None
 
 
@@ -265,13 +233,5 @@ def history(connection: Connection, key: Key) -> Sequence[Mapping[str, Any]]:
     runs = run(
         connection, "SELECT recorded_at, run FROM _headrace.runs WHERE pipeline = $1 AND target = $2", key.values
     )
-    entries: list[tuple[datetime, int, Mapping[str, Any]]] = []
-    for at, number, id, by, write, positions, counts, kept in commits:
-        entry = {"kind": "commit", "number": number, "id": id, "run": by, "at": _text(at), "write": write}
-        entries.append((at, 0, entry | {"positions": positions, "counts": counts, "record": kept}))
-    entries += [(at, 1, {"at": _text(at), **told, "kind": "run"}) for at, told in runs]
-    return [entry for _, _, entry in sorted(entries, key=lambda e: e[:2], reverse=True)]
-
-
-def _text(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat()
+    facts = ("number", "id", "run", "write", "positions", "counts", "record")
+    return entries(((at, dict(zip(facts, told, strict=True))) for at, *told in commits), runs)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from headrace.errors import ConfigError, ConflictError, SchemaError
+from headrace.ledger import refuse_foreign
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.systems.postgres import ledger
 from headrace.systems.postgres.connection import run
@@ -147,7 +148,8 @@ def shaped(
     table = Table.of(change.table)
     known = ledger.owned(connection, table.key) if has_ledger else None
     oid = existing(connection, table)
-    _check_owner(table, known, key, there=oid is not None, adopt=adopt)
+    writers = known.pipelines if known else ()
+    refuse_foreign(table, writers, key.pipeline, there=oid is not None, adopt=adopt)
     added = _own_fields(change)
     wanted = Schema((*change.schema, *(f for f in added if f.name not in change.schema)))
     _check_names(wanted.names)
@@ -189,21 +191,6 @@ def _widened(known: ledger.Owned | None, added: Sequence[Field]) -> tuple[WidenC
         return ()
     types = {f.name: f.type for f in known.schema}
     return tuple(WidenColumn(f.name, old, f.type) for f in added if (old := types.get(f.name, f.type)) != f.type)
-
-
-def _check_owner(table: Table, known: ledger.Owned | None, key: ledger.Key, *, there: bool, adopt: bool) -> None:
-    if adopt or (known is not None and key.pipeline in known.pipelines):
-        return
-    if known is not None:
-        raise ConfigError(
-            f"table {table} is written by pipeline {known.pipelines[0]!r}",
-            hint='load into another table, or say "adopt": true to let two pipelines write it',
-        )
-    if there:
-        raise ConfigError(
-            f"table {table} exists and headrace did not make it",
-            hint='load into another table, or say "adopt": true to take it over',
-        )
 
 
 def _check_names(names: Sequence[str]) -> None:

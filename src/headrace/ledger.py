@@ -1,0 +1,135 @@
+"""What the ledgers of databases have in common: what they know of a target, and what is refused because of it.
+
+Each system keeps its ledger in SQL of its own; what follows from what stands there is decided here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import ConfigError, ConflictError, DataError
+from headrace.schema import Schema
+
+if TYPE_CHECKING:
+    from headrace.flow import Census, Commit
+
+__all__ = [
+    "VERSION",
+    "Head",
+    "Owned",
+    "entries",
+    "refuse_census",
+    "refuse_foreign",
+    "refuse_newer",
+    "refuse_null_key",
+    "succeed",
+]
+
+VERSION = 1
+"""Of the ledger's tables."""
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A table that headrace keeps: its logical schema, the pipelines that write it, and the columns that no
+    row brings because the write adds them (`History`).
+    """
+
+    schema: Schema
+    pipelines: tuple[str, ...]
+    added: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last commits: `number`, `top` (its id) and `at` are those of the target's, whoever made it, the rest is of
+    the pipeline's own.
+    """
+
+    number: int = 0
+    top: str | None = None
+    at: datetime | None = None
+    id: str | None = None
+    positions: Mapping[str, Any] = field(default_factory=dict)
+    identities: Mapping[str, Any] = field(default_factory=dict)
+    write: str | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def succeed(head: Head, commit: Commit) -> datetime:
+    """The instant of the commit that follows `head`, later than its. Raises ConflictError for one that was made for
+    another head.
+    """
+    if head.number != commit.expected:
+        raise ConflictError(
+            f"pipeline {commit.pipeline!r}: the target is at commit {head.number}, this run began at {commit.expected}",
+            hint="another run has moved it; run again",
+            details={"number": head.number, "expected": commit.expected},
+        )
+    now = datetime.now(UTC)
+    if head.at is not None and now <= head.at:  # a clock that was set back must not turn the order of commits
+        return head.at + timedelta(microseconds=1)
+    return now
+
+
+def refuse_newer(version: int | None, where: str) -> None:
+    """Raises ConfigError where a newer headrace has written the ledger."""
+    if version is not None and version > VERSION:
+        raise ConfigError(
+            f"the ledger in this {where} has version {version}, this headrace knows {VERSION}",
+            hint="install a newer headrace",
+        )
+
+
+def refuse_foreign(table: object, writers: Collection[str], pipeline: str, *, there: bool, adopt: bool) -> None:
+    """Refuse a table that is `there` and that headrace did not make, or that only other pipelines write, unless it is
+    to be taken over. Raises ConfigError with the way out.
+    """
+    if adopt or pipeline in writers:
+        return
+    if writers:
+        raise ConfigError(
+            f"table {table} is written by pipeline {min(writers)!r}",
+            hint='load into another table, or say "adopt": true to let two pipelines write it',
+        )
+    if there:
+        raise ConfigError(
+            f"table {table} exists and headrace did not make it",
+            hint='load into another table, or say "adopt": true to take it over',
+        )
+
+
+def refuse_null_key(table: object, key: str, count: int) -> None:
+    """Raises DataError where rows have NULL in a key."""
+    if count:
+        raise DataError(
+            f"table {table}: NULL in key {key!r} in {count} row{'s' if count > 1 else ''}",
+            hint=f'quarantine them: "contract": {{"columns": {{"{key}": {{"nullable": false}}}}}}',
+            details={"key": key, "rows": count},
+        )
+
+
+def refuse_census(table: object, census: Census, *, gone: int, living: int, known: int) -> None:
+    """Raises DataError where more of the `living` rows would go than the census allows, or where it has no key at all.
+
+    `gone` are those whose keys are not among its `known` ones.
+    """
+    if gone > census.max * living or (gone and not known):
+        raise DataError(
+            f"table {table}: the source has {gone:,} of its {living:,} rows no more, and at most {census.max:.0%}"
+            " may go at once",
+            hint='look at the source: is it whole? If it is, raise "max" in "deletes" for one run',
+            details={"gone": gone, "rows": living},
+        )
+
+
+def entries(
+    commits: Iterable[tuple[datetime, Mapping[str, Any]]], runs: Iterable[tuple[datetime, Mapping[str, Any]]]
+) -> Sequence[Mapping[str, Any]]:
+    """Commits and runs with their instants, as `Ledger.history` gives them: newest first, a run above its commits."""
+    told = [(at, 0, {"kind": "commit", "at": at.astimezone(UTC).isoformat(), **facts}) for at, facts in commits]
+    told += [(at, 1, {"at": at.astimezone(UTC).isoformat(), **facts, "kind": "run"}) for at, facts in runs]
+    return [entry for _, _, entry in sorted(told, key=lambda e: e[:2], reverse=True)]
