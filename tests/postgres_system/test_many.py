@@ -158,3 +158,14 @@ def test_a_table_is_published_with_what_is_absent_deleted(shop: Database, tmp_pa
     with pytest.raises(SystemExit):
         main(["run", str(tmp_path)])
     assert shop.run("SELECT count(*), max(text) FROM reports.orders") == [(39, "y")]
+
+
+def test_a_load_in_several_commits_compares_the_keys_once(shop: Database, tmp_path: Path) -> None:
+    often = ORDERS.replace('"1d"', '"0s"').replace('"name": "orders",', '"name": "orders", "commit_every": 200,')
+    hr.run(one := pipeline(tmp_path, often))
+    shop.run("UPDATE orders SET updated_at = now() - interval '1 minute' * (41 - id); DELETE FROM orders WHERE id = 9")
+    every = increments(one, one.destination.inspect("orders"), reading(one, full_refresh=False), run="test")
+    assert [made.changes[0].census is not None for made in every][:3] == [True, False, False]
+    assert hr.run(one).counts["deleted"] == 1
+    positions = one.destination.inspect("orders").positions["source"]
+    assert positions["compared"]

@@ -82,9 +82,14 @@ class Deletes:
         """The seconds from one comparison to the next; 0: each run compares."""
         return 0.0 if self.every is None else seconds(self.every)
 
-    def due(self, compared: str | None, now: datetime) -> bool:
-        """Whether it is time to compare: `compared` is when that was done last, as ISO text, on the clock of `now`."""
-        return compared is None or (now - datetime.fromisoformat(compared)).total_seconds() >= self.interval
+    def due(self, after: Position | None, now: datetime, *, there: bool) -> tuple[bool, str]:
+        """Whether it is time to compare, and the time of the last comparison, for the position to keep as ``compared``.
+
+        `now` is on the clock of all positions; `there` says whether there is a table: else nothing can have gone.
+        """
+        compared: str | None = (after or {}).get("compared")
+        waited = compared is None or (now - datetime.fromisoformat(compared)).total_seconds() >= self.interval
+        return waited and there, now.isoformat() if compared is None or (waited and there) else compared
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,10 +74,7 @@ def batches(source: DuckDBSource, path: Path, range: Range, snapshot: Snapshot, 
 
 def _compared(batch: Batch, found: _Reading, deletes: Deletes, range: Range, snapshot: Snapshot) -> Batch:
     """The batch with the census that is due. Where there is no table yet nothing can have gone."""
-    compared = (range.after or {}).get("compared")
-    now = datetime.now(UTC)
-    due = deletes.due(compared, now) and snapshot.schema is not None
-    stamp = now.isoformat() if due or compared is None else compared
+    due, stamp = deletes.due(range.after, datetime.now(UTC), there=snapshot.schema is not None)
     return replace(
         batch,
         census=Frame(lazy=found.frame()) if due else None,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.cursor import Cursor
-from headrace.flow import Batch, Counts, News, Range, Retold, Snapshot, Superseded
+from headrace.flow import Batch, Counts, Frame, News, Position, Range, Retold, Snapshot, Superseded
 from headrace.systems.postgres.connection import psycopg
-from headrace.systems.postgres.errors import translated
 from headrace.systems.postgres.order import Order
 from headrace.systems.postgres.selection import Selection, Sight, bound
 from headrace.systems.postgres.session import opened
@@ -43,25 +42,31 @@ def read(
     else:
         found = iter((_whole(selection, as_text),))
     identity = {**source.identity(), **_identity(session, selection)}
+    census, stamp = _census(selection, source.deletes, range, snapshot)
     for batch in found:
-        told = replace(batch, identity=identity, keys=selection.keys)
-        yield told if source.deletes is None else _compared(told, selection, source.deletes, range, snapshot)
+        yield replace(
+            batch,
+            identity=identity,
+            keys=selection.keys,
+            census=census,
+            position=_stamped(batch.position, stamp),
+        )
+        census = None  # of a read that is cut into batches the first one has it
 
 
-def _compared(batch: Batch, selection: Selection, deletes: Deletes, range: Range, snapshot: Snapshot) -> Batch:
-    """The batch with the census that is due, by the server's clock. Where there is no table yet nothing can have gone;
-    of a read that is cut into batches the first one has it.
-    """
-    compared = (range.after or {}).get("compared")
-    with translated(selection.session.where):
-        ((now,),) = selection.session.keeper.execute("SELECT pg_catalog.transaction_timestamp()").fetchall()
-    due = deletes.due(compared, now) and snapshot.schema is not None
-    stamp = now.isoformat() if due or compared is None else compared
-    return replace(
-        batch,
-        census=selection.frame(Sight(split=True)) if due else None,
-        position=lambda: {**batch.position(), "compared": stamp},
-    )
+def _census(
+    selection: Selection, deletes: Deletes | None, range: Range, snapshot: Snapshot
+) -> tuple[Frame | None, Mapping[str, str]]:
+    """Every row, where it is time to compare keys, and what positions keep of that, by the server's clock."""
+    if deletes is None:
+        return None, {}
+    ((now,),) = selection.session.keeper.execute("SELECT pg_catalog.transaction_timestamp()").fetchall()
+    due, stamp = deletes.due(range.after, now, there=snapshot.schema is not None)
+    return selection.frame(Sight(split=True)) if due else None, {"compared": stamp}
+
+
+def _stamped(position: Callable[[], Position], told: Mapping[str, str]) -> Callable[[], Position]:
+    return lambda: {**position(), **told}
 
 
 def _whole(selection: Selection, as_text: frozenset[str]) -> Batch:
