@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import ConfigError, ConflictError, DataError
-from headrace.schema import Schema
+from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
+from headrace.schema import Field, Schema
 
 if TYPE_CHECKING:
     from headrace.flow import Census, Commit
@@ -25,6 +25,7 @@ __all__ = [
     "refuse_foreign",
     "refuse_newer",
     "refuse_null_key",
+    "refuse_unready",
     "succeed",
 ]
 
@@ -99,6 +100,15 @@ def refuse_foreign(table: object, writers: Collection[str], pipeline: str, *, th
         raise ConfigError(
             f"table {table} exists and headrace did not make it",
             hint='load into another table, or say "adopt": true to take it over',
+        )
+
+
+def refuse_unready(table: object, added: Iterable[Field], have: Collection[str]) -> None:
+    """Refuse a table that was taken over and has no column for what the write itself keeps. Raises SchemaError."""
+    if missing := next((f for f in added if f.name not in have), None):
+        raise SchemaError(
+            f"table {table} has no column {missing.name!r}, which a history keeps beside the rows",
+            hint=f"add it ({missing.type}) to the table, or load into a new one",
         )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
+import duckdb
 import polars as pl
 import pytest
 from commits import load, read, rejects
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.errors import ConfigError, DataError
+from headrace.errors import ConfigError, DataError, SchemaError
 from headrace.systems.duckdb import DuckDBDestination
 from headrace.writes import History
 
@@ -135,3 +137,12 @@ def test_the_versions_do_not_depend_on_how_the_rows_were_split(tmp_path_factory,
     for start, end in zip(at, [*at[1:], frame.height], strict=True):
         load(split, frame[start:end], BY_AT)
     assert versions(split) == versions(whole)
+
+
+def test_a_table_that_was_taken_over_without_the_historys_columns_is_refused_by_name(target):
+    with duckdb.connect(str(target._file)) as connection:
+        connection.execute("CREATE TABLE t (id BIGINT, since DATE, v VARCHAR)")
+    write = History(keys=("id",), latest_by=("since",))
+    with pytest.raises(SchemaError, match="has no column 'valid_from'") as caught:
+        load(replace(target, adopt=True), {"id": [1], "since": [day(1)], "v": ["a"]}, write)
+    assert "date" in caught.value.hint

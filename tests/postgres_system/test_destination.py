@@ -102,6 +102,13 @@ def test_a_merge_without_an_index_is_right_too_and_refuses_a_key_that_is_there_t
         hr.run(shop.pipeline(hr.Merge(keys=("id",)), adopt=True))
 
 
+def test_a_history_in_a_table_without_its_columns_is_refused_by_name(shop):
+    shop.database.run("CREATE TABLE orders (id bigint, n text)")
+    shop.write("1.csv", "id,n\n2,b\n")
+    with pytest.raises(hr.SchemaError, match="has no column 'valid_from'"):
+        hr.run(shop.pipeline(hr.History(keys=("id",)), adopt=True))
+
+
 def test_a_replace_by_keys_touches_only_what_differs(shop):
     source = hr.FileSource(path="in/*.csv", base=shop.folder, read="all")
     replace = shop.pipeline(hr.Replace(keys=("id",)), source=source)

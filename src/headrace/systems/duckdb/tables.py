@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from headrace.errors import ConfigError, ConflictError, SchemaError
-from headrace.ledger import refuse_foreign
+from headrace.ledger import refuse_foreign, refuse_unready
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.systems.duckdb import ledger
 from headrace.transform.columns import Column, described, folded, physical, quoted
@@ -138,6 +138,8 @@ def prepare(
     have = columns_of(connection, table, wanted)
     _refuse_rowid(table, change, [c.name for c in have])
     if not (there and swapped):
+        if known is None and there and not change.fresh:
+            refuse_unready(table, added, [c.name for c in have])
         _check_same(table, have, wanted)
     ledger.own(connection, table.key, key, wanted, tuple(f.name for f in added))
     return have, emptied

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from headrace.errors import ConfigError, ConflictError, SchemaError
-from headrace.ledger import refuse_foreign
+from headrace.ledger import refuse_foreign, refuse_unready
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.systems.postgres import ledger
 from headrace.systems.postgres.connection import run
@@ -167,6 +167,8 @@ def shaped(
             if change.fresh
             else _altered(table, change, have, (*change.changes, *_widened(known, added)))
         )
+        if known is None and not change.fresh:
+            refuse_unready(table, added, [c.name for c in columns])
         _check_same(table, columns, wanted, known)
     index = _index(connection, table, oid, change) if create_index else []
     return Shape(table, oid is not None, change.fresh, columns, (*statements, *index), known, wanted, added)
