@@ -102,6 +102,17 @@ def test_a_merge_without_an_index_is_right_too_and_refuses_a_key_that_is_there_t
         hr.run(shop.pipeline(hr.Merge(keys=("id",)), adopt=True))
 
 
+def test_an_identity_that_is_always_generated_is_refused_by_name_where_rows_would_update_it(shop):
+    shop.database.run("CREATE TABLE orders (id bigint PRIMARY KEY, n bigint GENERATED ALWAYS AS IDENTITY, v text)")
+    shop.write("1.csv", "id,n,v\n1,7,a\n")
+    with pytest.raises(hr.SchemaError, match="'n' is GENERATED ALWAYS AS IDENTITY") as caught:
+        hr.run(shop.pipeline(hr.Merge(keys=("id",)), adopt=True))
+    assert "BY DEFAULT" in caught.value.hint
+    (shop.folder / "in" / "1.csv").write_text("id,v\n1,a\n2,b\n")
+    hr.run(shop.pipeline(hr.Merge(keys=("id",)), adopt=True, on_schema_change=hr.SchemaPolicy(missing="keep")))
+    assert shop.rows(order="1") == [(1, 1, "a"), (2, 2, "b")]
+
+
 def test_a_history_in_a_table_without_its_columns_is_refused_by_name(shop):
     shop.database.run("CREATE TABLE orders (id bigint, n text)")
     shop.write("1.csv", "id,n\n2,b\n")
