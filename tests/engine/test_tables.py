@@ -174,6 +174,18 @@ def test_a_full_refresh_loads_all_tables_anew(shop: Path) -> None:
     assert rows(shop, "SELECT count(*) FROM shop.orders") == [(2,)]
 
 
+def test_a_full_refresh_of_a_history_among_the_tables_is_refused_unless_it_is_meant(shop: Path) -> None:
+    tables = {"main.orders": hr.Table(write=hr.History(keys=("id",))), "main.ref_a": hr.Table()}
+    hr.run(one := pipeline(shop, tables=tables))
+    source(shop, "UPDATE orders SET text = 'new', updated = 2")
+    hr.run(one)
+    with pytest.raises(ConfigError, match="would lose the versions"):
+        hr.run(one, full_refresh=True)
+    assert rows(shop, "SELECT count(*) FROM shop.orders") == [(6,)]
+    hr.run(one, full_refresh=True, discard_history=True)
+    assert rows(shop, "SELECT count(*) FROM shop.orders") == [(3,)]
+
+
 def test_a_table_says_only_what_is_its_own() -> None:
     assert hr.Table(cursor=None, table="t").given == {"cursor": None}
     assert replace(hr.Table(), where="x > 1").given == {"where": "x > 1"}

@@ -81,7 +81,8 @@ def key_columns(write: Write) -> tuple[str, ...]:
 
 def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, discard_history: bool) -> None:
     """Refuse what cannot go on from this snapshot. Raises ConfigError with the way out."""
-    if full_refresh and isinstance(pipeline.write, History) and snapshot.number and not discard_history:
+    keeps = any(isinstance(write, History) for write in _writes(pipeline))
+    if full_refresh and keeps and snapshot.number and not discard_history:
         raise ConfigError(
             "a full refresh of a history would lose the versions that the source no longer has",
             hint="say --discard-history if that is meant",
@@ -100,6 +101,14 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
         _refuse_latest(pipeline.write, name, source)
         if not full_refresh:
             refuse_another(pipeline, name, snapshot.identities.get(name), source.identity())
+
+
+def _writes(pipeline: Pipeline) -> list[Write]:
+    """The pipeline's write; of many tables each one's."""
+    common = {} if pipeline.defaults is None else pipeline.defaults.given
+    return [{"write": pipeline.write, **common, **table.given}["write"] for table in pipeline.tables.values()] or [
+        pipeline.write
+    ]
 
 
 def refuse_another(pipeline: Pipeline, name: str, before: Any, now: Any) -> None:
