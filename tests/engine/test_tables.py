@@ -151,7 +151,14 @@ def test_what_was_read_in_between_is_a_conflict(shop: Path) -> None:
         ({"tables": {"main.nothing": hr.Table()}}, "no table matches 'main.nothing'"),
         ({"tables": {"main.orders": hr.Table(), "main.ref_*": hr.Table(table="orders")}}, "would both go into"),
         ({"tables": {"main.orders": hr.Table(cursor="updatd")}}, "no column 'updatd'"),
-        ({"tables": {"main.orders": hr.Table(contract=hr.Contract(on_violation="quarantine"))}}, "has no quarantine"),
+        *(
+            ({"tables": {"main.orders": hr.Table(contract=contract)}}, "has no quarantine")
+            for contract in (
+                hr.Contract(on_violation="quarantine"),
+                hr.Contract(columns={"id": hr.Column(max=1, on_violation="quarantine")}),
+                hr.Contract(rules={"low": hr.Rule(check="id < 1", on_violation="quarantine")}),
+            )
+        ),
         ({"transforms": (hr.sql("SELECT 1"),)}, "are of one table, and it has many"),
         ({"tables": {}}, "schema for many tables, and it loads one"),
         ({"destination": hr.DuckDBDestination(path="w.duckdb", table="t")}, "has no schema for them"),

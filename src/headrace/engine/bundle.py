@@ -130,7 +130,7 @@ def _alone(  # each is one part of what it becomes
 ) -> Pipeline:
     reads = {field: value for field, value in said.items() if field != "write"}
     contract = reads.get("contract")
-    if contract is not None and contract.on_violation == "quarantine":
+    if contract is not None and contract.quarantines:
         raise ConfigError(
             f"table {name!r}: a pipeline of many tables has no quarantine",
             hint='say "fail" or "drop", or give the table a pipeline of its own',
