@@ -147,7 +147,10 @@ def remove(path: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder and what is in it; it may have gone already, wholly or in part. Links are not followed."""
+    """Remove a folder and what is in it; it may have gone already, wholly or in part. Links are not followed.
+
+    Where somebody writes there meanwhile, the folder stays.
+    """
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
@@ -157,8 +160,11 @@ def remove_tree(folder: Path) -> None:
             remove_tree(Path(entry.path))
         else:
             remove(Path(entry.path))
-    with contextlib.suppress(FileNotFoundError):
+    try:
         os.rmdir(folder)  # noqa: PTH106
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+            raise
 
 
 def make_folder(folder: Path) -> None:

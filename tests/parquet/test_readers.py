@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import threading
+import types
 from pathlib import Path
 
 import polars as pl
@@ -168,6 +169,46 @@ def test_a_rival_who_commits_in_the_midst_wins(table: ParquetDestination, tmp_pa
         load(table, pl.DataFrame({"v": [2]}), seal=rival)
     assert scan_table(tmp_path / "t").collect()["v"].to_list() == [0, 1]
     assert os.listdir(tmp_path / "t" / "_headrace" / "staged") == []
+
+
+def test_who_commits_while_another_one_clears_up_is_not_taken_for_dead(
+    table: ParquetDestination, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(table, pl.DataFrame({"v": [1]}))
+    journal = table._journal
+    before = journal.load()
+    monkeypatch.setattr(settle, "_publish", lambda *_: disk.sync_folder(tmp_path / "gone"))
+    load(table, pl.DataFrame({"v": [2]}))  # committed, its lock is free, its files not yet in their places
+    monkeypatch.undo()
+    monkeypatch.setattr(journal, "load", lambda: before)
+    settle.finish(journal)  # whoever looked just before the commit
+    assert scan_table(tmp_path / "t").collect()["v"].to_list() == [1, 2]
+
+
+def test_a_rival_still_writing_does_not_keep_the_winners_files_from_their_places(
+    table: ParquetDestination, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(table, pl.DataFrame({"v": [0]}))
+    tokens = iter(["00000000", "11111111"])  # the rival's folder is the first that the winner comes by
+    monkeypatch.setattr("headrace.journal.log.secrets", types.SimpleNamespace(token_hex=lambda _: next(tokens)))
+    staged = tmp_path / "t" / "_headrace" / "staged"
+    cleared, real = [], disk.remove_tree
+
+    def clear(folder: Path) -> None:
+        cleared.append(folder.name)
+        real(folder)
+
+    def rival() -> Seal:
+        monkeypatch.setattr(disk, "remove_tree", clear)
+        load(table, pl.DataFrame({"v": [1]}), expected=1)
+        assert cleared == ["0000000002-11111111"]
+        assert os.listdir(staged) == ["0000000002-00000000"]
+        return Seal(positions={}, files={}, record={})
+
+    with pytest.raises(ConflictError):
+        load(table, pl.DataFrame({"v": [2]}), seal=rival)
+    assert _visible(tmp_path / "t") == 2
+    assert os.listdir(staged) == []
 
 
 def test_a_folder_of_somebody_elses_files_is_refused(table: ParquetDestination, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ A commit is its entry. Before it, all that the entry names lies staged and fsync
 the staged files in their places, remove those that the commit removed) is written in the entry, and whoever comes
 next does it again from the start if the first one died (`finish`). The attempt's folder goes last, so a folder that is
 there means that something is left to do. It needs no clock: an attempt's folder carries its number and a token. If
-the entry of that number has the token, the attempt has won and is finished; if it has another token, or if nobody
-holds the folder's lock any more, the attempt is dead and goes.
+the entry of that number has the token, the attempt has won and is finished; if not, and if nobody holds the folder's
+lock any more, the attempt is dead and goes. An attempt that has lost and lives removes its own folder.
 """
 
 from headrace.journal.log import Journal

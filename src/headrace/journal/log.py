@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -176,13 +175,11 @@ class Journal:
             attempt, alive = self._staging(number)
         try:
             yield attempt
-        except BaseException as error:
+        except BaseException:
             entry = self.entry(number) if self.entry_path(number).exists() else None
             if entry is None or entry["token"] != attempt.token:
                 with contextlib.suppress(OSError):
                     disk.remove_tree(attempt.folder)
-            if entry is not None and isinstance(error, RejectedError) and error.details.get("errno") == errno.ENOENT:
-                raise self._conflict(number, number - 1) from error  # the winner has cleared our folder away
             raise
         finally:
             os.close(alive)

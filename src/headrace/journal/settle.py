@@ -36,16 +36,20 @@ def finish(journal: Journal) -> None:
 
 def _settle(journal: Journal, attempt: Attempt, state: State) -> None:
     entry = journal.entry(attempt.number) if attempt.number <= state.number else None
-    if entry is None:
-        with _dead(attempt.folder) as dead:
-            if dead:
-                disk.remove_tree(attempt.folder)
-        return
-    if entry["token"] == attempt.token:
+    if entry is not None and entry["token"] == attempt.token:
         _publish(journal, attempt, entry, state)
         if attempt.number == state.number:
             _write_checkpoint(journal, attempt, state)
-    disk.remove_tree(attempt.folder)
+        disk.remove_tree(attempt.folder)
+        return
+    with _dead(attempt.folder) as dead:  # who lives removes its own
+        if dead and not _won(journal, attempt):
+            disk.remove_tree(attempt.folder)
+
+
+def _won(journal: Journal, attempt: Attempt) -> bool:
+    """Whether an attempt whose maker has gone is committed: perhaps just after `state` was read."""
+    return journal.entry_path(attempt.number).exists() and journal.entry(attempt.number)["token"] == attempt.token
 
 
 def _publish(journal: Journal, attempt: Attempt, entry: Mapping[str, Any], state: State) -> None:
@@ -117,7 +121,8 @@ def _write_checkpoint(journal: Journal, attempt: Attempt, state: State) -> None:
     earlier = sorted(journal.numbers(folder))
     if state.number - (earlier[-1] if earlier else 0) < CHECKPOINT_EVERY:
         return
-    disk.replace(folder / f"{state.number:010}.json", dump(state.to_json()), aside=attempt.folder / "checkpoint")
+    with contextlib.suppress(FileNotFoundError):  # somebody else has finished the attempt, and written it
+        disk.replace(folder / f"{state.number:010}.json", dump(state.to_json()), aside=attempt.folder / "checkpoint")
     for number in earlier[:-1]:  # the last but one stays: somebody may be about to read it
         disk.remove(folder / f"{number:010}.json")
 
