@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from headrace import interruption
 from headrace.errors import ConfigError, HeadraceError
 from headrace.flow import Place
 
@@ -68,6 +69,8 @@ class Project:
                     reports[running.pop(future).name] = future.result()
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)  # who interrupts does not want to wait for the others
+            if interruption.came():
+                wait(running)  # each breaks off, and puts that on record
             raise
         except BaseException:
             pool.shutdown(cancel_futures=True)

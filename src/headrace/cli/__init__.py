@@ -6,12 +6,12 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
-
-import click
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from headrace.cli import signals
-from headrace.cli.options import INTERRUPTED
+
+if TYPE_CHECKING:
+    import click
 
 __all__ = ["command", "main"]
 
@@ -32,7 +32,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
         except KeyboardInterrupt:
-            code = INTERRUPTED
+            code = signals.INTERRUPTED
         if signals.caught:
             signals.end(signals.caught[0])
     sys.exit(code)
@@ -47,12 +47,14 @@ def command() -> click.Group:
 
 
 def _run(args: list[str]) -> int:
+    import click  # once signals are heard
+
     try:
         code = command().main(args=args, prog_name="headrace", standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.Abort:
-        return INTERRUPTED
+        return signals.INTERRUPTED
     except click.ClickException as error:
         if "--json" in args:
             wrong: dict[str, Any] = {"type": "UsageError", "message": error.format_message(), "hint": "", "details": {}}

@@ -11,14 +11,11 @@ from typing import Any
 
 import click
 
-from headrace.cli.signals import caught
+from headrace.cli.signals import INTERRUPTED, caught
 from headrace.errors import ConfigError
 from headrace.units import seconds
 
-__all__ = ["INTERRUPTED", "Answer", "Common", "Duration", "common", "pipeline", "pipelines"]
-
-
-INTERRUPTED = 130
+__all__ = ["Answer", "Common", "Duration", "common", "pipeline", "pipelines"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM end the command, whatever it is in the middle of.
+"""Ctrl-C and SIGTERM end the command within two seconds, whatever it is in the middle of.
 
 Python tells the main thread of a signal between two of its instructions. Deep within an engine there may be none for
-hours, and an engine may turn the KeyboardInterrupt into an error of its own. So a thread listens too: what has not
-ended by itself within a grace is ended here. A run may die at any instant; the next one carries on.
+hours, an engine may turn the KeyboardInterrupt into an error of its own, and other threads hear nothing. So a thread
+listens too, and breaks off what is under way (see `headrace.interruption`). What has not ended by itself within a grace
+is ended here. A run may die at any instant; the next one carries on.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["caught", "end", "listening", "say_by"]
+from headrace import interruption
 
-_GRACE = 2.0  # seconds for a run to end by itself
+__all__ = ["INTERRUPTED", "caught", "end", "listening", "say_by"]
+
+INTERRUPTED = 128 + signal.SIGINT
+_GRACE = 1.1  # seconds for what is under way to end by itself
+_PARTING = 0.6  # and then for its end to be put on record
+_FLUSH = 0.1
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 _LAST_WORDS = "interrupted: what was committed stays, the next run goes on from there"
@@ -26,11 +32,12 @@ _LAST_WORDS = "interrupted: what was committed stays, the next run goes on from 
 caught: list[int] = []
 """The signals that have come. While there is one, no error is worth telling: it is an engine's word for it."""
 _written: list[Callable[[str], str]] = [str]
+_ending = threading.Lock()
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, and end the process after the grace."""
+    """SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, once, and end the process after the grace."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -47,17 +54,31 @@ def listening() -> Iterator[None]:
         os.close(reader)
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    """Once: who is impatient, or a terminal and a parent that both pass Ctrl-C on, must not break the breaking off."""
     caught.append(number)
-    raise KeyboardInterrupt
+    if len(caught) == 1:
+        interruption.begin()
+        sys.unraisablehook = _unheard  # it may come where nothing can be raised: in a finaliser
+        raise KeyboardInterrupt
+
+
+def _unheard(_: object) -> None:
+    """Nothing to be told."""
 
 
 def _listen(reader: int) -> None:
     while said := os.read(reader, 1):
         if said[0] in _ENDING:
-            timer = threading.Timer(_GRACE, end, args=(said[0],))
-            timer.daemon = True
-            timer.start()
+            threading.Thread(target=_see_to_it, args=(said[0],), name="headrace-ending", daemon=True).start()
+            return
+
+
+def _see_to_it(number: int) -> None:
+    threading.excepthook = _unheard
+    interruption.break_off(_GRACE)
+    interruption.say_goodbye(_PARTING)
+    end(number)
 
 
 def say_by(write: Callable[[str], str]) -> None:
@@ -67,7 +88,16 @@ def say_by(write: Callable[[str], str]) -> None:
 
 def end(number: int) -> NoReturn:
     """Say so, and end the process at once: threads may still be in the middle of a run."""
-    os.write(2, _written[0](_LAST_WORDS).encode() + b"\n")
-    if not sys.stdout.closed:
-        sys.stdout.flush()
+    if not _ending.acquire(blocking=False):
+        threading.Event().wait()  # another thread is about to
+    with suppress(OSError):
+        os.write(2, _written[0](_LAST_WORDS).encode() + b"\n")
+    flushing = threading.Thread(target=_flush, daemon=True)  # whoever reads may have stopped to
+    flushing.start()
+    flushing.join(_FLUSH)
     os._exit(128 + number)
+
+
+def _flush() -> None:
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()

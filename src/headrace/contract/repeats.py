@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import polars as pl
 
+from headrace import interruption
 from headrace.errors import RejectedError
 from headrace.exact import cast, to_text
 from headrace.stream import FrameStream, original
@@ -106,7 +107,8 @@ def spilling() -> Iterator[duckdb.DuckDBPyConnection]:
         con.execute("SET temp_directory = ?", [str(Path(spill))])
         con.execute("SET python_enable_replacements = false")
         try:
-            yield con
+            with interruption.breakable(con.interrupt):
+                yield con
         except (duckdb.Error, OSError) as error:
             if (cause := original(error)) is not None:
                 raise cause from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from headrace import interruption
 from headrace.engine.bundle import Bundle
 from headrace.engine.increment import Increment
 from headrace.errors import ConfigError, ConflictError, HeadraceError, UnavailableError, UnheldError
@@ -52,6 +54,8 @@ class Running:
     pending: Commit | None = None
     current: Increment | Bundle | None = None
     read: Counts = field(default_factory=Counts)
+    closed: bool = False
+    closing: threading.Lock = field(default_factory=threading.Lock)
 
     def tell(self, kind: Callable[..., Event], **facts: Any) -> None:
         """Tell the observers."""
@@ -81,15 +85,18 @@ class Running:
         def told(details: RetryDetails) -> None:
             error = details.error
             what = error.message if isinstance(error, HeadraceError) else type(error).__name__
+            interruption.heed()
             self.warn(f"attempt {details.attempt} of {details.attempts} failed, again in {details.wait:.1f} s: {what}")
             if retry.on_retry is not None:
                 retry.on_retry(details)
 
         left = None if self.deadline is None else max(self.deadline - time.monotonic(), _PROGRESS_EVERY)
-        return replace(retry, timeout=min(filter(None, (left, retry.timeout)), default=None), on_retry=told)
+        within = min(filter(None, (left, retry.timeout)), default=None)
+        return replace(retry, timeout=within, on_retry=told, sleep=retry.sleep or interruption.pause)
 
     def inspect(self) -> Snapshot:
         """What the target holds. A commit whose answer was lost is settled first, and not made twice."""
+        interruption.heed()
         if self.pending is not None and (receipt := self.settled(self.pending)) is not None:
             self.applied(receipt)
         self.pending = None
@@ -112,6 +119,7 @@ class Running:
 
     def watch(self, rows: int) -> None:
         """Rows pass to the destination: the place where a run can be stopped, and progress is told."""
+        interruption.heed()
         now = time.monotonic()
         self.rows += rows
         if self.deadline is not None and now > self.deadline:
@@ -138,6 +146,7 @@ class Running:
         """Apply one increment, unless nothing is new in it."""
         self.current = increment
         try:
+            interruption.heed()
             for warning in increment.warnings:
                 self.warn(warning)
             if increment.empty:
@@ -195,15 +204,19 @@ class Running:
         )
 
     def close(self, error: HeadraceError | None) -> None:
-        """Tell the end, and keep it in the ledger as well as can be."""
-        report = self.report(error)
-        self.tell(RunFinished, status=report.status, seconds=report.seconds, error=report.to_dict()["error"])
-        row = report.to_dict()
-        row.update(kind="run", host=socket.gethostname())
-        try:
-            self.pipeline.destination.record(row)
-        except HeadraceError as failure:
-            self.warn(f"the run could not be recorded: {failure.message}")
+        """Tell the end, and keep it in the ledger as well as can be; once."""
+        with self.closing:  # who comes second waits for the record
+            if self.closed:
+                return
+            self.closed = True
+            report = self.report(error)
+            self.tell(RunFinished, status=report.status, seconds=report.seconds, error=report.to_dict()["error"])
+            row = report.to_dict()
+            row.update(kind="run", host=socket.gethostname())
+            try:
+                self.pipeline.destination.record(row)
+            except HeadraceError as failure:
+                self.warn(f"the run could not be recorded: {failure.message}")
 
 
 @contextmanager
@@ -231,9 +244,13 @@ def running(
     )
     this.tell(RunStarted)
     try:
-        with _held(pipeline, this, wait, this.patient(retry or Retry(attempts=1))):
+        with (
+            _held(pipeline, this, wait, this.patient(retry or Retry(attempts=1))),
+            interruption.parting(lambda: this.close(_other(KeyboardInterrupt()))),
+        ):
             try:
-                yield this
+                with _heard():
+                    yield this
             except HeadraceError as error:
                 error.report = this.report(error)
                 this.close(error)
@@ -247,6 +264,17 @@ def running(
         if not this.commits and "pid" in error.details:
             error.report = this.report(error)
             this.tell(RunFinished, status="failed", seconds=time.monotonic() - this.began, error=error.to_dict())
+        raise
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """What fails once the process is to end fails for that reason, whatever an engine calls it."""
+    try:
+        yield
+    except Exception as error:
+        if interruption.came():
+            raise KeyboardInterrupt from error
         raise
 
 
@@ -274,7 +302,7 @@ def _held(pipeline: Pipeline, holder: Running, wait: float, patience: Retry) -> 
         except ConflictError:
             if time.monotonic() >= until:
                 raise
-            time.sleep(_WAIT_POLL)
+            interruption.pause(_WAIT_POLL)
     try:
         yield
     finally:

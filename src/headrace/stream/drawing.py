@@ -12,9 +12,11 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 
 import polars as pl
 
+from headrace import interruption
 from headrace.errors import HeadraceError
 
 __all__ = ["drawn", "said", "tracked"]
@@ -22,6 +24,7 @@ __all__ = ["drawn", "said", "tracked"]
 # Polars decodes up to 128 row groups of a Parquet file ahead of who asks: as good as all of it, and gigabytes.
 os.environ.setdefault("POLARS_ROW_GROUP_PREFETCH_SIZE", "2")
 _WAITING = 2
+_LISTEN = 0.2
 _MOMENT = 1.0
 _LAST_MOMENT = 5.0
 _left_early: list[threading.Thread] = []
@@ -58,13 +61,21 @@ def drawn(frame: pl.LazyFrame) -> Generator[pl.DataFrame]:
     thread = threading.Thread(target=draw, name="headrace-draw")
     thread.start()
     try:
-        while (rows := waiting.get()) is not None:
+        while (rows := _next(waiting)) is not None:
             yield rows
     finally:
         stopped.set()
         _see_off(thread)
     if failed:
         raise said(failed[0])
+
+
+def _next(waiting: queue.Queue[pl.DataFrame | None]) -> pl.DataFrame | None:
+    """What comes next. KeyboardInterrupt once the process is to end, though the query is deep in its next batch."""
+    while True:
+        with suppress(queue.Empty):
+            return waiting.get(timeout=_LISTEN)
+        interruption.heed()
 
 
 def _see_off(thread: threading.Thread) -> None:
@@ -75,7 +86,7 @@ def _see_off(thread: threading.Thread) -> None:
     """
     here = threading.current_thread()
     if not isinstance(here, threading._DummyThread) and here is not thread:  # noqa: SLF001  # the only name for a thread that Python did not start
-        thread.join(_MOMENT)
+        thread.join(_LISTEN if interruption.came() else _MOMENT)
     if thread.is_alive():
         _left_early.append(thread)
 

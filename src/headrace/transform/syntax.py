@@ -14,6 +14,7 @@ from typing import Any
 
 import duckdb
 
+from headrace import interruption
 from headrace.errors import ConfigError
 
 __all__ = ["CLOCK_WORDS", "Functions", "Syntax", "functions", "identifier", "session"]
@@ -35,9 +36,12 @@ class session:  # noqa: N801 - used as a function
         self.con.execute("SET TimeZone = 'UTC'")
         self.con.execute("SET python_enable_replacements = false")
         self.con.execute("SET enable_external_access = false")
+        self.breakable = interruption.breakable(self.con.interrupt)
+        self.breakable.__enter__()
         return self.con
 
     def __exit__(self, *_: object) -> None:
+        self.breakable.__exit__(None, None, None)
         self.con.close()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import duckdb
 
-from headrace import disk, guard
+from headrace import disk, guard, interruption
 from headrace.errors import ConfigError, UnavailableError
 from headrace.systems.duckdb.errors import translated
 
@@ -119,7 +119,8 @@ def _using(real: str, *, writable: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         connection = instance.connection.cursor()
         try:
             _session(connection)
-            yield connection
+            with interruption.breakable(connection.interrupt):
+                yield connection
         finally:
             connection.close()
     finally:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import polars as pl
 
+from headrace import interruption
 from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import ConfigError
 from headrace.stream import FrameStream, reraise, scan_batches, scan_generator
@@ -97,7 +98,7 @@ def _superseded(placed: pl.LazyFrame, latest: Latest, ranks: pl.DataFrame, judge
     with tempfile.TemporaryDirectory(prefix="headrace-latest-") as folder, duckdb.connect() as connection:
         connection.execute("SET temp_directory = $1", [folder])
         connection.register("rows", FrameStream(narrow))
-        with reraise():
+        with reraise(), interruption.breakable(connection.interrupt):
             found: pl.DataFrame = connection.sql(query).pl()
         connection.unregister("rows")
     return found.join(ranks, on=_RANK).select(FILE, LINE)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
+from headrace import interruption
 from headrace.errors import ConfigError, UnavailableError
 
 try:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 __all__ = [
-    "LOCK_WAIT", "Dsn", "answered", "awaited", "connected", "drain", "endpoint", "flushed", "psycopg", "roll_back",
-    "run", "session", "transaction",
+    "LOCK_WAIT", "Dsn", "answered", "awaited", "cancelled", "connected", "drain", "endpoint", "flushed", "psycopg",
+    "roll_back", "run", "session", "transaction",
 ]  # fmt: skip
 
 # `psycopg` is among them for the modules that are loaded first: without it, what they say is the error above
@@ -83,7 +84,8 @@ def connected(
         connection = psycopg.connect(info, autocommit=True, prepare_threshold=None)
         try:
             session(connection, settings or {})
-            yield connection
+            with interruption.breakable(lambda: cancelled(connection)):
+                yield connection
         finally:
             _close(connection)
 
@@ -140,14 +142,21 @@ def _commit(connection: Connection) -> None:
 def roll_back(connection: Connection) -> None:
     """End the transaction, and what is still under way on the server. The error that led here is the one heard."""
     with suppress(psycopg.Error):
-        if connection.info.transaction_status == TransactionStatus.ACTIVE:
-            connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        if cancelled(connection):
             drain(connection)
         if connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
             connection.execute("ROLLBACK")
             return
     if connection.info.transaction_status != TransactionStatus.IDLE:
         _close(connection)  # the server rolls back what it has
+
+
+def cancelled(connection: Connection) -> bool:
+    """Cancel what the server is busy with for this connection; False where it is not. In any thread."""
+    if connection.info.transaction_status != TransactionStatus.ACTIVE:
+        return False
+    connection.cancel_safe(timeout=_CANCEL_SECONDS)
+    return True
 
 
 def drain(connection: Connection) -> None:

@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 
 from headrace.errors import UnavailableError
 from headrace.systems.postgres.activity import READING, Activity, prepared, seen
-from headrace.systems.postgres.connection import connected, drain, endpoint
+from headrace.systems.postgres.connection import cancelled, connected, drain, endpoint
 from headrace.systems.postgres.names import named, quoted
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ SELECT max(reset_val) FILTER (WHERE name = 'search_path'), max(reset_val) FILTER
 FROM pg_catalog.pg_settings WHERE name IN ('search_path', 'TimeZone')
 """
 _NAME_MAX = 40  # of what the application's name has room for
-_CANCEL_SECONDS = 5.0
 _TURN_SECONDS = 60.0
 
 
@@ -218,5 +217,4 @@ def _settings(path: str) -> Mapping[str, str]:
 def _cancel(connection: Connection) -> None:
     """The query that is under way ends on the server; nothing happens where none is."""
     with suppress(psycopg.Error):
-        if connection.info.transaction_status == TransactionStatus.ACTIVE:
-            connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        cancelled(connection)
