@@ -6,9 +6,11 @@ The types are those of `headrace.logical`. This module imports nothing heavy unt
 from __future__ import annotations
 
 import difflib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.errors import ConfigError, SchemaError
@@ -30,6 +32,7 @@ __all__ = [
     "evolve",
     "in_words",
     "parse_type",
+    "reject_id",
     "renamed",
     "widens",
 ]
@@ -130,11 +133,23 @@ REJECTS = Schema.of(
         "key": "string",
     }
 )
-"""A rejected row. `id` names it for ever (equal content at an equal place: equal id). `stage` is ``parse`` (then
+"""A rejected row. `id` names it for ever (see `reject_id`). `stage` is ``parse`` (then
 `row` is the raw text), ``cursor`` (its cursor is NULL) or ``contract`` (then `row` is a JSON object from column to
 exact text, or null).
 `source` is the source whose parser or contract rejected it, null for the result's contract. `rules` are the
 reasons, for people. `key` is a JSON array of the merge keys' exact texts, null where there are none."""
+
+
+def reject_id(
+    stage: str, source: str | None, file: str | None, line: int | None, row: str | Mapping[str, str | None]
+) -> str:
+    """The id of a rejected row: equal content at an equal place has an equal one. `row` is the raw text of one that
+    could not be read, else its values as exact texts: in which order its columns were read, and which columns without
+    a value it has since been read with, is no matter.
+    """
+    content = row if isinstance(row, str) else {name: row[name] for name in sorted(row) if row[name] is not None}
+    written = json.dumps([stage, source, file, line, content], ensure_ascii=False)
+    return blake2b(written.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def renamed(names: Sequence[str], rename: Mapping[str, str]) -> tuple[str, ...]:

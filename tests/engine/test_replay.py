@@ -255,3 +255,15 @@ def test_a_replay_goes_by_the_sources_own_keys_and_keeps_what_it_told_of_itself(
     assert hr.replay(loose).status == "loaded"
     assert place.rows(loose) == [(1, 5), (2, -5)]
     assert loose.destination.inspect("orders").identities["source"] == {"memory": "in", "opened": "yes"}
+
+
+def test_a_reject_is_the_same_whatever_the_order_of_its_columns_and_with_a_column_that_came_later(place):
+    """The types that were inferred stand in another order than the file's; the file that comes later is wider."""
+    place.write("1.csv", "id,v,note\n1,-5,x\n2,-6,y\n")
+    held = place.pipeline(contract=QUARANTINE, files={"types": {"v": "int64"}})
+    hr.run(held)
+    assert hr.replay(held).status == "nothing_new"
+    hr.discard(held, reason="the sensor was off")
+    place.write("2.csv", "id,v,note,more\n3,-7,z,1\n")
+    hr.run(held, full_refresh=True)
+    assert [r["file"] for r in hr.rejects(held).to_dicts()] == ["2.csv"]

@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from headrace.contract.repeats import spilling
 from headrace.contract.verdict import Judge, Verdict, Versions, by_rule, check_rows
 from headrace.errors import ContractError
 from headrace.exact import to_text
-from headrace.schema import REJECTS, Schema
+from headrace.schema import REJECTS, Schema, reject_id
 from headrace.stream import FrameStream, scan_batches
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool, SpoolPass
@@ -264,19 +263,18 @@ class _Origin:
     def rejects(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Bad rows as they came → the columns of `schema.REJECTS`; `id` is still the same for equal rows."""
         fields = [f for f in self.bound.raw if f.name not in (self.place or ())]
-        texts = rows.select(to_text(pl.col(f.name), f.type) for f in fields)
-        names = [json.dumps(f.name, ensure_ascii=False) for f in fields]
-        written = [_json_object(names, values) for values in texts.iter_rows()]
+        texts = rows.select(to_text(pl.col(f.name), f.type).alias(f.name) for f in fields)
+        values = list(texts.iter_rows(named=True))
         files, lines = self._place(rows)
-        places = zip(files, lines, written, strict=True)
+        places = zip(files, lines, values, strict=True)
         made = {
-            "id": [_hash("contract", self.source, file, line, row) for file, line, row in places],
+            "id": [reject_id("contract", self.source, file, line, row) for file, line, row in places],
             "stage": ["contract"] * rows.height,
             "source": [self.source] * rows.height,
             "file": files,
             "line": lines,
             "rules": rows["rules"],
-            "row": written,
+            "row": [json.dumps(row, ensure_ascii=False) for row in values],
             "key": self._key_texts(rows),
         }
         return pl.DataFrame(made, schema=REJECTS.polars())
@@ -294,12 +292,3 @@ class _Origin:
         cast = rows.select(self.bound.casts.get(k, pl.col(k)).alias(k) for k in self.keys)
         texts = cast.select(to_text(pl.col(k), self.bound.schema[k]) for k in self.keys)
         return [None if None in key else json.dumps(key, ensure_ascii=False) for key in texts.iter_rows()]
-
-
-def _json_object(names: Sequence[str], values: Sequence[str | None]) -> str:
-    written = ("null" if v is None else json.dumps(v, ensure_ascii=False) for v in values)
-    return "{" + ", ".join(f"{n}: {v}" for n, v in zip(names, written, strict=True)) + "}"
-
-
-def _hash(*parts: str | int | None) -> str:
-    return blake2b(json.dumps(parts, ensure_ascii=False).encode(), digest_size=16).hexdigest()

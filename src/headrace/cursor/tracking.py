@@ -24,7 +24,7 @@ import polars as pl
 
 from headrace import exact
 from headrace.errors import ConfigError, DataError
-from headrace.schema import REJECTS, Schema, Type, parse_type, widens
+from headrace.schema import REJECTS, Schema, Type, parse_type, reject_id, widens
 from headrace.stream import scan_generator
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from headrace.cursor import Cursor
     from headrace.flow import Position
 
-__all__ = ["FILE", "LINE", "NULL_CURSOR", "Tracked", "reject_id", "tracked"]
+__all__ = ["FILE", "LINE", "NULL_CURSOR", "Tracked", "tracked"]
 
 FILE, LINE = "_headrace_file", "_headrace_line"
 NULL_CURSOR = "cursor column is null"
@@ -54,12 +54,6 @@ class Tracked:
     rows: Callable[[], int]
     rejects: Callable[[], Iterator[pl.DataFrame]]
     bounds: Mapping[str, Any]
-
-
-def reject_id(stage: str, source: str | None, file: str | None, line: int | None, row: str) -> str:
-    """The id of a rejected row: equal content at an equal place has an equal one."""
-    parts = (stage, source or "", file or "", "" if line is None else str(line), row)
-    return hashlib.blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 @dataclass
@@ -319,7 +313,7 @@ class _Reader:
         made = []
         for file, line, row in zip(files, lines, self._texts(rows, self.values).iter_rows(named=True), strict=True):
             text = json.dumps(row, ensure_ascii=False)
-            made.append((reject_id("cursor", self.source, file, line, text), "cursor", self.source, file, line,
+            made.append((reject_id("cursor", self.source, file, line, row), "cursor", self.source, file, line,
                          [NULL_CURSOR], text, None))  # fmt: skip
         return pl.DataFrame(made, schema=REJECTS.polars(), orient="row")
 

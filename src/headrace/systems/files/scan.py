@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace import exact
-from headrace.cursor.tracking import reject_id
 from headrace.errors import HeadraceError, SchemaError
 from headrace.flow import Counts
-from headrace.schema import REJECTS, widens
+from headrace.schema import REJECTS, reject_id, widens
 from headrace.stream import scan_generator
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.cursor.tracking import NULL_CURSOR, reject_id
+from headrace.cursor.tracking import NULL_CURSOR
 from headrace.errors import ConfigError
 from headrace.flow import Batch, Counts, News, Position, Range, Retold, Snapshot, Superseded
-from headrace.schema import REJECTS
+from headrace.schema import REJECTS, reject_id
 from headrace.stream.drawing import drawn
 from headrace.systems.postgres.errors import translated
 from headrace.systems.postgres.late import Late
@@ -304,10 +304,9 @@ class Part:
         selection = order.selection
         columns = tuple(replace(c, type=c.type.as_text()) for c in selection.columns)
         for batch in drawn(replace(selection, columns=columns).scan(Sight(), order.missing)):
-            rows = [json.dumps(row, ensure_ascii=False) for row in batch.iter_rows(named=True)]
             made = [
-                (reject_id("cursor", selection.source, None, None, text), "cursor", selection.source, None, None,
-                 [NULL_CURSOR], text, None) for text in rows
+                (reject_id("cursor", selection.source, None, None, row), "cursor", selection.source, None, None,
+                 [NULL_CURSOR], json.dumps(row, ensure_ascii=False), None) for row in batch.iter_rows(named=True)
             ]  # fmt: skip
             yield pl.DataFrame(made, schema=REJECTS.polars(), orient="row")
 
