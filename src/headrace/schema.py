@@ -41,7 +41,7 @@ __all__ = [
 @dataclass(frozen=True)
 class Field:
     """One column: its name and its type. `origin` is the type that a source's system gave it, as that system writes it
-    behind the system's name: ``postgres numeric(30,5)`` (None: nothing is known, or a transform has touched it).
+    behind the system's name: ``postgres numeric(30,5)`` (None: nothing is known, or a transform may have changed it).
     """
 
     name: str

@@ -130,4 +130,16 @@ def test_what_a_transform_or_a_contract_makes_of_a_column_has_no_origin(tmp_path
     hr.run(one)
     schema = one.destination.inspect("dated").schema
     assert schema is not None
-    assert schema.origins == {}
+    assert "day" not in schema.origins
+
+
+def test_what_a_transform_only_passes_on_keeps_its_origin_unless_the_sources_contract_has_typed_it(
+    tmp_path: Path,
+) -> None:
+    steps = (hr.sql("SELECT id AS key, day FROM source"), hr.python(lambda rows: rows.filter(pl.col("key") < 9)))
+    one = pipeline(tmp_path, "2024-01-31", transforms=steps)
+    object.__setattr__(one.source, "contract", hr.Contract(columns={"day": hr.Column(type="date")}))
+    hr.run(one)
+    schema = one.destination.inspect("dated").schema
+    assert schema is not None
+    assert schema.origins == {"key": "postgres bigint"}

@@ -130,7 +130,7 @@ def copied(database: Database) -> bytes:
             return b"".join(bytes(block) for block in copy)
 
 
-def check_identical(source: Database, to: Database, columns) -> None:
+def check_identical(source: Database, to: Database, columns, *steps) -> None:
     with written(source) as connection:
         fill(connection, columns)
     hr.run(
@@ -139,6 +139,7 @@ def check_identical(source: Database, to: Database, columns) -> None:
             source=hr.PostgresSource(dsn=source.dsn, table="v"),
             destination=hr.PostgresDestination(dsn=to.dsn, table="v"),
             write=hr.Replace(),
+            transforms=steps,
         )
     )
     kinds = (
@@ -160,6 +161,13 @@ def test_every_type_goes_from_postgres_to_postgres_and_copy_writes_the_same(post
     with postgres.database(MADE) as source, postgres.database(MADE) as to:
         xml = source.run("SELECT 1 FROM pg_config WHERE name = 'CONFIGURE' AND setting LIKE '%%with-libxml%%'")
         check_identical(source, to, whole(ALL, bool(xml)))
+
+
+def test_every_type_goes_through_transforms_that_only_pass_it_on(postgres):
+    steps = hr.sql("SELECT * FROM source WHERE i >= 0"), hr.python(lambda rows: rows.filter(pl.col("i") >= 0))
+    with postgres.database(MADE) as source, postgres.database(MADE) as to:
+        xml = source.run("SELECT 1 FROM pg_config WHERE name = 'CONFIGURE' AND setting LIKE '%%with-libxml%%'")
+        check_identical(source, to, whole(ALL, bool(xml)), *steps)
 
 
 def test_every_type_of_an_older_server_too(older_postgres):

@@ -19,6 +19,7 @@ from headrace.transform import Transformed, transform
 from headrace.writes import Recompute
 
 if TYPE_CHECKING:
+    from headrace.contract import Contract
     from headrace.pipeline import Pipeline
 
 __all__ = ["PLACE", "Replayed", "Rows", "bound", "source_screen"]
@@ -62,7 +63,8 @@ class Rows:
         screens = {n: source_screen(pipeline, n, f) for n, f in chosen.items()}
         recomputes = isinstance(pipeline.write, Recompute)
         partial = frozenset(n for n, b in batches.items() if not b.complete and (recomputes or not how.whole))
-        transformed = bound(pipeline, {n: s.lazy for n, s in screens.items()}, how.drivers, partial)
+        origins = {n: _untyped(_own(pipeline, n), f.origins) for n, f in chosen.items()}
+        transformed = bound(pipeline, {n: s.lazy for n, s in screens.items()}, how.drivers, partial, origins)
         lazy = transformed.lazy
         more = None if replayed is None else replayed.result(lazy.collect_schema())
         if more is not None:
@@ -73,7 +75,7 @@ class Rows:
             transformed,
             marked(pipeline, lazy),
             None if placed is None else marked(pipeline, placed),
-            _origins(pipeline, chosen),
+            _untyped(pipeline.contract, {c: o.name for c, o in transformed.relation.origins.items()}),
             lambda frames: bound(pipeline, frames, how.drivers, frozenset()).lazy,
         )
 
@@ -90,30 +92,37 @@ def _chosen(batch: Batch, name: str, pipeline: Pipeline, how: Reading) -> Frame:
     return batch.whole
 
 
-def _origins(pipeline: Pipeline, chosen: Mapping[str, Frame]) -> Mapping[str, str]:
-    """The columns' types in the source's own system, where no transform and no contract has made others of them."""
-    ((name, frame), *others) = chosen.items()
-    if others or pipeline.steps or not frame.origins:
-        return {}
-    contracts = (pipeline.contract, getattr(pipeline.named_sources[name], "contract", None))
-    typed = {c for contract in contracts if contract for c, rules in contract.columns.items() if rules.type is not None}
-    return {c: origin for c, origin in frame.origins.items() if c not in typed}
+def _untyped(contract: Contract | None, origins: Mapping[str, str]) -> dict[str, str]:
+    """The origins that are left where a contract has given columns other types."""
+    typed = {c for c, rules in contract.columns.items() if rules.type is not None} if contract else set()
+    return {c: origin for c, origin in origins.items() if c not in typed}
 
 
 def _placed(pipeline: Pipeline, chosen: Mapping[str, Frame], more: pl.LazyFrame | None) -> pl.LazyFrame | None:
     """The result's rows with their places, where they are just a source's: no transform has lost them."""
     ((name, frame), *others) = chosen.items()
-    own = getattr(pipeline.named_sources[name], "contract", None)
-    if others or pipeline.steps or own is not None or pipeline.contract is None or frame.placed is None:
+    if (
+        others
+        or pipeline.steps
+        or _own(pipeline, name) is not None
+        or pipeline.contract is None
+        or frame.placed is None
+    ):
         return None
     return (
         frame.placed if more is None else pl.concat([frame.placed, more.select(frame.placed.collect_schema().names())])
     )
 
 
+def _own(pipeline: Pipeline, name: str) -> Contract | None:
+    """A source's own contract."""
+    contract: Contract | None = getattr(pipeline.named_sources[name], "contract", None)
+    return contract
+
+
 def source_screen(pipeline: Pipeline, name: str, frame: Frame) -> Screen:
     """A source's rows behind the source's own contract."""
-    contract = getattr(pipeline.named_sources[name], "contract", None)
+    contract = _own(pipeline, name)
     if contract is None:
         return Screen(None, frame.lazy, source=name)
     placed = frame.placed is not None
@@ -128,10 +137,20 @@ def source_screen(pipeline: Pipeline, name: str, frame: Frame) -> Screen:
 
 
 def bound(
-    pipeline: Pipeline, frames: Mapping[str, pl.LazyFrame], drivers: tuple[str, ...], partial: frozenset[str]
+    pipeline: Pipeline,
+    frames: Mapping[str, pl.LazyFrame],
+    drivers: tuple[str, ...],
+    partial: frozenset[str],
+    origins: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Transformed:
-    """The transforms, bound to the frames; `partial` are those that are only what is new."""
+    """The transforms, bound to the frames; `partial` are those that are only what is new, `origins` their columns'."""
     previous = next(iter(frames)) if len(frames) == 1 else drivers[0] if len(drivers) == 1 else None
     return transform(
-        pipeline.steps, frames, previous=previous, params=pipeline.params, base=pipeline.base, increments=partial
+        pipeline.steps,
+        frames,
+        previous=previous,
+        params=pipeline.params,
+        base=pipeline.base,
+        increments=partial,
+        origins=origins,
     )

@@ -14,8 +14,8 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +23,7 @@ import polars as pl
 
 from headrace.errors import ConfigError, HeadraceError, TransformError
 from headrace.pipeline import PythonStep, SQLStep, Step
-from headrace.transform.lineage import Relation
+from headrace.transform.lineage import Origin, Relation
 from headrace.transform.lineage_polars import of_function
 from headrace.transform.lineage_sql import of_select
 from headrace.transform.query import Query
@@ -89,14 +89,18 @@ def transform(
     base: Path | None = None,
     until: str | None = None,
     increments: frozenset[str] = frozenset(),
+    origins: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Transformed:
     """Bind the steps to the frames, in order, up to and with the step called `until` (None: all).
 
     `previous` names the frame that the first step may call ``previous``; `increments` are the frames that are only
-    a part of what their source has. Raises ConfigError (names, params,
+    a part of what their source has; `origins` are the frames' (`Frame.origins`). Raises ConfigError (names, params,
     SQL that does not bind) and TransformError (a function that fails; ``__cause__`` is its exception).
     """
-    known = {name: _Known(frame, _source_relation(frame, new=name in increments)) for name, frame in frames.items()}
+    known = {
+        name: _Known(frame, _of_source(frame, (origins or {}).get(name, {}), new=name in increments))
+        for name, frame in frames.items()
+    }
     if previous is not None:
         known["previous"] = known[previous]
     if until is not None and until in frames:
@@ -133,9 +137,10 @@ class _Known(NamedTuple):
     relation: Relation
 
 
-def _source_relation(frame: pl.LazyFrame, *, new: bool) -> Relation:
-    columns = frame.collect_schema().names()
-    return Relation.increment(columns) if new else Relation.look_up(columns)
+def _of_source(frame: pl.LazyFrame, origins: Mapping[str, str], *, new: bool) -> Relation:
+    schema = frame.collect_schema()
+    relation = Relation.increment(schema) if new else Relation.look_up(schema)
+    return replace(relation, origins={c: Origin(o, schema[c]) for c, o in origins.items() if c in schema})
 
 
 def _default_name(step: Step, number: int) -> str:
@@ -152,23 +157,33 @@ def _bind(step: Step, name: str, known: Mapping[str, _Known], params: Mapping[st
         place = f" ({step.sql_file})" if step.sql_file else ""
         query = Query(_sql_text(step, base), frames, params, said=f"step {name!r}{place}")
         relations = {table: known[table].relation for table in query.syntax.tables}
-        relation = Relation.look_up(query.schema)
-        if any(r.new for r in relations.values()):
-            relation = of_select(query.syntax, relations, list(query.schema))
+        relation = _proven(
+            relations.values(), query.schema, lambda: of_select(query.syntax, relations, list(query.schema))
+        )
         return Bound(name=name, lazy=query.lazy(), relation=relation, certain=True)
     function = load_function(step.python, base) if isinstance(step.python, str) else step.python
     reads, keywords = _arguments(function, name, frames, params)
     result = _call(function, name, [frames[r] for r in reads], keywords)
-    relation = Relation.look_up(result.collect_schema())
-    if any(known[r].relation.new for r in reads):
-        relation = of_function(
+    schema = result.collect_schema()
+    relation = _proven(
+        [known[r].relation for r in reads],
+        schema,
+        lambda: of_function(
             lambda stand_ins: _lazy(function(*stand_ins, **keywords), name),
             [frames[r].collect_schema() for r in reads],
             [known[r].relation for r in reads],
-            result.collect_schema().names(),
+            schema.names(),
             rows=step.rows,
-        )
+        ),
+    )
     return Bound(name=name, lazy=result, relation=relation, certain=False, file=_file(function))
+
+
+def _proven(read: Collection[Relation], schema: pl.Schema, prove: Callable[[], Relation]) -> Relation:
+    """What is proven of a step that reads these: nothing is asked where none is new, or has an origin."""
+    new, origins = any(r.new for r in read), any(r.origins for r in read)
+    found = prove() if new or origins else Relation()
+    return (found if new else replace(Relation.look_up(schema), origins=found.origins)).typed(schema)
 
 
 def _sql_text(step: SQLStep, base: Path | None) -> str:

@@ -7,10 +7,27 @@ callers act on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
 
-__all__ = ["Kind", "Relation"]
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Kind", "Origin", "Relation", "shared"]
+
+
+class Origin(NamedTuple):
+    """A column's type in its source's own system (`schema.Field.origin`), and the type that it is read as."""
+
+    name: str
+    read: pl.DataType
+
+
+def shared(parts: Sequence[Mapping[str, Origin]]) -> dict[str, Origin]:
+    """The columns that have the same origin in all parts."""
+    first, *others = parts
+    return {c: o for c, o in first.items() if all(part.get(c) == o for part in others)}
 
 
 class Kind(IntEnum):
@@ -33,7 +50,8 @@ class Relation:
     reasons why a row may depend on several rows of the increment, or on none (empty: each row stands alone).
     `regrouping` are the reasons why a group may depend on rows of other groups, or may come and go with rows that the
     increment does not have. `grouped` and `windowed`: an aggregate, a window has looked at several rows.
-    `limited`: for certain, new rows are left out for their number alone.
+    `limited`: for certain, new rows are left out for their number alone. `origins` are the columns whose every value is
+    one of a source's column, or null, and that column's origin; they do not hang on whether rows are new.
     """
 
     columns: Mapping[str, Kind] = field(default_factory=dict)
@@ -43,6 +61,7 @@ class Relation:
     grouped: bool = False
     windowed: bool = False
     limited: bool = False
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @staticmethod
     def increment(columns: Iterable[str]) -> Relation:
@@ -53,6 +72,13 @@ class Relation:
     def look_up(columns: Iterable[str]) -> Relation:
         """All rows of a source that is read whole."""
         return Relation(columns=dict.fromkeys(columns, Kind.ROW))
+
+    def typed(self, schema: Mapping[str, pl.DataType]) -> Relation:
+        """The same, with the origins of the columns of this schema that are still what they were read as."""
+        return replace(
+            self,
+            origins={c: self.origins[c] for c, t in schema.items() if c in self.origins and self.origins[c].read == t},
+        )
 
     def why_all_groups(self, by: Sequence[str]) -> str | None:
         """Why the groups of `by` do not stand alone; None where they do (see `Transformed.why_all_groups`)."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headrace.transform.lineage import Kind
+from headrace.transform.lineage import Kind, Origin
 from headrace.transform.syntax import CLOCK_WORDS, functions
 
 __all__ = ["Rows", "Said", "Scope", "Table", "expression", "walk"]
@@ -23,11 +23,14 @@ Ref = tuple[int, str]
 
 @dataclass
 class Table:
-    """A table in FROM. `kinds` by lower-case column (None: its columns are not known); `hidden`: merged by USING."""
+    """A table in FROM. `kinds` by lower-case column (None: its columns are not known); `hidden`: merged by USING;
+    `origins` of those that have one.
+    """
 
     alias: str
     kinds: dict[str, Kind] | None
     hidden: set[str] = field(default_factory=set)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
 
 @dataclass
@@ -36,10 +39,11 @@ class Said:
     them, `single` where it may be several columns.
 
     `partitions` are its windows' PARTITION BY. `new`, `mixing` and `regrouping` are what stands in it whatever its
-    columns are: functions that are never the same, subqueries.
+    columns are: functions that are never the same, subqueries. `origin` is that of the column that it is.
     """
 
     kind: Kind = Kind.OWN
+    origin: Origin | None = None
     refs: set[Ref] = field(default_factory=set)
     whole: bool = True
     single: bool = True
@@ -118,6 +122,11 @@ class Rows:
         if any(t.kinds is None for t in self.tables):
             return Kind.SEVERAL if self.grouped or self.windowed else Kind.ROW
         return max((k for t in self.tables for k in (t.kinds or {}).values()), default=Kind.OWN)
+
+    def origin(self, column: str) -> Origin | None:
+        """The origin of the one column of this name."""
+        found = [t.origins.get(column) for t in self.tables if column in (t.kinds or {}) and column not in t.hidden]
+        return found[0] if len(found) == 1 else None
 
     def kind(self, column: str) -> Kind:
         """The worst column of this name; anything where there is none."""
@@ -209,12 +218,17 @@ def _column(names: list[str], scope: Scope) -> Said:
     for depth, rows in enumerate(scope.levels):
         if (found := _resolve(names, rows)) is not None:
             kind, refs = found
-            return Said(kind=kind, refs=refs if depth == 0 else set())
+            return Said(kind=kind, refs=refs if depth == 0 else set(), origin=_origin(refs, rows))
         if any(t.kinds is None for t in rows.tables):
             break
         if depth == 0 and names[0] in scope.aliases:
             alias = scope.aliases[names[0]]
-            return Said(kind=alias.kind, refs=set(alias.refs), whole=alias.whole)
+            return Said(
+                kind=alias.kind,
+                refs=set(alias.refs),
+                whole=alias.whole,
+                origin=alias.origin,
+            )
     if names[-1] in CLOCK_WORDS:
         return Said(regrouping={f"{names[-1]}()": None})
     return Said(kind=_worst(scope), whole=False)  # a lambda's own, a whole row, a column of tables that are not known
@@ -233,6 +247,11 @@ def _resolve(names: list[str], rows: Rows) -> tuple[Kind, set[Ref]] | None:
     if not refs:
         return None
     return max((rows.tables[i].kinds or {})[c] for i, c in refs), refs
+
+
+def _origin(refs: set[Ref], rows: Rows) -> Origin | None:
+    """The origin of the one column that is named; a field of it has another type, and so will have none."""
+    return {rows.tables[n].origins.get(c) for n, c in refs}.pop() if len(refs) == 1 else None
 
 
 def _worst(scope: Scope) -> Kind:

@@ -1,72 +1,67 @@
 """What the rows of a Python step depend on, proven from Polars' own plan of it.
 
-The function is called once more, on stand-ins that have the frames' columns and no rows: scans of files that are not
-there, so that the plan says which frame stands where, and a function that reads rows while it is bound is found out.
-The plan is a whitelist's: a node or function that is not known to look at one row at a time is a reason to doubt.
+A whitelist: a node or function that is not known to look at one row at a time is a reason to doubt.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
-from headrace.transform.lineage import Kind, Relation
+from headrace.transform.lineage import Kind, Origin, Relation
+from headrace.transform.lineage_passed import passed
+from headrace.transform.plan import plan_of, stand_in, words
 
 __all__ = ["of_function"]
 
-_STAND_IN = "headrace-stand-in/"
 _UNREAD = "something that Polars' plan does not show"
 
 
-def _words(text: str) -> frozenset[str]:
+def _set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
 _FUNCTIONS: Mapping[str, frozenset[str]] = {
-    "": _words(
+    "": _set(
         "Abs Negate FillNull Coalesce AsStruct MaxHorizontal MinHorizontal SumHorizontal MeanHorizontal Round RoundSF "
         "Truncate Floor Ceil Clip Log Log1p Exp Sign Pow Sqrt Cbrt Hash Replace ReplaceStrict Reinterpret "
         "ToPhysical"
     ),
-    "Boolean": _words(
+    "Boolean": _set(
         "IsNull IsNotNull IsFinite IsInfinite IsNan IsNotNan AllHorizontal AnyHorizontal Not IsBetween IsIn IsClose"
     ),
-    "StringExpr": _words(
+    "StringExpr": _set(
         "Uppercase Lowercase Titlecase StripChars StripCharsStart StripCharsEnd StripPrefix StripSuffix Contains "
         "ContainsAny StartsWith EndsWith Replace ReplaceMany Slice Head Tail LenBytes LenChars Split SplitExact SplitN "
         "SplitRegex Extract ExtractAll ExtractGroups ExtractMany Find FindMany CountMatches PadStart PadEnd ZFill "
         "ToInteger Reverse ConcatHorizontal Format JsonDecode JsonPathMatch HexEncode HexDecode Base64Encode "
         "Base64Decode EscapeRegex Normalize Strptime"
     ),
-    "TemporalExpr": _words(
+    "TemporalExpr": _set(
         "Millennium Century Year IsLeapYear IsoYear Quarter Month DaysInMonth Week WeekDay Day OrdinalDay Time Date "
         "Datetime Duration Hour Minute Second Millisecond Microsecond Nanosecond TotalDays TotalHours TotalMinutes "
         "TotalSeconds TotalMilliseconds TotalMicroseconds TotalNanoseconds ToString CastTimeUnit WithTimeUnit "
         "ConvertTimeZone ReplaceTimeZone TimeStamp Truncate OffsetBy MonthStart MonthEnd BaseUtcOffset DSTOffset Round "
         "Replace Combine DatetimeFunction"
     ),
-    "StructExpr": _words("FieldByName SelectFields RenameFields PrefixFields SuffixFields JsonEncode"),
-    "ListExpr": _words(
+    "StructExpr": _set("FieldByName SelectFields RenameFields PrefixFields SuffixFields JsonEncode"),
+    "ListExpr": _set(
         "Length Sum Mean Median Max Min Std Var Sort Reverse Get Gather Contains Join Unique NUnique Slice Concat "
         "DropNulls Any All CountMatches ArgMin ArgMax Diff Shift SetOperation ToArray ToStruct"
     ),
-    "ArrayExpr": _words(
+    "ArrayExpr": _set(
         "Length Sum Mean Median Max Min Std Var Sort Reverse Get Contains Join Unique NUnique Slice Concat Any All "
         "CountMatches ArgMin ArgMax Shift ToList"
     ),
-    "BinaryExpr": _words(
+    "BinaryExpr": _set(
         "Contains StartsWith EndsWith HexEncode HexDecode Base64Encode Base64Decode Size Slice Head Tail"
     ),
     "Pow": frozenset(("Generic", "Sqrt", "Cbrt")),
-    "Trigonometry": _words(
-        "Cos Cot Sin Tan ArcCos ArcSin ArcTan Cosh Sinh Tanh ArcCosh ArcSinh ArcTanh Degrees Radians"
-    ),
+    "Trigonometry": _set("Cos Cot Sin Tan ArcCos ArcSin ArcTan Cosh Sinh Tanh ArcCosh ArcSinh ArcTanh Degrees Radians"),
 }
 """Expression functions, by name space, whose value in a row comes from that row alone."""
 _LITERAL_PARTS = {"IsIn": 2, "Replace": 3, "ReplaceStrict": 3}
@@ -124,7 +119,8 @@ def of_function(
 
     `rows`: the user has declared that it looks at each row alone, with no join.
     """
-    found = _planned(call, schemas, relations)
+    plan = plan_of(call, schemas)
+    found = _planned(plan, relations)
     if rows and found.mixing and not found.limited:  # the plan does not show it; the declaration says no join, too
         stays = {reason: None for r in relations if r.new for reason in r.regrouping}
         alone = all(r.new and not r.grouped and set(r.columns.values()) <= {Kind.OWN} for r in relations)
@@ -140,6 +136,7 @@ def of_function(
         grouped=found.grouped,
         windowed=found.windowed,
         limited=found.limited,
+        origins=_origins(plan, relations),
     )
 
 
@@ -150,24 +147,31 @@ def _kind(rows: _Rows, column: str) -> Kind:
     return rows.kinds.get(column, Kind.SEVERAL if mixed else Kind.ROW)
 
 
-def _planned(
-    call: Callable[[list[pl.LazyFrame]], pl.LazyFrame], schemas: Sequence[pl.Schema], relations: Sequence[Relation]
-) -> _Rows:
+def _planned(plan: Mapping[str, Any] | None, relations: Sequence[Relation]) -> _Rows:
     opaque = _Rows(pure=False)
     for relation in relations:
         opaque.take(_of(relation))
     opaque.doubt(_UNREAD)
-    stand_ins = [pl.scan_parquet(f"{_STAND_IN}{i}", schema=schema) for i, schema in enumerate(schemas)]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Polars' JSON, which it may change: then nothing is proven, and said so
-            plan = json.loads(call(stand_ins).serialize(format="json"))
-    except Exception:  # noqa: BLE001  # whatever the user's function does to a stand-in, it is not proven
+    if plan is None:
         return opaque
     try:
         return _node(plan, relations)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):  # a plan of another shape
         return opaque
+
+
+def _origins(plan: Mapping[str, Any] | None, relations: Sequence[Relation]) -> Mapping[str, Origin]:
+    if plan is None or not any(r.origins for r in relations):
+        return {}
+
+    def scanned(body: Mapping[str, Any]) -> dict[str, Origin]:
+        number = stand_in(body)
+        return {} if number is None or body["unified_scan_args"]["row_index"] else dict(relations[number].origins)
+
+    try:
+        return passed(plan, scanned)
+    except Exception:  # noqa: BLE001  # a plan of another shape, or one that Polars does not read again
+        return {}
 
 
 def _of(relation: Relation) -> _Rows:
@@ -224,17 +228,16 @@ def _apply(name: str, body: Mapping[str, Any], rows: _Rows) -> None:
 def _selected(rows: _Rows, expressions: Sequence[Any], *, alone: bool) -> None:
     _heed(rows, expressions)
     _written(rows, expressions)
-    named = [bool({"Column", "Selector"} & set(_names(e))) for e in expressions]
-    if alone and not all(named) and not any("Column" in _names(e) for e in expressions):
+    named = [bool({"Column", "Selector"} & set(words(e))) for e in expressions]
+    if alone and not all(named) and not any("Column" in words(e) for e in expressions):
         rows.doubt("a select of literals alone")
 
 
 def _scan(body: Mapping[str, Any], relations: Sequence[Relation]) -> _Rows:
-    paths = (body.get("sources") or {}).get("Paths") or [{}]
-    place = str(paths[0].get("inner", paths[0]) if isinstance(paths[0], dict) else paths[0])
-    if not place.startswith(_STAND_IN):
+    number = stand_in(body)
+    if number is None:
         return _Rows(pure=False)  # a frame that the function brings with it: a look-up
-    rows = _of(relations[int(place.removeprefix(_STAND_IN))])
+    rows = _of(relations[number])
     args = body["unified_scan_args"]
     if args["row_index"] is not None or args["pre_slice"] is not None:
         rows.doubt("with_row_index" if args["pre_slice"] is None else "slice")
@@ -310,16 +313,6 @@ def _columns(expression: Any) -> Iterator[str | None]:
                 yield from _columns(value)
 
 
-def _names(expression: Any) -> Iterator[str]:
-    if isinstance(expression, list):
-        for item in expression:
-            yield from _names(item)
-    elif isinstance(expression, dict):
-        for key, value in expression.items():
-            yield key
-            yield from _names(value)
-
-
 # ---- expressions
 
 
@@ -350,7 +343,7 @@ def _doubts(expression: Any) -> Iterator[str]:
                 yield from _doubts(body[part])
         case "Function":
             yield from _function(body)
-        case "Eval" if not {"AnonymousFunction", "Random"} & set(_names(body["evaluation"])):
+        case "Eval" if not {"AnonymousFunction", "Random"} & set(words(body["evaluation"])):
             yield from _doubts(body["expr"])
         case _:
             yield _snake(next(iter(body)) if name == "Agg" else name)
@@ -367,7 +360,7 @@ def _function(body: Mapping[str, Any]) -> Iterator[str]:
         yield _snake(name)
     if name == "Strptime" and function[space][name][1]["format"] is None:
         yield "a date format that is inferred"
-    if any("Column" in _names(e) or "Selector" in _names(e) for e in body["input"][1 : _LITERAL_PARTS.get(name, 1)]):
+    if any("Column" in words(e) or "Selector" in words(e) for e in body["input"][1 : _LITERAL_PARTS.get(name, 1)]):
         yield f"{_snake(name)} of a column"
     for argument in body["input"]:
         yield from _doubts(argument)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from headrace.transform.lineage import Kind, Relation
+from headrace.transform.lineage import Kind, Origin, Relation, shared
 from headrace.transform.lineage_expr import Rows, Said, Scope, Table, expression, walk
 from headrace.transform.syntax import Syntax
 
@@ -29,13 +29,15 @@ def of_select(syntax: Syntax, relations: Mapping[str, Relation], columns: Sequen
     fits = len(kinds) == len(columns) and all(
         mine in (its.lower(), _unnamed(i)) for i, (mine, its) in enumerate(zip(kinds, columns, strict=True))
     )
+    known = dict(zip(kinds, columns, strict=True)) if fits else {}
     return Relation(
-        columns=dict(zip(columns, kinds.values(), strict=True)) if fits else {},
+        columns={known[c]: kind for c, kind in kinds.items() if fits},
         new=rows.new,
         mixing=tuple(rows.mixing) if rows.new else (),
         regrouping=tuple(rows.regrouping) if rows.new else (),
         grouped=rows.grouped,
         windowed=rows.windowed,
+        origins={known[c]: o for c, o in rows.tables[0].origins.items() if fits},
     )
 
 
@@ -75,7 +77,7 @@ class _Walk:
     def union(self, node: _Node, scope: Scope) -> Rows:
         parts = [self.query(child, scope) for child in node["children"]]
         kind = str(node["setop_type"])
-        rows = Rows([Table("", _merged([p.tables[0].kinds for p in parts], by_name=kind == "UNION_BY_NAME"))])
+        rows = Rows([_merged([p.tables[0] for p in parts], by_name=kind == "UNION_BY_NAME")])
         for part in parts:
             rows.take(part)
         if not rows.new:
@@ -150,7 +152,7 @@ class _Walk:
         kinds = {c.lower(): kind for c, kind in relation.columns.items()}
         whole = kinds and len(kinds) == len(relation.columns)
         rows = Rows(
-            [Table(name, kinds if whole else None)],
+            [Table(name, kinds if whole else None, origins=_lowered(relation.origins) if whole else {})],
             new=relation.new,
             grouped=relation.grouped,
             windowed=relation.windowed,
@@ -169,11 +171,12 @@ class _Walk:
         merged = {str(c).lower() for c in node.get("using_columns") or ()}
         if how == "NATURAL":
             merged = set(left.names) & set(right.names)
+        for table in left.tables:  # the merged column may be either's
+            table.origins = {c: o for c, o in table.origins.items() if c not in merged or right.origin(c) == o}
         for table in right.tables:
             table.hidden = table.hidden | merged
-        if right.new and kind == "INNER":  # the merged column stands on the left, and is the same on both sides
-            for table in left.tables:
-                table.kinds = table.kinds and {c: right.kind(c) if c in merged else k for c, k in table.kinds.items()}
+        if right.new and kind == "INNER":
+            _same_on_both(left, right, merged)
         if kind in ("SEMI", "ANTI"):
             rows.tables = left.tables
         if left.new and right.new:
@@ -201,6 +204,12 @@ class _Walk:
         rows.condition(said)
 
 
+def _same_on_both(left: Rows, right: Rows, merged: set[str]) -> None:
+    """The columns that an inner join merges stand on the left, and are the new rows' on the right just as well."""
+    for table in left.tables:
+        table.kinds = table.kinds and {c: right.kind(c) if c in merged else k for c, k in table.kinds.items()}
+
+
 def _join_doubt(kind: str, how: str, *, left: bool) -> str | None:
     """Why a join of new rows (on the `left` or on the right) with look-ups is not a matter of one new row at a time."""
     if how == "ASOF":
@@ -221,23 +230,36 @@ def _orders(node: _Node) -> Iterator[_Node]:
             yield order["expression"]
 
 
-def _merged(known: list[dict[str, Kind] | None], *, by_name: bool) -> dict[str, Kind] | None:
-    """The columns of a union: each as bad as the worst of its parts."""
+def _merged(parts: Sequence[Table], *, by_name: bool) -> Table:
+    """The table of a union: each column as bad as the worst of its parts."""
+    known = [p.kinds for p in parts]
     first = known[0]
     if first is None or any(k is None or len(k) != len(first) or (by_name and list(k) != list(first)) for k in known):
-        return None
+        return Table("", None)
     columns = zip(*((k or {}).values() for k in known), strict=True)
-    return {name: max(kinds) for name, kinds in zip(first, columns, strict=True)}
+    kinds = {name: max(kinds) for name, kinds in zip(first, columns, strict=True)}
+    return Table("", kinds, origins=shared([_called(p, list(first)) for p in parts]))
+
+
+def _called(table: Table, names: Sequence[str]) -> dict[str, Origin]:
+    """The table's origins under new names for its columns, in order."""
+    return {new: table.origins[old] for old, new in zip(table.kinds or {}, names, strict=True) if old in table.origins}
+
+
+def _lowered(origins: Mapping[str, Origin]) -> dict[str, Origin]:
+    return {c.lower(): o for c, o in origins.items()}
 
 
 def _renamed(rows: Rows, names: Sequence[str] | None) -> Rows:
     """The rows with a new list for their one table, its first columns renamed."""
     (table,) = rows.tables
-    kinds = table.kinds
+    kinds, origins = table.kinds, table.origins
     if kinds is not None and names:
         given = [str(n).lower() for n in names] + list(kinds)[len(names) :]
-        kinds = dict(zip(given, kinds.values(), strict=True)) if len(set(given)) == len(kinds) else None
-    return replace(rows, tables=[Table(table.alias, kinds)])
+        fits = len(set(given)) == len(kinds)
+        origins = _called(table, given) if fits else {}
+        kinds = dict(zip(given, kinds.values(), strict=True)) if fits else None
+    return replace(rows, tables=[Table(table.alias, kinds, origins=origins)])
 
 
 def _items(select_list: Sequence[_Node], scope: Scope) -> Iterator[tuple[str | None, Said]]:
@@ -273,7 +295,7 @@ def _star(item: _Node, scope: Scope) -> Iterator[tuple[str, Said]]:
             if name in replaced:
                 yield name, expression(replaced[name], replace(scope, aliases={}))
             else:
-                yield renamed.get(name, name), Said(kind=kind, refs={(number, name)})
+                yield renamed.get(name, name), Said(kind=kind, refs={(number, name)}, origin=table.origins.get(name))
 
 
 def _judged(node: _Node, items: list[tuple[str | None, Said]], said: Said, scope: Scope, result: Rows) -> list[Kind]:
@@ -331,4 +353,5 @@ def _named(rows: Rows, items: list[tuple[str | None, Said]], kinds: list[Kind]) 
     names = [_unnamed(i) if name is None else name for i, (name, _) in enumerate(items)]
     if all(one.single for _, one in items) and len(set(names)) == len(names):
         rows.tables[0].kinds = dict(zip(names, kinds, strict=True))
+        rows.tables[0].origins = {n: one.origin for n, (_, one) in zip(names, items, strict=True) if one.origin}
     return rows
