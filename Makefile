@@ -21,6 +21,9 @@ demo: $(VENV)/.user ## set everything up and run the main job on real data
 	@rm -rf $(DEMO)
 	$(BIN)/headrace demo --dir $(DEMO)
 
+faults: $(VENV)/.dev ## try to break every source, write and destination; half an hour
+	$(BIN)/python -m pytest tests/faults --faults=full -n 2
+
 test: $(VENV)/.dev lint ## set everything up and run all checks and tests
 	$(BIN)/python -m pytest -n 2
 
@@ -52,4 +55,4 @@ bench-postgres: $(VENV)/.dev ## race PostgreSQL in and out against its floor and
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test lint wheel-test reference bench bench-postgres clean
+.PHONY: help demo test faults lint wheel-test reference bench bench-postgres clean

@@ -57,11 +57,12 @@ class Server:
         return make_conninfo(self.dsn, dbname=database, **more)
 
     @contextlib.contextmanager
-    def database(self, prepare: str = "") -> Iterator[Database]:
-        """A fresh database, dropped at the end."""
+    def database(self, prepare: str = "", template: str = "template0") -> Iterator[Database]:
+        """A fresh database, dropped at the end; a copy of `template`, where that is another one."""
         name = f"headrace_test_{secrets.token_hex(5)}"
         with psycopg.connect(self.to("postgres"), autocommit=True) as admin:
-            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+            names = sql.Identifier(name), sql.Identifier(template)
+            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
             made = Database(self, name, self.to(name))
             try:
                 if prepare:
