@@ -147,7 +147,9 @@ class Scenario:
             "contract": contract,
         }
         if self.write == "recompute":  # whose result has no rows of the source's
-            query = "SELECT part, count(*) AS n, sum(amount)::BIGINT AS amount, max(at) AS at FROM source GROUP BY part"
+            query = (
+                'SELECT part, count(*) AS n, sum(amount)::BIGINT AS amount, max("at") AS "at" FROM source GROUP BY part'
+            )
             document |= {"source": {**self._source(), "contract": contract}, "transforms": [{"sql": query}]}
             del document["contract"]
         return document
