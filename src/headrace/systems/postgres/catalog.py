@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from headrace.systems.postgres.session import Session
 
-__all__ = ["Column", "Relation", "near", "queried", "relation", "renamed", "resulting"]
+__all__ = ["Column", "Relation", "near", "queried", "refuse_rewritten", "relation", "renamed", "resulting"]
 
 _KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 _NAMED_MAX = 20
@@ -36,14 +36,15 @@ FROM pg_catalog.pg_attribute AS a LEFT JOIN pg_catalog.pg_collation AS c ON c.oi
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _REWRITTEN = """
-WITH RECURSIVE family AS (
-  SELECT %s::oid AS oid UNION ALL
-  SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN family AS f ON f.oid = i.inhparent
-)
-SELECT 1 FROM family AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.oid
-WHERE c.relkind IN ('r', 'm') AND c.relfilenode <> 0 AND c.relfilenode <> pg_catalog.pg_relation_filenode(c.oid)
+SELECT CAST(CAST(l.relation AS pg_catalog.regclass) AS text)
+FROM pg_catalog.pg_locks AS l LEFT JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
+WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation'
+  AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
+  AND (c.oid IS NULL OR c.relkind IN ('r', 'm') AND c.relfilenode <> 0
+    AND c.relfilenode <> pg_catalog.pg_relation_filenode(c.oid))
+ORDER BY 1 LIMIT 1
 """
-"""The catalog is read as of the snapshot, a relation's file as of now."""
+"""The catalog is read as of the snapshot, locks and a relation's file as of now."""
 _INDEXES = """
 SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (num, at)
     LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.num
@@ -107,19 +108,12 @@ class Relation:
 
 
 def relation(connection: Connection, table: str) -> Relation:
-    """The table, view or foreign table of this name. Raises ConfigError that names the one that was meant, and
-    UnavailableError where it was emptied or rewritten since the snapshot was taken.
-    """
+    """The table, view or foreign table of this name. Raises ConfigError that names the one that was meant."""
     schema, name = named(table)
     row = connection.execute(_FIND, [name, schema, list(_KINDS)]).fetchone()
     if row is None:
         raise ConfigError(f"there is no table {schema}.{name}", hint=near(connection, f"{schema}.{name}"))
     oid, schema, name, kind, _, pages, size, rows = row
-    if connection.execute(_REWRITTEN, [oid]).fetchall():
-        raise UnavailableError(
-            f"{schema}.{name} was truncated or rewritten after the snapshot was taken, which cannot see its rows",
-            hint="run again",
-        )
     columns = connection.execute(_COLUMNS, [oid]).fetchall()
     types = described(connection, [(c[1], c[2]) for c in columns])
     indexes = connection.execute(_INDEXES, [oid]).fetchall()
@@ -147,6 +141,17 @@ def queried(session: Session, query: str) -> Relation:
     assert result is not None  # noqa: S101  # a SELECT has one
     columns = resulting(session.keeper, result)
     return Relation(sql=inner, name="the query", kind="query", columns=columns)
+
+
+def refuse_rewritten(connection: Connection) -> None:
+    """Of all tables that the transaction has named so far (in a query, under a view), and so has locked: none may have
+    been truncated, rewritten or made since its snapshot was taken, which would see it empty. Raises UnavailableError.
+    """
+    for (table,) in connection.execute(_REWRITTEN).fetchall():
+        raise UnavailableError(
+            f"{table} was truncated, rewritten or made after the snapshot was taken, which cannot see its rows",
+            hint="run again",
+        )
 
 
 def resulting(connection: Connection, result: PGresult) -> tuple[Column, ...]:

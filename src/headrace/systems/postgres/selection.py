@@ -15,7 +15,7 @@ from headrace.errors import ConfigError
 from headrace.flow import Frame
 from headrace.schema import Schema
 from headrace.stream import scan_generator
-from headrace.systems.postgres.catalog import Column, Relation, queried, relation, renamed
+from headrace.systems.postgres.catalog import Column, Relation, queried, refuse_rewritten, relation, renamed
 from headrace.systems.postgres.copying import copied
 from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.parallel import LARGE_BYTES, connections, drawn_together, page_ranges
@@ -198,7 +198,7 @@ def _without(batch: pl.DataFrame, known: Counter[str]) -> pl.DataFrame:
 def bound(session: Session, source: PostgresSource, name: str, as_text: frozenset[str]) -> Selection:
     """The source as the catalog has it now. `as_text` are columns (by their new names) to be read as text.
 
-    Raises ConfigError.
+    Raises ConfigError; UnavailableError where a table of it was emptied or rewritten since the snapshot was taken.
     """
     found = _found(session, source)
     new = renamed(found, source.rename)
@@ -210,6 +210,7 @@ def bound(session: Session, source: PostgresSource, name: str, as_text: frozense
         picked = ", ".join(quoted(c.name) for c in chosen)
         where = f" WHERE ({source.where}\n)" if source.where else ""
         session.keeper.execute(f"SELECT {picked} FROM {found.sql}{where} LIMIT 0".encode())
+    refuse_rewritten(session.keeper)
     columns = tuple(
         replace(c, name=new[c.name], type=c.type.as_text() if c.name in texts or new[c.name] in as_text else c.type)
         for c in chosen
