@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from forge import Forge
     from server import Database
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -52,6 +53,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def full(pytestconfig: pytest.Config) -> bool:
     """Whether this is the full form."""
     return _full(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def forge() -> Iterator[Forge]:
+    """Runs the command in forked processes."""
+    from forge import Forge
+
+    started = Forge()
+    yield started
+    started.close()
 
 
 @pytest.fixture
