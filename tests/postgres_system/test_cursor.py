@@ -236,6 +236,7 @@ def test_views_partitioned_and_foreign_tables_are_read_too(database, made, kind)
     reader = Reader(database, table="v", cursor="at", ties="once", where="id <> 4 -- and no more", columns=("id",))
     assert reader.read() == [1, 2, 3]
     assert reader.batch.news.facts["kind"] == kind
+    assert ("row-level security" in reader.batch.news.facts.get("rows", "")) == (kind == "foreign table")
     assert reader.frame.columns == ["id"]
     assert reader.read() == []
 

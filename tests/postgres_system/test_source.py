@@ -10,6 +10,7 @@ import pytest
 
 import headrace as hr
 from headrace.cli import main
+from headrace.cursor import Deletes
 from headrace.errors import ConfigError, RejectedError
 from headrace.flow import Range, Snapshot
 
@@ -85,10 +86,40 @@ def test_rights_and_what_is_wrong_with_where_show_before_a_row_is_read(database)
         for wrong, kind, said in (
             ({"table": "t", "where": "idd = 1"}, ConfigError, "column 'idd'"),
             ({"table": "t", "dsn": reader}, RejectedError, "table 't'"),
-            ({"table": "guarded", "dsn": reader}, RejectedError, "may not do this"),
+            ({"table": "guarded", "dsn": reader}, RejectedError, "row-level security .* 'guarded'"),
         ):
             with pytest.raises(kind, match=said):
                 next(hr.PostgresSource(**{"dsn": database.dsn, **wrong}).batches(Range(), Snapshot(), "s"))
+    finally:
+        database.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("reads", [{"table": "t"}, {"table": "seen"}, {"query": "SELECT id FROM t"}])
+def test_rows_that_a_policy_hides_are_never_taken_for_deleted(database, tmp_path, reads):
+    """The role may turn row security on by itself, and a view is read with its owner's rights."""
+    role = f"reader_{database.name}"
+    database.run(
+        f"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2); CREATE ROLE {role} LOGIN;"
+        f"ALTER ROLE {role} SET row_security = on; GRANT SELECT ON t TO {role}; CREATE VIEW seen AS TABLE t;"
+        f"GRANT CREATE ON SCHEMA public TO {role}; ALTER VIEW seen OWNER TO {role}"
+    )
+    try:
+        reader = psycopg.conninfo.make_conninfo(database.dsn, user=role)
+        deletes = Deletes(every="0s", max=1.0)
+        target = hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t")
+        one = hr.Pipeline(
+            name="p",
+            source=hr.PostgresSource(dsn=reader, deletes=deletes, **reads),
+            destination=target,
+            write=hr.Merge(keys=("id",)),
+        )
+        hr.run(one)
+        database.run("ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY one ON t USING (id = 1)")
+        for verb in (hr.run, hr.plan):
+            with pytest.raises(RejectedError, match=r"row-level security .* \(table 't'\)") as told:
+                verb(one)
+            assert "BYPASSRLS" in told.value.hint
+        assert target.inspect("p").scan().collect()["id"].sort().to_list() == [1, 2]
     finally:
         database.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
 

@@ -31,6 +31,11 @@ _BROKEN: _Verdict = (RejectedError, "the server failed inside itself", "look at 
 _LOST: _Verdict = (UnavailableError, "the connection was lost", "run again")
 _BUSY: _Verdict = (UnavailableError, "another transaction is in the way", "run again")
 _RIGHTS: _Verdict = (RejectedError, "the role may not do this", "GRANT the right, or connect as another role")
+_PARTLY: _Verdict = (
+    RejectedError,
+    "row-level security would show only a part of the rows to the role (of a view: to its owner)",
+    "connect as a role that its policies do not bind: its owner where they are not forced, or one with BYPASSRLS",
+)
 _LOGIN: _Verdict = (RejectedError, "the server does not let this role in", "check user, password and pg_hba.conf")
 _FULL: _Verdict = (RejectedError, "the server's disk is full", "free space on the server")
 _STATE: _Verdict = (RejectedError, "the server refused the transaction's state", "report this")
@@ -109,6 +114,7 @@ _CONNECTING: tuple[tuple[str, _Verdict], ...] = (
 """libpq gives no SQLSTATE where a connection does not come about."""
 
 _DENIED = re.compile(r"permission denied for (\w+(?: \w+)?) (\S+)|must be owner of (\w+(?: \w+)?) (\S+)")
+_GUARDED = re.compile(r'^query would be affected by row-level security policy for table "?(.+?)"?$')
 _ABSENT = re.compile(r'^(column|relation|type|schema|function|role|collation) "?(.+?)"? (?:of .+ )?does not exist')
 _COPIED = re.compile(r"^COPY .*?, line \d+, column (.+?)(?:: |$)", re.MULTILINE)
 
@@ -151,6 +157,8 @@ def verdict(error: psycopg.Error, where: str, columns: Sequence[str] = ()) -> He
         kind, what, hint = _without_state(error)
         return kind(f"{where}: {what}", hint=hint)
     kind, what, hint = BY_STATE.get(state) or BY_STATE.get(state[:2]) or _BROKEN
+    if state == "42501" and _GUARDED.search(error.diag.message_primary or ""):
+        kind, what, hint = _PARTLY
     names = _names(error)
     about = [f"{word} {name!r}" for word, name in names.items()]
     if columns:
@@ -184,6 +192,8 @@ def _names(error: psycopg.Error) -> dict[str, Any]:
         names["column"] = found[1]
     if found := _DENIED.search(diag.message_primary or ""):
         names[found[1] or found[3]] = found[2] or found[4]
+    if found := _GUARDED.search(diag.message_primary or ""):
+        names.setdefault("table", found[1])
     if found := _ABSENT.search(diag.message_primary or ""):
         names.setdefault("table" if found[1] == "relation" else found[1], found[2])
     return names

@@ -90,6 +90,8 @@ class Selection:
         how: dict[str, Any] = {"connections": self.connections}
         if self.session.exported is None:
             how["snapshot"] = "not shared by this server: one connection reads"
+        if self.relation.kind == "foreign table":
+            how["rows"] = "those that the foreign server shows: row-level security there hides others without a word"
         return {"kind": self.relation.kind, "about_rows": self.relation.rows, **how, **maybe}
 
     def scan(self, sight: Sight, *conditions: str | None) -> pl.LazyFrame:
