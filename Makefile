@@ -28,8 +28,8 @@ test: $(VENV)/.dev lint ## set everything up and run all checks and tests
 	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.dev ## style, types and floors
-	$(BIN)/ruff check src tests scripts
-	$(BIN)/ruff format --check src tests scripts
+	$(BIN)/ruff check src tests scripts benchmarks
+	$(BIN)/ruff format --check src tests scripts benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -45,8 +45,13 @@ wheel-test: $(VENV)/.dev ## build the wheel and run the demo from it in a clean 
 reference: $(VENV)/.dev ## write docs/reference.md anew from the code
 	$(BIN)/python -m headrace.cli.reference > docs/reference.md
 
-bench: $(VENV)/.user ## measure the claims of speed in ARCHITECTURE.md again
-	$(BIN)/python benchmarks/claims.py
+bench: $(VENV)/.user ## race headrace against scripts by hand and its peers (SF=1, ROUNDS=7)
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python benchmarks/race.py
+
+bench-growth: $(VENV)/.user ## see how cost grows with what is loaded, seen, remembered and checked
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python benchmarks/growth.py
 
 bench-postgres: $(VENV)/.dev ## race PostgreSQL in and out against its floor and its peers (SF=1, ROUNDS=7)
 	$(BIN)/python -m pip install --quiet --group bench-postgres
@@ -55,4 +60,4 @@ bench-postgres: $(VENV)/.dev ## race PostgreSQL in and out against its floor and
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test faults lint wheel-test reference bench bench-postgres clean
+.PHONY: help demo test faults lint wheel-test reference bench bench-growth bench-postgres clean

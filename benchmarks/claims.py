@@ -1,4 +1,4 @@
-"""The claims of speed in ARCHITECTURE.md, measured again: ``make bench``, or ``python benchmarks/claims.py [ROWS]``.
+"""The claims of speed in ARCHITECTURE.md, measured again: ``python benchmarks/claims.py [ROWS]``.
 
 Each line is a claim and what this machine says of it. ROWS (a million by default) is the size of the smaller tables.
 """
@@ -79,7 +79,7 @@ def imports() -> str:
 
 
 def _run(args: list[str]) -> None:
-    subprocess.run([sys.executable, *args], check=True, capture_output=True)  # noqa: S603 - our own words
+    subprocess.run([sys.executable, *args], check=True, capture_output=True)
 
 
 if __name__ == "__main__":

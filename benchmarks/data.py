@@ -47,6 +47,7 @@ def _derive(place: Path) -> None:
                 SELECT * REPLACE (
                     l_orderkey + CASE WHEN l_partkey % 10 = 0 THEN 1_000_000_000_000 ELSE 0 END AS l_orderkey,
                     l_quantity + 1 AS l_quantity
-                ), l_shipdate + INTERVAL 1 HOUR + CASE WHEN l_partkey % 10 = 1 THEN -1 ELSE 1 END * INTERVAL 1 DAY AS updated_at
+                ), l_shipdate + INTERVAL 1 HOUR + CASE WHEN l_partkey % 10 = 1 THEN -1 ELSE 1 END * INTERVAL 1 DAY
+                AS updated_at
                 FROM lineitem WHERE {CHANGED}
             ) TO '{place / "changes.parquet"}' (COMPRESSION zstd)""")

@@ -29,7 +29,7 @@ def duckdb_headrace(dsn: str, folder: Path) -> None:
 
 
 def duckdb_psql_floor(dsn: str, folder: Path) -> None:
-    """psql COPY (FORMAT binary) to nowhere: the floor of reading alone."""
+    """Psql COPY (FORMAT binary) to nowhere: the floor of reading alone."""
     del folder
     subprocess.run(
         ["psql", dsn, "-qc", f"COPY {TABLE} TO STDOUT (FORMAT binary)"], stdout=subprocess.DEVNULL, check=True
@@ -111,7 +111,7 @@ def parquet_by_hand(dsn: str, folder: Path) -> None:
 
 
 def parquet_connectorx(dsn: str, folder: Path) -> None:
-    """connectorx's Arrow stream, PyArrow's writer."""
+    """Connectorx's Arrow stream, PyArrow's writer."""
     import connectorx
     import pyarrow.parquet as pq
 
@@ -138,7 +138,7 @@ def load_headrace(dsn: str, folder: Path) -> None:
 
 
 def load_psql_floor(dsn: str, folder: Path) -> None:
-    """psql COPY FROM a ready file (FORMAT binary), into a table that is there."""
+    """Psql COPY FROM a ready file (FORMAT binary), into a table that is there."""
     ready = folder.parent / "lineitem.bin"
     copy = rf"\copy bench.loaded_floor FROM '{ready}' (FORMAT binary)"
     make = f"CREATE TABLE bench.loaded_floor (LIKE public.{TABLE})"

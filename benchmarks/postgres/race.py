@@ -1,4 +1,4 @@
-"""All contestants in turn, and the table: ``python race.py [--sf 1] [--rounds 7] [--only duckdb,parquet,load,wide]``."""
+"""All contestants in turn, and the table: ``python race.py [--sf 1] [--rounds 7] [--only duckdb,parquet]``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _COLUMNS = """l_orderkey bigint, l_partkey bigint, l_suppkey bigint, l_linenumbe
 l_extendedprice numeric(15,2), l_discount numeric(15,2), l_tax numeric(15,2), l_returnflag text, l_linestatus text,
 l_shipdate date, l_commitdate date, l_receiptdate date, l_shipinstruct text, l_shipmode text, l_comment text"""
 _SUMS = """SELECT count(*), sum(l_orderkey), sum(l_extendedprice)::varchar, sum(l_tax)::varchar,
-min(l_shipdate)::varchar, max(l_receiptdate)::varchar, sum(length(l_comment)), min(l_comment), max(l_shipmode) FROM {}"""
+min(l_shipdate)::varchar, max(l_receiptdate)::varchar, sum(length(l_comment)), min(l_comment), max(l_shipmode)
+FROM {}"""
 _SECONDS = 1800.0
 _LAUNCH = """
 import json, os, sys, time
@@ -113,7 +114,7 @@ def _plain(row: tuple[object, ...] | None) -> list[str]:
 
 
 def data(dsn: str, place: Path, sf: str) -> None:
-    """lineitem in the server, as a Parquet file, and as a binary COPY's file."""
+    """Lineitem in the server, as a Parquet file, and as a binary COPY's file."""
     generate = [sys.executable.replace("python", "tpchgen-cli"), "parquet", "-s", sf, "-T", TABLE]
     if not Path(generate[0]).exists():
         generate[0] = str(Path(sys.executable).with_name("tpchgen-cli"))
@@ -183,7 +184,8 @@ def empty_increment(dsn: str, place: Path) -> None:
     code = f"""
 import headrace as hr
 hr.run(hr.Pipeline(name="inc", source=hr.PostgresSource(dsn={dsn!r}, table={TABLE!r}, cursor="l_orderkey"),
-  destination=hr.DuckDBDestination(path={str(place / "inc.duckdb")!r}, table="t"), write=hr.Merge(keys=("l_orderkey", "l_linenumber"))))
+  destination=hr.DuckDBDestination(path={str(place / "inc.duckdb")!r}, table="t"),
+  write=hr.Merge(keys=("l_orderkey", "l_linenumber"))))
 """
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"CREATE INDEX IF NOT EXISTS by_key ON {TABLE} (l_orderkey); ANALYZE {TABLE}")

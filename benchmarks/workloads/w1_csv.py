@@ -11,7 +11,7 @@ FILE = "lineitem.csv"
 
 
 def headrace(data: Path, out: Path) -> None:
-    """headrace, no settings"""
+    """headrace, no settings."""
     import headrace as hr
 
     hr.run(
@@ -24,7 +24,7 @@ def headrace(data: Path, out: Path) -> None:
 
 
 def floor_duckdb(data: Path, out: Path) -> None:
-    """DuckDB's read_csv, strict, rejects stored"""
+    """DuckDB's read_csv, strict, rejects stored."""
     import duckdb
 
     with duckdb.connect(out / "w.duckdb") as con:
@@ -34,7 +34,7 @@ def floor_duckdb(data: Path, out: Path) -> None:
 
 
 def floor_polars(data: Path, out: Path) -> None:
-    """Polars' scan_csv, a stream of batches, DuckDB"""
+    """Polars' scan_csv, a stream of batches, DuckDB."""
     import duckdb
     import polars as pl
     import pyarrow as pa
@@ -52,32 +52,27 @@ def floor_polars(data: Path, out: Path) -> None:
 
 
 def peer_dlt_best(data: Path, out: Path) -> None:
-    """dlt, its read_csv_duckdb of Arrow tables, written as Parquet"""
+    """dlt, its read_csv_duckdb of Arrow tables, written as Parquet."""
     _dlt(data, out, "duckdb")
 
 
 def peer_dlt(data: Path, out: Path) -> None:
-    """dlt, its read_csv, as it comes"""
+    """dlt, its read_csv, as it comes."""
     _dlt(data, out, "rows")
 
 
 def peer_sling(data: Path, out: Path) -> None:
-    """sling, as it comes"""
+    """sling, as it comes."""
     target = f"duckdb://{out / 'w.duckdb'}"
-    subprocess.run(
-        ["sling", "run", "--src-stream", f"file://{data / FILE}", "--tgt-conn", target]
-        + ["--tgt-object", "main.lineitem", "--mode", "full-refresh"],
-        check=True,
-    )
+    command = ["sling", "run", "--src-stream", f"file://{data / FILE}", "--tgt-conn", target]
+    subprocess.run([*command, "--tgt-object", "main.lineitem", "--mode", "full-refresh"], check=True)
 
 
 def peer_ingestr(data: Path, out: Path) -> None:
-    """ingestr, as it comes"""
-    subprocess.run(
-        ["ingestr", "ingest", "--yes", "--source-uri", f"csv://{data / FILE}", "--source-table", "lineitem"]
-        + ["--dest-uri", f"duckdb:///{out / 'w.duckdb'}", "--dest-table", "main.lineitem"],
-        check=True,
-    )
+    """ingestr, as it comes."""
+    command = ["ingestr", "ingest", "--yes", "--source-uri", f"csv://{data / FILE}", "--source-table", "lineitem"]
+    target = f"duckdb:///{out / 'w.duckdb'}"
+    subprocess.run([*command, "--dest-uri", target, "--dest-table", "main.lineitem"], check=True)
 
 
 def _dlt(data: Path, out: Path, how: str) -> None:

@@ -26,7 +26,7 @@ def shipped(lineitem: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def headrace(data: Path, out: Path) -> None:
-    """headrace, no settings"""
+    """headrace, no settings."""
     import headrace as hr
 
     hr.run(
@@ -41,7 +41,7 @@ def headrace(data: Path, out: Path) -> None:
 
 
 def floor_polars(data: Path, out: Path) -> None:
-    """Polars' sink_parquet"""
+    """Polars' sink_parquet."""
     import polars as pl
 
     (out / "lake").mkdir()

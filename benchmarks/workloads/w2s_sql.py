@@ -14,7 +14,7 @@ SHIPPED = """
 
 
 def headrace(data: Path, out: Path) -> None:
-    """headrace, no settings"""
+    """headrace, no settings."""
     import headrace as hr
 
     hr.run(
@@ -29,7 +29,7 @@ def headrace(data: Path, out: Path) -> None:
 
 
 def floor_duckdb(data: Path, out: Path) -> None:
-    """DuckDB alone"""
+    """DuckDB alone."""
     import duckdb
 
     query = SHIPPED.format(f"read_parquet('{data / FILE}')")

@@ -30,7 +30,7 @@ def setup_headrace(data: Path, out: Path) -> None:
 
 
 def headrace(data: Path, out: Path) -> None:
-    """headrace, no settings"""
+    """headrace, no settings."""
     os.link(data / "changes.parquet", out / "in" / "changes.parquet")
     _run(out)
 
@@ -45,7 +45,7 @@ def setup_floor_duckdb(data: Path, out: Path) -> None:
 
 
 def floor_duckdb(data: Path, out: Path) -> None:
-    """staging, DELETE and INSERT by hand, in one transaction with a ledger's row"""
+    """staging, DELETE and INSERT by hand, in one transaction with a ledger's row."""
     import duckdb
 
     with duckdb.connect(out / "w.duckdb") as con:
@@ -62,7 +62,7 @@ def floor_duckdb(data: Path, out: Path) -> None:
 
 
 def peer_dlt_best(data: Path, out: Path) -> None:
-    """dlt, merge (upsert) of Arrow tables"""
+    """dlt, merge (upsert) of Arrow tables."""
     _dlt(data / "changes.parquet", out)
 
 
@@ -75,7 +75,9 @@ def _dlt(file: Path, out: Path) -> None:
     import dlt
     import pyarrow.parquet as pq
 
-    @dlt.resource(name="lineitem", primary_key=list(KEYS), write_disposition={"disposition": "merge", "strategy": "upsert"})
+    @dlt.resource(
+        name="lineitem", primary_key=list(KEYS), write_disposition={"disposition": "merge", "strategy": "upsert"}
+    )
     def rows() -> object:
         yield from pq.ParquetFile(file).iter_batches(65_536)
 

@@ -35,7 +35,7 @@ def setup_headrace(data: Path, out: Path) -> None:
 
 
 def headrace(data: Path, out: Path) -> None:
-    """headrace, no settings"""
+    """headrace, no settings."""
     del data
     _run(out)
 
@@ -53,7 +53,7 @@ def setup_floor_duckdb(data: Path, out: Path) -> None:
 
 
 def floor_duckdb(data: Path, out: Path) -> None:
-    """a script that lists, looks at each file's size and time, and anti-joins in DuckDB"""
+    """A script that lists, looks at each file's size and time, and anti-joins in DuckDB."""
     del data
     assert _look(out, keep=False) == 0
 

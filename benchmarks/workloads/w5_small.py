@@ -17,7 +17,7 @@ setup_headrace = setup_floor_polars = setup_peer_dlt = _file
 
 
 def headrace(data: Path, out: Path) -> None:
-    """headrace, no settings"""
+    """headrace, no settings."""
     import headrace as hr
 
     del data
@@ -31,7 +31,7 @@ def headrace(data: Path, out: Path) -> None:
 
 
 def floor_polars(data: Path, out: Path) -> None:
-    """bare Polars into DuckDB, in one transaction with a ledger's row"""
+    """Bare Polars into DuckDB, in one transaction with a ledger's row."""
     import duckdb
     import polars as pl
 
@@ -46,7 +46,7 @@ def floor_polars(data: Path, out: Path) -> None:
 
 
 def peer_dlt(data: Path, out: Path) -> None:
-    """dlt, as it comes"""
+    """dlt, as it comes."""
     import dlt
     from dlt.sources.filesystem import filesystem, read_csv
 

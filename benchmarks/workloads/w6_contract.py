@@ -14,7 +14,7 @@ floor_duckdb = w1_csv.floor_duckdb
 
 
 def headrace(data: Path, out: Path) -> None:
-    """headrace, ten rules, some twenty rows in a million quarantined"""
+    """headrace, ten rules, some twenty rows in a million quarantined."""
     import headrace as hr
 
     contract = hr.Contract(

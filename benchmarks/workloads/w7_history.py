@@ -40,7 +40,7 @@ def setup_headrace(data: Path, out: Path) -> None:
 
 
 def headrace(data: Path, out: Path) -> None:
-    """headrace, no settings"""
+    """headrace, no settings."""
     del data
     (out / "changes.parquet").rename(out / "in" / "changes.parquet")
     _run(out)
@@ -58,7 +58,7 @@ def setup_floor_duckdb(data: Path, out: Path) -> None:
 
 
 def floor_duckdb(data: Path, out: Path) -> None:
-    """staging, UPDATE of the open rows and INSERT by hand, in one transaction with a ledger's row"""
+    """staging, UPDATE of the open rows and INSERT by hand, in one transaction with a ledger's row."""
     import duckdb
 
     del data

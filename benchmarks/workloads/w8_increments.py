@@ -23,7 +23,7 @@ setup_headrace = setup_floor_duckdb = _files
 
 
 def headrace(data: Path, out: Path) -> None:
-    """headrace, no settings"""
+    """headrace, no settings."""
     import headrace as hr
 
     del data
@@ -38,7 +38,7 @@ def headrace(data: Path, out: Path) -> None:
 
 
 def floor_duckdb(data: Path, out: Path) -> None:
-    """a thousand transactions by hand, each with its file's name and a ledger's row, each in a connection of its own"""
+    """A thousand transactions by hand, each with a ledger's row and in a connection of its own."""
     import duckdb
 
     del data

@@ -44,7 +44,7 @@ def setup_headrace(data: Path, out: Path) -> None:
 
 
 def headrace(data: Path, out: Path) -> None:
-    """headrace, no settings"""
+    """headrace, no settings."""
     del data
     (out / "late.parquet").rename(out / "in" / "late.parquet")
     _run(out)
@@ -64,7 +64,7 @@ def setup_floor_duckdb(data: Path, out: Path) -> None:
 
 
 def floor_duckdb(data: Path, out: Path) -> None:
-    """the groups that the new file touches, DELETE and INSERT by hand, in one transaction with a ledger's row"""
+    """The groups that the new file touches, DELETE and INSERT by hand, in one transaction with a ledger's row."""
     import duckdb
 
     del data
