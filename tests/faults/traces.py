@@ -46,6 +46,11 @@ class Call:
         return self.text.endswith(("<unfinished ...>", "= ?"))
 
     @property
+    def failed(self) -> bool:
+        """Whether it returned an error."""
+        return " = -1 " in self.text
+
+    @property
     def kind(self) -> str:
         """What it is done to, the numbers and random parts blotted out."""
         if self.socket:
