@@ -383,9 +383,13 @@ def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path):
     assert path.read_text() == "mine"
 
 
-def test_a_file_whose_maker_died_at_once_is_begun_anew(target, tmp_path):
-    (tmp_path / "w.duckdb").touch()
+@pytest.mark.parametrize("size", [0, 4096, 8192])
+def test_a_file_whose_maker_died_before_it_was_a_database_is_begun_anew(size, target, tmp_path):
+    duckdb.connect(tmp_path / "whole.duckdb").close()
+    (tmp_path / "w.duckdb").write_bytes((tmp_path / "whole.duckdb").read_bytes()[:size])
     assert target.inspect("p").number == 0
+    assert target.history("p") == []
+    assert target.rejects("p").height == 0
     load(target, {"a": [1]})
     assert rows(target) == [{"a": 1}]
 

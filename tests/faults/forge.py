@@ -21,7 +21,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,11 +82,16 @@ class Forge:
         *,
         trace: bool = False,
         inject: str | None = None,
+        path: Path | None = None,
+        stopped: Callable[[], None] | None = None,
         broken: str | None = None,
         arguments: Sequence[str] | None = None,
         pipeline: Path | None = None,
     ) -> Ran:
-        """Run the command at this stage. `broken` is a function of `breaks`, called before it."""
+        """Run the command at this stage. `inject` is a word of strace; with `path` only what is done to that file is
+        traced, that it is opened and read too. `stopped` is called while a SIGSTOP that was injected holds the run.
+        `broken` is a function of `breaks`, called before it.
+        """
         words = laid.command(pipeline, arguments=arguments)
         words = words[words.index("headrace") + 1 :]
         said = laid.folder.with_name(f"{laid.folder.name}.said")
@@ -103,8 +108,11 @@ class Forge:
             return self._ended(said)
         from traces import Tracer
 
-        tracer = Tracer(int(started["pid"]), inject)
+        tracer = Tracer(int(started["pid"]), inject, path)
         os.kill(int(started["pid"]), signal.SIGCONT)
+        if stopped is not None and tracer.stopped():
+            stopped()
+            os.kill(int(started["pid"]), signal.SIGCONT)
         ran = self._ended(said)
         return replace(ran, calls=tracer.calls(laid.folder))
 

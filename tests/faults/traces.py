@@ -19,10 +19,24 @@ _CALLS = (
 )
 """What makes something durable or visible to others. A kill at the entry of such a call leaves it undone."""
 
+_READING = ("openat", "read", "pread64", "mmap")
+
 _LINE = re.compile(r"^(\d+) +(\w+)\((.*)$")
 _RANDOM = re.compile(r"[0-9a-f]{8,}|\d+|(?<=headrace-spool-)\S+|(?<=headrace-sql-)\w+|(?<=/)\w{8}$")
 _PATH = re.compile(r'<(/[^>]*)>|"([^"]*)"')
-_BY_DESCRIPTOR = {"write", "pwrite64", "writev", "pwritev", "fsync", "fdatasync", "ftruncate", "sendto", "sendmsg"}
+_BY_DESCRIPTOR = {
+    "write",
+    "pwrite64",
+    "writev",
+    "pwritev",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "sendto",
+    "sendmsg",
+    "read",
+    "pread64",
+}
 _WITHIN = 20.0
 
 
@@ -66,18 +80,29 @@ class Call:
 class Tracer:
     """strace attached to a process that waits for it."""
 
-    def __init__(self, process: int, inject: str | None = None) -> None:
+    def __init__(self, process: int, inject: str | None = None, path: Path | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._written = Path(self._folder.name) / "trace"
-        which = ",".join(f"?{name}" for name in _CALLS)
+        which = ",".join(f"?{name}" for name in (_CALLS if path is None else _READING))
         words = ["strace", "-f", "-y", "-q", "-s", "16", "-o", str(self._written), "-e", f"trace={which}"]
         words += [] if inject is None else ["-e", f"inject={inject}"]
+        words += [] if path is None else ["-P", str(path)]
         self._strace = subprocess.Popen([*words, "-p", str(process)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         until = time.monotonic() + _WITHIN
         while "TracerPid:\t0" in Path(f"/proc/{process}/status").read_text():
             assert self._strace.poll() is None, self._strace.communicate()[1].decode()
             assert time.monotonic() < until, "strace has not come"
             time.sleep(0.002)
+
+    def stopped(self) -> bool:
+        """Wait until an injected SIGSTOP holds the process; False where it ends without."""
+        until = time.monotonic() + _WITHIN
+        while self._strace.poll() is None:
+            if "--- stopped by SIGSTOP ---" in self._written.read_text(errors="replace").partition("SIGCONT")[2]:
+                return True
+            assert time.monotonic() < until, "it has neither stopped nor ended"
+            time.sleep(0.01)
+        return False
 
     def calls(self, folder: Path) -> list[Call]:
         """The calls of the process, which has ended."""
@@ -96,7 +121,7 @@ def _calls(written: Path, folder: Path) -> list[Call]:
     found = []
     for line in written.read_text(errors="replace").splitlines():
         parts = _LINE.match(line)
-        if parts is None or parts[2] not in _CALLS:
+        if parts is None or parts[2] not in (*_CALLS, *_READING):
             continue
         thread, name, rest = int(parts[1]), parts[2], parts[3]
         counts[thread, name] += 1

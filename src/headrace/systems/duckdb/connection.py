@@ -45,13 +45,16 @@ _gate = threading.Condition()
 
 
 def there(path: Path) -> bool:
-    """Whether there is a file or folder. Raises RejectedError, ConfigError (no path)."""
+    """Whether there is a database (or a folder, or what is none). A file whose maker died before it was one is not there:
+    the next writer makes it anew. Raises RejectedError, ConfigError (no path).
+    """
     with disk.translated(path):
         try:
             path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return True
+        with _gate:  # a lock that is given back here would be given back for whoever opens the file meanwhile
+            return not _unborn(os.path.realpath(path))
 
 
 @contextmanager
@@ -61,7 +64,7 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     Raises ConfigError (no such file, not DuckDB's), UnavailableError (another process is writing).
     """
     if not there(path):
-        raise ConfigError(f"{path}: there is no such file", hint="check the path")
+        raise ConfigError(f"{path}: there is no such file, or an empty one", hint="check the path")
     with translated(str(path)), _using(os.path.realpath(path), writable=False) as connection:
         connection.execute("BEGIN TRANSACTION READ ONLY")  # all that is read is of one snapshot
         yield connection
@@ -150,7 +153,7 @@ def _join(real: str, *, writable: bool) -> _Instance:
 
 def _open(real: str, *, writable: bool) -> duckdb.DuckDBPyConnection:
     if writable:
-        _clear_unborn(real)
+        _unborn(real, clear=True)
         born = not Path(real).exists()
         connection = duckdb.connect(real)
         if born:
@@ -202,18 +205,21 @@ def _session(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("SET python_enable_replacements = false")  # a name is a table, never a Python variable
 
 
-def _clear_unborn(real: str) -> None:
-    """Remove a file whose maker died before the file was a database; DuckDB would refuse it for ever."""
+def _unborn(real: str, *, clear: bool = False) -> bool:
+    """Whether the file's maker died before it was a database; DuckDB would refuse it for ever. `clear` removes it then."""
     try:
         import fcntl
 
         path = Path(real)
         if not path.is_file() or (size := path.stat().st_size) >= _BORN_BYTES:
-            return
-        with path.open("rb+") as file:
+            return False
+        with path.open("rb+" if clear else "rb") as file:
             if size and file.read(12)[8:] != b"DUCK":
-                return  # somebody's own small file
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # DuckDB holds this lock while it makes the file
-            path.unlink()
+                return False  # somebody's own small file
+            # DuckDB locks the file while it makes it
+            fcntl.lockf(file, (fcntl.LOCK_EX if clear else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            if clear:
+                path.unlink()
+            return True
     except (OSError, ImportError):
-        return
+        return False

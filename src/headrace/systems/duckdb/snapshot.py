@@ -26,7 +26,7 @@ __all__ = ["inspect", "inspect_all"]
 
 def inspect(path: Path, key: ledger.Key, table: Table) -> Snapshot:
     """See `headrace.protocols.Destination.inspect`."""
-    if _unmade(path):
+    if not there(path):
         return Snapshot()
     with reading(path) as connection:
         snapshot = _snapshot(connection, path, key)
@@ -37,19 +37,15 @@ def inspect_all(path: Path, key: ledger.Key) -> Snapshot:
     """The same of a schema of many tables, each of which is looked at when it is asked for."""
 
     def tables(table: str) -> Held:
-        if _unmade(path):
+        if not there(path):
             return Held()
         with reading(path) as connection:
             return _held(connection, path, key, Table.of(table))
 
-    if _unmade(path):
+    if not there(path):
         return Snapshot(tables=tables)
     with reading(path) as connection:
         return replace(_snapshot(connection, path, key), tables=tables)
-
-
-def _unmade(path: Path) -> bool:
-    return not there(path) or (path.is_file() and path.stat().st_size == 0)
 
 
 def _snapshot(connection: DuckDBPyConnection, path: Path, key: ledger.Key) -> Snapshot:
