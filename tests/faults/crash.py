@@ -99,7 +99,7 @@ class Crashes:
 
     def _kill_again(self, laid: Laid, stage: Stage, where: str) -> str:
         chance = random.Random(f"{self.seed} {where}")  # noqa: S311  # the same in each run of the suite
-        again = chance.choice(stage.calls)
+        again = chance.choice([call for call in stage.calls if call.lasting])
         ran = self.forge.run(laid, inject=_kill(again), broken=self.broken, arguments=_waiting(laid))
         assert ran.killed or ran.code == 0, f"{where}; then at {again.name} {again.nth}: exit {ran.code}\n{ran.err}"
         self.twice += ran.killed
@@ -133,7 +133,8 @@ def positions(calls: Sequence[Call]) -> list[Call]:
     for before, call, after in zip([None, *calls], calls, [*calls[1:], None], strict=False):
         alike = [other is not None and (other.name, other.kind) == (call.name, call.kind) for other in (before, after)]
         new = (call.name, call.kind) not in known
-        if earliest[call.name, call.nth] is call and (new if not call.in_target else not all(alike)):
+        struck = call.lasting and earliest[call.name, call.nth] is call
+        if struck and (new if not call.in_target else not all(alike)):
             known.add((call.name, call.kind))
             chosen.append(call)
     return chosen

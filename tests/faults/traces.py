@@ -72,6 +72,11 @@ class Call:
         return " -> ".join(_RANDOM.sub("#", path) for path in self.paths) or "nothing"
 
     @property
+    def lasting(self) -> bool:
+        """Whether it is done to what outlives the process, and not to pipes, events, what is printed."""
+        return self.socket or bool(self.paths)
+
+    @property
     def in_target(self) -> bool:
         """Whether it is done to what the run is for: the destination."""
         return self.socket or any(path.startswith("target") for path in self.paths)
@@ -116,7 +121,7 @@ class Tracer:
 
 
 def _calls(written: Path, folder: Path) -> list[Call]:
-    """The calls in the order of their entry, but for those on what outlives nothing: pipes, events, what is printed."""
+    """The calls in the order of their entry."""
     counts: Counter[tuple[int, str]] = Counter()
     found = []
     for line in written.read_text(errors="replace").splitlines():
@@ -134,8 +139,7 @@ def _calls(written: Path, folder: Path) -> list[Call]:
             injected="(INJECTED)" in rest,
             text=line,
         )
-        if call.paths or call.socket:
-            found.append(call)
+        found.append(call)
     return found
 
 

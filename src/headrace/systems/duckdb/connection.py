@@ -45,8 +45,8 @@ _gate = threading.Condition()
 
 
 def there(path: Path) -> bool:
-    """Whether there is a database (or a folder, or what is none). A file whose maker died before it was one is not there:
-    the next writer makes it anew. Raises RejectedError, ConfigError (no path).
+    """Whether there is a database (or a folder, or what is none). A file whose maker died before it was one is not
+    there: the next writer makes it anew. Raises RejectedError, ConfigError (no path).
     """
     with disk.translated(path):
         try:
@@ -206,7 +206,7 @@ def _session(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _unborn(real: str, *, clear: bool = False) -> bool:
-    """Whether the file's maker died before it was a database; DuckDB would refuse it for ever. `clear` removes it then."""
+    """Whether its maker died before the file was a database: DuckDB would refuse it for ever. `clear` removes it then."""
     try:
         import fcntl
 
