@@ -206,7 +206,7 @@ def _session(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _unborn(real: str, *, clear: bool = False) -> bool:
-    """Whether its maker died before the file was a database: DuckDB would refuse it for ever. `clear` removes it then."""
+    """Whether its maker died before it was a database: DuckDB would refuse it for ever. `clear` removes it then."""
     try:
         import fcntl
 
