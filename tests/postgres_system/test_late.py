@@ -122,6 +122,45 @@ def test_what_was_seen_among_what_is_suspect_is_not_read_again_by_an_append(data
     assert reader.read() == []
 
 
+def test_an_append_goes_on_however_much_is_written_while_a_transaction_is_open(database):
+    """More rows than digests could be remembered of; only what was open at the read is suspect."""
+    database.run(SEQUENCE)
+    reader = Reader(database, cursor="id", ties="once")
+    with database.connect() as slow:
+        slow.execute(
+            "BEGIN; INSERT INTO t VALUES (5, 'late'); SAVEPOINT s; INSERT INTO t VALUES (6, 'late'); RELEASE s"
+        )
+        database.run("INSERT INTO t SELECT i, 'x' FROM generate_series(100, 10200) AS i")
+        assert len(reader.read()) == 2 + 10_101
+        assert reader.position["late"]["seen"] == {}
+        database.run("INSERT INTO t SELECT i, 'x' FROM generate_series(10201, 20300) AS i")
+        slow.execute("INSERT INTO t VALUES (7, 'late')")
+        assert len(reader.read()) == 10_100
+        slow.execute("COMMIT")
+    assert reader.read() == [5, 6, 7]
+    assert reader.read() == []
+
+
+@pytest.mark.parametrize("ties", ["again", "once"])
+def test_a_subtransaction_that_ends_while_it_is_asked_after_is_read(database, monkeypatch, ties):
+    database.run(SEQUENCE)
+    reader = Reader(database, cursor="id", ties=ties)
+    with database.connect() as slow:
+        slow.execute("BEGIN; SELECT pg_current_xact_id(); SAVEPOINT s; INSERT INTO t VALUES (5, 'late'); RELEASE s")
+        database.run("INSERT INTO t VALUES (20, 'seen'), (21, 'seen')")
+        real = session.Session.unseen
+
+        def ended(self):
+            slow.execute("COMMIT")
+            return real(self)
+
+        monkeypatch.setattr(session.Session, "unseen", ended)
+        assert reader.read() == [1, 2, 20, 21]
+        monkeypatch.undo()
+    assert reader.read() == ([5] if ties == "once" else [5, 20, 21])
+    assert reader.read() == ([] if ties == "once" else [21])
+
+
 def test_nothing_is_looked_for_below_where_nobody_else_was_open(database):
     database.run(SEQUENCE)
     reader = Reader(database, cursor="id", ties="once")
@@ -130,7 +169,7 @@ def test_nothing_is_looked_for_below_where_nobody_else_was_open(database):
         database.run("CREATE TABLE other (id int)")  # begun after the snapshot, and while rows are read
         batch.frame.lazy.collect()
         reader.position = batch.position()
-    assert reader.position["late"]["open"] is False
+    assert reader.position["late"]["unseen"] is None
     database.run("INSERT INTO t VALUES (30, 'x')")
     reader.read()
     assert "age(xmin)" not in str(reader.batch.frame.scan)

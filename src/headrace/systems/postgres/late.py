@@ -6,8 +6,7 @@ commits in between is in the snapshot, and counts as open.
 
 ``snapshot``: anything else sets it (a sequence, an application). The snapshot is kept, and the next read looks for rows
 below that it did not see, by the numbers of the transactions that wrote them: only where other transactions were open
-then. Subtransactions have numbers that a snapshot does not list, so whatever was written since the oldest open
-transaction began is suspect, and what of it had been seen is remembered by its digest.
+then. What is suspect, though it may have been seen (see `unseen`), is remembered by its digest.
 
 `Cursor.lag` goes with either, and stands alone where neither is possible (views, foreign tables, standbys): a merge
 reads so much of the end again, an append stays so far behind it.
@@ -23,6 +22,7 @@ from headrace.errors import ConfigError, DataError, UnavailableError
 from headrace.systems.postgres.activity import Activity, prepared
 from headrace.systems.postgres.names import literal, quoted
 from headrace.systems.postgres.order import Order, Values
+from headrace.systems.postgres.unseen import Unseen, ends
 
 if TYPE_CHECKING:
     from headrace.flow import Range
@@ -49,7 +49,7 @@ class Late:
 
     `ceiling` and `caught` are SQL: what all rows that are read satisfy, and what those below do that were
     committed since (None: there are none). `known` are the digests of rows among `caught` that were seen all the same.
-    `held` says in words what keeps the `ceiling` low, `open` whether the snapshot may have missed somebody.
+    `held` says in words what keeps the `ceiling` low, `unseen` whom the snapshot may have missed (None: nobody).
     """
 
     order: Order
@@ -61,7 +61,7 @@ class Late:
     caught: str | None = None
     known: Mapping[str, int] | None = None
     held: str | None = None
-    open: bool = False
+    unseen: Unseen | None = None
 
     @staticmethod
     def of(order: Order, session: Session, range: Range) -> Late:
@@ -71,7 +71,7 @@ class Late:
         if made.mode == "clock":
             made = made.up_to_horizon(session, after)
         if made.mode == "snapshot":  # asked at once: as time goes on somebody will have been busy
-            made = replace(made, open=session.others_open())
+            made = replace(made, unseen=session.unseen())
         if made.mode == "snapshot" and after.get("snapshot"):
             made = made.looking_back(session, after, _values(range))
         return made.behind(session) if order.cursor.lag is not None and not made.again else made
@@ -102,20 +102,21 @@ class Late:
 
     def looking_back(self, session: Session, after: Mapping[str, Any], last: Values | None) -> Late:
         """What the last read may have missed; nothing where nobody else was open then, or nothing has changed."""
-        was, now = _Snapshot.of(after["snapshot"]), _Snapshot.of(session.snapshot)
-        if now.xmax < was.xmax and not self.activity.standby:
+        (first, end), (_, now) = ends(after["snapshot"]), ends(session.snapshot)
+        if now < end and not self.activity.standby:
             raise DataError(
                 "the server has gone back: it has seen fewer transactions than when it was read last",
                 hint="has it been restored from a backup? run with --full-refresh",
             )
-        if not after.get("open") or last is None:
+        if after.get("unseen") is None or last is None:
             return self
-        if now.xmax - was.xmin >= _WRAP:
+        if now - first >= _WRAP:
             raise DataError(
                 "too many transactions have passed since the last read to find what was committed late",
                 hint="run with --full-refresh",
             )
-        below = f"{self.order.compared('<=', last)} AND {was.suspect}"
+        was = Unseen.from_json(after["unseen"])
+        below = f"{self.order.compared('<=', last)} AND {was.sql}"
         if self.order.state(session.keeper, below) == after.get("state"):
             return self
         if not self.again and after.get("files") != self._files(session):
@@ -128,9 +129,9 @@ class Late:
         files: str | None = session.keeper.execute(query.encode()).fetchall()[0][0]
         return files
 
-    def _refuse_rewritten(self, session: Session, last: Values, was: _Snapshot) -> None:
+    def _refuse_rewritten(self, session: Session, last: Values, was: Unseen) -> None:
         """Raises DataError where ALTER TABLE has written all rows anew: each looks as if it had been committed late."""
-        seen = f"{self.order.compared('<=', last)} AND NOT {was.suspect}"
+        seen = f"{self.order.compared('<=', last)} AND NOT {was.sql}"
         if self.order.greatest(session.keeper, seen) is None:
             raise DataError(
                 f"{self.order.selection.relation.name} was rewritten since the last read, while which a transaction was"
@@ -144,15 +145,15 @@ class Late:
         if self.mode == "clock":
             told["horizon"] = self.horizon
         elif self.mode == "snapshot" and until is not None:
-            now = _Snapshot.of(session.snapshot)
-            told |= {"snapshot": session.snapshot, "open": self.open}
-            if told["open"]:
-                below = f"{self.order.compared('<=', until)} AND {now.suspect}"
-                told["state"] = self.order.state(session.keeper, below) if now.any else "0/0"
+            told |= {"snapshot": session.snapshot, "unseen": None}
+            if (unseen := self.unseen) is not None:
+                told["unseen"] = unseen.to_json()
+                below = f"{self.order.compared('<=', until)} AND {unseen.sql}"
+                told["state"] = "0/0" if unseen.blank else self.order.state(session.keeper, below)
                 if not self.again:
-                    apart = f"{self.order.compared('<', until)} AND {now.suspect}"
+                    apart = f"{self.order.compared('<', until)} AND {unseen.sql}"
                     told["files"] = self._files(session)
-                    told["seen"] = self.order.digests(session.keeper, apart, names) if now.any else {}
+                    told["seen"] = {} if unseen.blank else self.order.digests(session.keeper, apart, names)
         return told
 
     # -- lag ----------------------------------------------------------------------------------------------------
@@ -232,29 +233,6 @@ class Late:
                 " GRANT pg_read_all_stats to it, or give the cursor a lag"
             )
         return tuple(said)
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    """A snapshot by its text, ``xmin:xmax:xip,…``."""
-
-    xmin: int
-    xmax: int
-
-    @staticmethod
-    def of(text: str) -> _Snapshot:
-        xmin, xmax, _ = text.split(":")
-        return _Snapshot(int(xmin), int(xmax))
-
-    @property
-    def any(self) -> bool:
-        """Whether a transaction with a number was open."""
-        return self.xmin < self.xmax
-
-    @property
-    def suspect(self) -> str:
-        """SQL: of rows that it may not have seen. Numbers wrap: they are compared by their age."""
-        return f"(age(xmin) BETWEEN 0 AND age(CAST({literal(str(self.xmin % 2**32))} AS xid)))"
 
 
 def _values(range: Range) -> Values | None:

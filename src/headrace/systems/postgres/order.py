@@ -144,8 +144,9 @@ class Order:
         if sum(found.values()) > TIES_MAX:
             raise DataError(
                 f"more than {TIES_MAX:,} rows share the last value of cursor {', '.join(self.cursor.columns)!r}, have"
-                " none, or were written while another transaction was open",
-                hint='an append cannot remember them all: use "write": {"type": "merge", "keys": […]}',
+                " none, or were written while a transaction was open that has just ended",
+                hint='an append cannot remember them all: use "write": {"type": "merge", "keys": […]}; run again if a'
+                " transaction was the cause",
             )
         return found
 

@@ -19,6 +19,7 @@ from headrace.errors import UnavailableError
 from headrace.systems.postgres.activity import READING, Activity, prepared, seen
 from headrace.systems.postgres.connection import cancelled, connected, drain, endpoint
 from headrace.systems.postgres.names import named, quoted
+from headrace.systems.postgres.unseen import Unseen, ends
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -117,15 +118,15 @@ class Session:
             with self._lock:
                 self._working.discard(connection)
 
-    def others_open(self) -> bool:
-        """Whether a transaction may be open that was so when the snapshot was taken, or was begun before and has ended
-        since.
-        """
+    def unseen(self) -> Unseen | None:
+        """Whom the snapshot may have missed (None: nobody was open when it was taken, nor has begun since)."""
         with connected(self.dsn, name=self.name) as connection:
             now = seen(connection)
             waiting = prepared(connection, None) is not None
-        xmin, xmax, _ = self.snapshot.split(":")
-        return now.count > 0 or now.hidden or waiting or int(xmin) < int(xmax) or now.next > int(xmax)
+            xmin, xmax = ends(self.snapshot)
+            if now.count or now.hidden or waiting or xmin < xmax or now.next > xmax:
+                return Unseen.of(connection, self.snapshot)
+        return None
 
     def close(self) -> None:
         """Cancel on the server whatever still reads, in whichever thread."""
