@@ -5,7 +5,7 @@ Each system keeps its ledger in SQL of its own; what follows from what stands th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ __all__ = [
     "Head",
     "Owned",
     "entries",
+    "later",
     "refuse_census",
     "refuse_foreign",
     "refuse_newer",
@@ -70,10 +71,12 @@ def succeed(head: Head, commit: Commit) -> datetime:
             hint="another run has moved it; run again",
             details={"number": head.number, "expected": commit.expected},
         )
-    now = datetime.now(UTC)
-    if head.at is not None and now <= head.at:  # a clock that was set back must not turn the order of commits
-        return head.at + timedelta(microseconds=1)
-    return now
+    return later(head.at)
+
+
+def later(*than: datetime | None) -> datetime:
+    """Now, and later than all of these: a clock that was set back must not turn the order of commits and runs."""
+    return max([datetime.now(UTC), *(at + timedelta(microseconds=1) for at in than if at is not None)])
 
 
 def refuse_newer(version: int | None, where: str) -> None:
@@ -138,8 +141,11 @@ def refuse_census(table: object, census: Census, *, gone: int, living: int, know
 
 def entries(
     commits: Iterable[tuple[datetime, Mapping[str, Any]]], runs: Iterable[tuple[datetime, Mapping[str, Any]]]
-) -> Sequence[Mapping[str, Any]]:
+) -> list[dict[str, Any]]:
     """Commits and runs with their instants, as `Ledger.history` gives them: newest first, a run above its commits."""
-    told = [(at, 0, {"kind": "commit", "at": at.astimezone(UTC).isoformat(), **facts}) for at, facts in commits]
-    told += [(at, 1, {"at": at.astimezone(UTC).isoformat(), **facts, "kind": "run"}) for at, facts in runs]
-    return [entry for _, _, entry in sorted(told, key=lambda e: e[:2], reverse=True)]
+    ended = {facts["run"]: (at, {"at": at.astimezone(UTC).isoformat(), **facts, "kind": "run"}) for at, facts in runs}
+    told = [(at, 1, 0, entry) for at, entry in ended.values()]
+    for at, facts in commits:
+        entry = {"kind": "commit", "at": at.astimezone(UTC).isoformat(), **facts}
+        told.append((ended.get(facts["run"], (at,))[0], 0, facts["number"], entry))
+    return [entry for *_, entry in sorted(told, key=lambda one: one[:3], reverse=True)]

@@ -264,13 +264,14 @@ def test_a_signal_ends_a_run_and_the_next_one_carries_on(headrace, orders, numbe
     waits += "    time.sleep(60)\n"
     works = (orders / "transforms.py").read_text()
     (orders / "transforms.py").write_text(waits)
-    change(orders, "other.json", name="other", destination={"type": "duckdb", "path": "o.duckdb", "table": "o"})
+    change(orders, "other.json", name="other", destination={"type": "parquet", "path": "o"}, write={"type": "append"})
     with subprocess.Popen(
         [sys.executable, "-m", "headrace", "run", *target.split()],
         cwd=orders, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
-            assert process.stdout.readline() == "here\n"
+            for _ in range(min(2, os.cpu_count()) if target == "." else 1):
+                assert process.stdout.readline() == "here\n"
             process.send_signal(number)
             _, err = process.communicate(timeout=30)
         finally:

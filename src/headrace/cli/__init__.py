@@ -25,12 +25,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if args is None else args)
     with signals.listening():
         try:
-            code = _run(given)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so do we
-            code = _READER_GONE
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
+            code = _code(given)
+            signals.ignore()  # it has ended: what comes now changes nothing
         except KeyboardInterrupt:
             code = signals.INTERRUPTED
         if signals.caught:
@@ -44,6 +40,16 @@ def command() -> click.Group:
 
     del demo  # importing it adds its own
     return commands.cli
+
+
+def _code(args: list[str]) -> int:
+    try:
+        return _run(args)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so do we
+        return _READER_GONE
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
 
 
 def _run(args: list[str]) -> int:

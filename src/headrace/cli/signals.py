@@ -19,11 +19,11 @@ from typing import NoReturn
 
 from headrace import interruption
 
-__all__ = ["INTERRUPTED", "caught", "end", "listening", "say_by"]
+__all__ = ["INTERRUPTED", "caught", "end", "ignore", "listening", "say_by"]
 
 INTERRUPTED = 128 + signal.SIGINT
-_GRACE = 1.1  # seconds for what is under way to end by itself
-_PARTING = 0.6  # and then for its end to be put on record
+_GRACE = 0.6  # seconds for what is under way to end by itself
+_PARTING = 1.1  # and then for its end to be put on record
 _FLUSH = 0.1
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -52,6 +52,12 @@ def listening() -> Iterator[None]:
         os.close(writer)
         listener.join()
         os.close(reader)
+
+
+def ignore() -> None:
+    """Hear none of them from here on, nor while the interpreter comes to its end: it would give them their default."""
+    for one in _ENDING:
+        signal.signal(one, signal.SIG_IGN)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:

@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from headrace import disk, guard
 from headrace.errors import ConfigError, ConflictError, RejectedError
 from headrace.flow import Commit, FileStamp, Receipt, Seal, Snapshot
 from headrace.journal import settle
-from headrace.journal.state import VERSION, Account, Attempt, State, Written, dump, entry_of, receipt_of
+from headrace.journal.state import VERSION, Account, Attempt, State, Written, dump, entry_of, instant, receipt_of
+from headrace.ledger import entries, later
 
 if TYPE_CHECKING:
     import polars as pl
@@ -155,7 +156,7 @@ class Journal:
             written = write(attempt, state)
             seal = commit.seal()
             rejects = self._stage_rejects(attempt, state.account(commit.pipeline), seal, written)
-            entry = entry_of(commit, attempt, written, seal, rejects)
+            entry = entry_of(commit, attempt, written, seal, rejects, after=state.at)
             self._commit(attempt, entry)
         with contextlib.suppress(RejectedError), disk.translated(self.where):
             settle.finish(self)  # it is committed; what cannot be finished now, the next run finishes or complains of
@@ -261,11 +262,16 @@ class Journal:
         folder = self.root / "runs"
         with disk.translated(self.where):
             disk.make_folder(folder)
-            # Its own instant, by the clock of the entries: a file system's clock may be some milliseconds behind.
-            kept = {**run, "at": datetime.now(UTC).isoformat(timespec="microseconds")}
-            disk.replace(folder / f"{name}.json", dump(kept), aside=folder / f"{name}.aside")
             files = sorted((e.stat().st_mtime_ns, e.path) for e in os.scandir(folder) if e.name.endswith(".json"))
-            for _, path in files[:-RUNS_KEPT]:
+            last = max(self.numbers(self.root), default=0)
+            known = [self.entry(last)] * bool(last) + [json.loads(Path(path).read_bytes()) for _, path in files[-1:]]
+            # Its own instant, by the clock of the entries: a file system's clock may be some milliseconds behind.
+            at = later(*(instant(one["at"]) for one in known))
+            kept = {**run, "at": at.isoformat(timespec="microseconds")}
+            file = folder / f"{name}.json"
+            disk.replace(file, dump(kept), aside=folder / f"{name}.aside")
+            os.utime(file, (at.timestamp(), at.timestamp()))
+            for _, path in files[: 1 - RUNS_KEPT]:
                 disk.remove(Path(path))
 
     def history(self, pipeline: str) -> list[dict[str, Any]]:
@@ -273,7 +279,8 @@ class Journal:
         with disk.translated(self.where):
             commits = [self.entry(number) for number in self.numbers(self.root)]
             runs = [json.loads(path.read_bytes()) for path in (self.root / "runs").glob("*.json")]
-        keys = ("number", "id", "run", "write", "at", "counts", "positions", "record")
-        mine = [{"kind": "commit", **{k: e[k] for k in keys}} for e in commits if e["pipeline"] == pipeline]
-        mine += [{**run, "kind": "run"} for run in runs if run.get("pipeline") == pipeline]
-        return sorted(mine, key=lambda row: (datetime.fromisoformat(row["at"]), row.get("number", 0)), reverse=True)
+        keys = ("number", "id", "run", "write", "positions", "counts", "record")
+        mine = [
+            (datetime.fromisoformat(e["at"]), {k: e[k] for k in keys}) for e in commits if e["pipeline"] == pipeline
+        ]
+        return entries(mine, [(datetime.fromisoformat(r["at"]), r) for r in runs if r.get("pipeline") == pipeline])

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.flow import Commit, Receipt, Seal
+from headrace.ledger import later
 from headrace.schema import Schema
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["VERSION", "Account", "Attempt", "State", "Written", "dump", "entry_of", "receipt_of"]
+__all__ = ["VERSION", "Account", "Attempt", "State", "Written", "dump", "entry_of", "instant", "receipt_of"]
 
 VERSION = 1
 
@@ -42,10 +43,11 @@ class State:
     """The sum of all entries: what the target is after commit `number`.
 
     `data` maps the live data files' names to what is known of them (``rows``, ``bytes``, ``schema``: an index into
-    `schemas`, and what the system adds). `ids` maps each commit's id to its number.
+    `schemas`, and what the system adds). `ids` maps each commit's id to its number; `at` is the last one's instant.
     """
 
     number: int = 0
+    at: str | None = None
     ids: dict[str, int] = field(default_factory=dict)
     schemas: list[list[dict[str, str]]] = field(default_factory=list)
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -67,7 +69,7 @@ class State:
 
     def advance(self, entry: Mapping[str, Any]) -> None:
         """Add the next entry."""
-        self.number = entry["number"]
+        self.number, self.at = entry["number"], entry["at"]
         self.ids[entry["id"]] = self.number
         if entry["schema"] is not None and (not self.schemas or self.schemas[-1] != entry["schema"]):
             self.schemas.append(entry["schema"])
@@ -138,6 +140,11 @@ class Attempt:
         return self.folder / f"{name.rpartition('/')[2]}.staged"
 
 
+def instant(text: str | None) -> datetime | None:
+    """An instant as an entry has it."""
+    return None if text is None else datetime.fromisoformat(text)
+
+
 def dump(content: Mapping[str, Any]) -> bytes:
     """As it is kept on disk."""
     return json.dumps(content, ensure_ascii=False, default=str).encode()
@@ -151,9 +158,9 @@ def receipt_of(entry: Mapping[str, Any], *, repeated: bool) -> Receipt:
 
 
 def entry_of(
-    commit: Commit, attempt: Attempt, written: Written, seal: Seal, rejects: Mapping[str, Any]
+    commit: Commit, attempt: Attempt, written: Written, seal: Seal, rejects: Mapping[str, Any], *, after: str | None
 ) -> dict[str, Any]:
-    """The entry that makes the attempt a commit."""
+    """The entry that makes the attempt a commit, later than the one before it, which was made at `after`."""
     return {
         "version": VERSION,
         "number": attempt.number,
@@ -161,7 +168,7 @@ def entry_of(
         "id": commit.id,
         "pipeline": commit.pipeline,
         "run": commit.run,
-        "at": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "at": later(instant(after)).isoformat(timespec="microseconds"),
         "write": written.write,
         "schema": None if written.schema is None else written.schema.to_json(),
         "positions": dict(seal.positions),

@@ -206,9 +206,12 @@ def forget_others(connection: DuckDBPyConnection, name: str, key: Key) -> None:
 
 
 def record(connection: DuckDBPyConnection, key: Key, run: Mapping[str, Any], at: datetime) -> None:
-    """Keep a run."""
+    """Keep a run, as later than what is there: the clock may have been set back."""
     connection.execute(
-        "INSERT INTO _headrace.runs VALUES (?, ?, ?::VARCHAR::TIMESTAMPTZ, ?)",
+        "INSERT INTO _headrace.runs"
+        " SELECT $1, $2, greatest($3::VARCHAR::TIMESTAMPTZ, max(instant) + INTERVAL 1 MICROSECOND), $4"
+        " FROM (SELECT committed_at AS instant FROM _headrace.commits WHERE pipeline = $1 AND target = $2"
+        " UNION ALL SELECT recorded_at FROM _headrace.runs WHERE pipeline = $1 AND target = $2)",
         [*key.values, at.isoformat(), json.dumps(dict(run))],
     )
 

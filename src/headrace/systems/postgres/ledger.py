@@ -214,10 +214,13 @@ def forget_others(connection: Connection, name: str, key: Key) -> None:
 
 
 def record(connection: Connection, key: Key, told: Mapping[str, Any], at: datetime) -> None:
-    """Keep a run."""
+    """Keep a run, as later than what is there: the clock may have been set back."""
     run(
         connection,
-        "INSERT INTO _headrace.runs VALUES ($1, $2, $3::timestamptz, $4::json)",
+        "INSERT INTO _headrace.runs"
+        " SELECT $1, $2, greatest($3::timestamptz, max(at) + interval '1 microsecond'), $4::json"
+        " FROM (SELECT committed_at AS at FROM _headrace.commits WHERE pipeline = $1 AND target = $2"
+        " UNION ALL SELECT recorded_at FROM _headrace.runs WHERE pipeline = $1 AND target = $2) AS known",
         [*key.values, at.isoformat(), json.dumps(dict(told))],
     )
 
