@@ -24,6 +24,8 @@ demo: $(VENV)/.user ## set everything up and run the main job on real data
 faults: $(VENV)/.dev ## try to break every source, write and destination; half an hour
 	$(BIN)/python -m pytest tests/faults --faults=full -n 2
 
+# tests start many processes: none of them compiles headrace anew, whatever the user has set
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev lint ## set everything up and run all checks and tests
 	$(BIN)/python -m pytest -n 2
 

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -20,20 +21,32 @@ class Done:
         return json.loads(self.out)
 
 
+@pytest.fixture(scope="session")
+def _forking():
+    """The process that commands are forked from."""
+    with subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("forking.py")],
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
 @pytest.fixture
-def headrace(tmp_path):
+def headrace(tmp_path, tmp_path_factory, _forking):
     """The command, in a process of its own, from the folder of the test."""
+    said = tmp_path_factory.mktemp("said")
 
     def run(*args, **env):
-        done = subprocess.run(
-            [sys.executable, "-m", "headrace", *args],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONWARNINGS": "error", **env},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        files = {"out": said / "out", "err": said / "err"}
+        asked = {"args": args, "cwd": str(tmp_path), "env": {**os.environ, "PYTHONWARNINGS": "error", **env}}
+        _forking.stdin.write(json.dumps({**asked, **{name: str(file) for name, file in files.items()}}) + "\n")
+        _forking.stdin.flush()
+        code = int(_forking.stdout.readline())
+        return Done(code, *(file.read_text() for file in files.values()))
 
     return run
 
