@@ -27,7 +27,7 @@ faults: $(VENV)/.dev ## try to break every source, write and destination; half a
 # tests start many processes: none of them compiles headrace anew, whatever the user has set
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.dev lint ## set everything up and run all checks and tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.dev ## style, types and floors
 	$(BIN)/ruff check src tests scripts benchmarks

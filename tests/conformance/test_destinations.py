@@ -19,8 +19,9 @@ from headrace.systems.memory import MemoryDestination
 from headrace.systems.outfile import FileDestination
 from headrace.systems.parquet import ParquetDestination
 from headrace.testing import DestinationSuite
+from headrace.testing.destination.subject import only
 from headrace.testing.scripts import Step, commit_of
-from headrace.writes import Replace
+from headrace.writes import Replace, Write
 
 
 @cache
@@ -30,6 +31,7 @@ def _memory(_folder: str) -> MemoryDestination:
 
 class TestMemory(DestinationSuite):
     durable = False
+    examples = 2  # it is compared with itself
 
     def destination(self, folder: Path) -> Destination:
         return _memory(str(folder))
@@ -39,6 +41,8 @@ class TestMemory(DestinationSuite):
 
 
 class TestDuckDB(DestinationSuite):
+    examples = 8
+
     def destination(self, folder: Path) -> Destination:
         return DuckDBDestination(path=str(folder / "target.duckdb"), table="rows")
 
@@ -50,6 +54,11 @@ class TestDuckDB(DestinationSuite):
         from headrace.systems.duckdb import connection
 
         return [(duckdb, "connect"), (connection, "_commit"), (connection, "_close")]
+
+    @only("append", "merge")
+    def test_a_run_killed_at_every_effect_ends_as_a_calm_run(self, tmp_path: Path, write: str, usual: Write) -> None:
+        """All writes are one transaction: the plainest and one that compares stand for all."""
+        super().test_a_run_killed_at_every_effect_ends_as_a_calm_run(tmp_path, write, usual)
 
     def warm(self, folder: Path) -> AbstractContextManager[Any]:
         return duckdb.connect(str(folder / "target.duckdb"))

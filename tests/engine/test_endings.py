@@ -59,7 +59,7 @@ def test_a_run_that_breaks_off_in_mid_stream_leaves_no_thread_behind(orders, bat
         [sys.executable, "-c", SCRIPT, str(orders), str(batches)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     assert said.stdout == "broken off\n"

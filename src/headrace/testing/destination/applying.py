@@ -182,11 +182,12 @@ class Applying(Subject):
         destination = self.destination(tmp_path)
         play(destination, STEPS[:earlier], WRITES[write])
         before, files = holds(destination), files_of(tmp_path)
-        for error in (ContractError("the verdict"), KeyboardInterrupt()):
-            commit = commit_of(destination, SECOND, WRITES[write], seal=raising(error))
-            with pytest.raises(type(error)) as caught:
-                destination.apply(commit)
-            assert caught.value is error
+        with self.warm(tmp_path):
+            for error in (ContractError("the verdict"), KeyboardInterrupt()):
+                commit = commit_of(destination, SECOND, WRITES[write], seal=raising(error))
+                with pytest.raises(type(error)) as caught:
+                    destination.apply(commit)
+                assert caught.value is error
         assert (holds(self.destination(tmp_path)), visible(tmp_path, files)) == (before, files)
 
     def test_the_seal_is_asked_once_and_after_the_rows(self, tmp_path: Path, write: str) -> None:

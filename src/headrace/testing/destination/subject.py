@@ -116,7 +116,7 @@ class Subject:
         """A test that asks for `write` is made for each write that the destination supports; one that asks for `usual`
         is made once, with the plainest of them: what it is about does not depend on the write.
         """
-        hints = {name: self.unsupported(name) for name in WRITES}
+        hints = _hints(self)
         supported = [name for name, hint in hints.items() if hint is None]
         if "usual" in metafunc.fixturenames:
             metafunc.parametrize("usual", [WRITES[supported[0]]], ids=supported[:1])
@@ -125,6 +125,17 @@ class Subject:
             hint = f"no {' or '.join(wanted)} here: {hints[wanted[0]]}"
             none = [pytest.param("", marks=pytest.mark.skip(reason=hint), id="none")]
             metafunc.parametrize("write", [name for name in wanted if name in supported] or none)
+
+
+def _hints(subject: Subject) -> dict[str, str | None]:
+    """Each write, and why it is not possible (None: it is); asked once for each suite, not for each of its tests."""
+    kind = type(subject)
+    if kind not in _asked:
+        _asked[kind] = {name: subject.unsupported(name) for name in WRITES}
+    return _asked[kind]
+
+
+_asked: dict[type[Subject], dict[str, str | None]] = {}
 
 
 def memory(steps: Sequence[Step], write: Write) -> Holding:
