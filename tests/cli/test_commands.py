@@ -11,7 +11,7 @@ import time
 import duckdb
 import pytest
 
-PATIENT = "import headrace.cli.signals as s, sys; s._GRACE = 60.0\nfrom headrace.cli import main; main(sys.argv[1:])"
+PATIENT = "import headrace.cli.signals as s, sys; s._GRACE = 10.0\nfrom headrace.cli import main; main(sys.argv[1:])"
 """The command, whose runs have time to end by themselves however busy the machine is."""
 
 
@@ -268,15 +268,16 @@ def test_a_signal_ends_a_run_and_the_next_one_carries_on(headrace, orders, numbe
     works = (orders / "transforms.py").read_text()
     (orders / "transforms.py").write_text(waits)
     change(orders, "other.json", name="other", destination={"type": "parquet", "path": "o"}, write={"type": "append"})
+    program = ["-c", PATIENT] if "json" in target else ["-m", "headrace"]
     with subprocess.Popen(
-        [sys.executable, "-c", PATIENT, "run", *target.split()],
+        [sys.executable, *program, "run", *target.split()],
         cwd=orders, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
             for _ in range(min(2, os.cpu_count()) if target == "." else 1):
                 assert process.stdout.readline() == "here\n"
             process.send_signal(number)
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == code
@@ -302,7 +303,7 @@ def test_a_signal_within_duckdb_is_no_error_of_headrace(orders):
             assert "started" in process.stderr.readline()
             time.sleep(2)  # into the query; were it not there yet, the signal ends the run all the same
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert (process.returncode, err) == (
