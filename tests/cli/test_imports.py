@@ -11,6 +11,8 @@ import pytest
 import headrace
 
 HEAVY = ("polars", "duckdb", "pyarrow", "pandas")
+UNUSED = ("pandas", "pyarrow.compute")
+"""What a CSV file into a DuckDB table, without contract and transforms, has no use for."""
 
 
 def heavy_modules(code):
@@ -50,6 +52,19 @@ def test_only_the_systems_that_a_config_names_are_imported(tmp_path):
     assert "headrace.systems.files" in done.stdout
     assert "headrace.systems.parquet" not in done.stdout
     assert "'polars'" not in done.stdout
+
+
+def test_a_run_imports_only_what_its_pipeline_uses(tmp_path):
+    (tmp_path / "ten.csv").write_text("id,price,day\n1,1.25,2024-01-02\n")
+    document = {
+        "name": "ten",
+        "source": {"type": "files", "path": "ten.csv"},
+        "destination": {"type": "duckdb", "path": "w.duckdb", "table": "ten"},
+    }
+    (tmp_path / "ten.json").write_text(json.dumps(document))
+    code = f"import sys, headrace as hr; hr.run(hr.load({str(tmp_path / 'ten.json')!r})); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(UNUSED).isdisjoint(ast.literal_eval(done.stdout))
 
 
 @pytest.mark.parametrize("name", headrace.__all__)

@@ -47,27 +47,39 @@ def arrow_cast(texts: pl.Series, target: Any, *, like: str) -> pl.Series:
 
     oldest = pl.CompatLevel.oldest()
     try:
-        return _series(texts.to_arrow(compat_level=oldest).cast(target), texts.name)
+        return _series(_cast(texts.to_arrow(compat_level=oldest), target), texts.name)
     except pa.ArrowInvalid:
         likely = texts.to_frame("t").select(pl.when(pl.col("t").str.contains(like)).then(pl.col("t"))).to_series()
         return _series(_halve(likely.to_arrow(compat_level=oldest), target), texts.name)
 
 
-def _series(array: Any, name: str) -> pl.Series:
-    return pl.Series(name, array)
+def _series(batches: list[Any], name: str) -> pl.Series:
+    import pyarrow as pa
+
+    return pl.DataFrame(pa.RecordBatchReader.from_batches(batches[0].schema, batches)).to_series().alias(name)
 
 
-def _halve(array: Any, target: Any) -> Any:
+def _cast(array: Any, target: Any) -> list[Any]:
+    """Through readers, here and in `_series`: an array's own `cast`, and Polars' reading of one, would load
+    `pyarrow.compute`, which makes 286 functions for a module to call one.
+    """
+    import pyarrow as pa
+
+    before = pa.record_batch([array], names=["v"])
+    rows = pa.RecordBatchReader.from_batches(before.schema, [before])
+    return list(rows.cast(pa.schema([("v", target)])))
+
+
+def _halve(array: Any, target: Any) -> list[Any]:
     import pyarrow as pa
 
     try:
-        return array.cast(target)
+        return _cast(array, target)
     except pa.ArrowInvalid:
         if len(array) == 1:
-            return pa.nulls(1, target)
+            return [pa.record_batch([pa.nulls(1, target)], names=["v"])]
         middle = len(array) // 2
-        halves = (_halve(array[:middle], target), _halve(array[middle:], target))
-        return pa.concat_arrays([c for h in halves for c in (h.chunks if isinstance(h, pa.ChunkedArray) else [h])])
+        return _halve(array[:middle], target) + _halve(array[middle:], target)
 
 
 def read_moment(texts: pl.Series, type: Type, format: str | None) -> pl.Series:
