@@ -366,3 +366,14 @@ def test_a_type_that_is_set_alone_says_how_to_set_all_of_it(headrace, orders):
 
 def test_the_summary_of_each_command_is_told_whole(headrace):
     assert "..." not in headrace("--help").out.partition("Commands:")[2]
+
+
+def test_a_name_that_would_steer_a_terminal_is_shown_with_escapes_and_on_one_line(headrace, orders):
+    """A file's name may hold anything: colours, lines, another direction."""
+    name = "orders\x1b[31m\n\u202e.csv"
+    (orders / name).write_text("id,value\n9\n")
+    change(orders, contract={"on_violation": "fail"})
+    failed = headrace("run", "orders.json", "-q")
+    assert failed.code == 3
+    assert r"orders\u001b[31m\n\u202e.csv:2 " in failed.err
+    assert failed.err.count("\n") == 2

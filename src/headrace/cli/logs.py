@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.cli import signals
+from headrace.cli.output import legible
 from headrace.events import CommitApplied, Event, Progress, RunFinished, RunStarted, Warned
 from headrace.secret import masked
 
@@ -105,7 +106,8 @@ def _with_run(record: logging.LogRecord) -> bool:
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        return f"{clock} {record.levelname.lower()} {masked(record.getMessage())}"
+        text = legible(masked(record.getMessage())).replace("\n", "\\n")
+        return f"{clock} {record.levelname.lower()} {text}"
 
 
 class _Json(logging.Formatter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,22 +17,40 @@ from headrace.secret import masked
 if TYPE_CHECKING:
     from headrace.cli.options import Answer, Common
 
-__all__ = ["bug", "jsonable", "show", "table"]
+__all__ = ["bug", "jsonable", "legible", "show", "table"]
 
 _WIDEST = 60  # characters of a cell that others follow
 
 
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+"""What moves a terminal's cursor, or turns the order of what it shows; and what has no UTF-8."""
+_ALONE = re.compile(r"[\ud800-\udfff]")
 _OURS = str(Path(__file__).parent.parent)
 
 
 def show(answer: Answer, options: Common) -> None:
     """Print the answer: the document with ``--json``, else its text; errors on stderr."""
     if options.json:
-        click.echo(json.dumps(jsonable(answer.document), ensure_ascii=False, indent=2))
+        document = json.dumps(jsonable(answer.document), ensure_ascii=False, indent=2)
+        click.echo(_ALONE.sub(_escaped, document))
     elif answer.text:
-        click.echo(answer.text)
+        click.echo(legible(answer.text))
     for error in answer.errors:
         _error(error, options)
+
+
+def legible(text: str) -> str:
+    """The text with escapes for what would steer a terminal: names may hold anything. Lines and tabs stay."""
+    return _STEERING.sub(_escaped, text)
+
+
+def _line(text: str) -> str:
+    """A message on its line; a list of mistakes (indented) goes on below it, a line within a name does not."""
+    return legible(re.sub(r"\n(?!  )", r"\\n", text))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _error(error: Mapping[str, Any], options: Common) -> None:
@@ -43,9 +62,9 @@ def _error(error: Mapping[str, Any], options: Common) -> None:
         return
     if options.json:
         return  # it is in the document
-    click.echo(f"error: {error['message']}", err=True)
+    click.echo(_line(f"error: {error['message']}"), err=True)
     if error.get("hint"):
-        click.echo(f"hint: {error['hint']}", err=True)
+        click.echo(_line(f"hint: {error['hint']}"), err=True)
     if options.verbosity > 0 and (frames := error.get("details", {}).get("traceback")):
         click.echo("".join(frames), err=True)
 

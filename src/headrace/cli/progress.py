@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TextIO
 
+from headrace.cli.output import legible
 from headrace.events import Event, Progress, RunFinished, RunStarted, Warned
 
 __all__ = ["ProgressLine"]
@@ -48,7 +49,7 @@ class ProgressLine:
         parts += [f"{rows:,} rows", f"{size / 1e6:,.0f} MB", f"{size / 1e6 / seconds:,.0f} MB/s"]
         parts += [f"{files:,} of {total:,} files"] if total else []
         parts += [f"{memory:,} MB memory"] if (memory := _memory_mb()) else []
-        text = " · ".join([*parts, f"{seconds:.0f} s"])
+        text = legible(" · ".join([*parts, f"{seconds:.0f} s"]))
         self._out.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
         self._out.flush()
 

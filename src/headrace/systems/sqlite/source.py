@@ -292,7 +292,9 @@ def _verdict(error: sqlite3.Error, path: Path) -> HeadraceError:
         return UnavailableError(f"{path}: another process is writing", hint="run again")
     if primary == sqlite3.SQLITE_NOTADB:
         return ConfigError(f"{path}: the file is not an SQLite database", hint="check the path")
-    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+    if primary == sqlite3.SQLITE_CORRUPT:
+        return DataError(f"{path}: the file is damaged", hint="copy it again, or save what is left: sqlite3 … .recover")
+    if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return RejectedError(f"{path}: the file cannot be read", hint="check its rights and the disk")
     if "decode" in text:
         return DataError(f"{path}: a text is not UTF-8", hint="read the column as a BLOB: CAST(… AS BLOB)")
