@@ -52,15 +52,20 @@ def empty(server: Server | None) -> Iterator[Database | None]:
 
 
 def stages(
-    scenario: Scenario, folder: Path, forge: Forge, server: Server | None, wanted: Sequence[int] = (1, 2, 3)
+    scenario: Scenario,
+    folder: Path,
+    forge: Forge,
+    server: Server | None,
+    wanted: Sequence[int] = (1, 2, 3),
+    broken: str | None = None,
 ) -> Iterator[Stage]:
-    """The `wanted` stages, one after the other, each before its run; then that is run calmly."""
+    """The `wanted` stages, one after the other, each as it is before its run, and run calmly."""
     with empty(server) as database:
         calm = scenario.laid(folder / "calm", database)
         for number in range(1, max(wanted) + 1):
             calm.advance(forge.run)
             with copy(calm, folder / "before", server) as before:
-                ran = forge.run(calm, trace=True)
+                ran = forge.run(calm, trace=True, broken=broken)
                 assert ran.code == 0, ran.err
                 if number in wanted:
                     yield Stage(number, before, ran.calls, calm.look())

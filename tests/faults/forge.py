@@ -93,7 +93,7 @@ class Forge:
         `broken` is a function of `breaks`, called before it.
         """
         words = laid.command(pipeline, arguments=arguments)
-        words = words[words.index("headrace") + 1 :]
+        words = words[words.index("run") :]
         said = laid.folder.with_name(f"{laid.folder.name}.said")
         asked = {
             "arguments": words,

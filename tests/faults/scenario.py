@@ -220,11 +220,19 @@ class Laid:
         return (*given, "--discard-history") if forgets else given
 
     def command(
-        self, pipeline: Path | None = None, *, prefix: Sequence[str] = (), arguments: Sequence[str] | None = None
+        self,
+        pipeline: Path | None = None,
+        *,
+        prefix: Sequence[str] = (),
+        arguments: Sequence[str] | None = None,
+        broken: str | None = None,
     ) -> list[str]:
-        """``headrace run`` of this stage, as the words of a command. `prefix` stands in front (strace, timeout)."""
+        """``headrace run`` of this stage, as the words of a command. `prefix` stands in front (strace, timeout);
+        `broken` is a function of `breaks`.
+        """
         given = self.arguments if arguments is None else arguments
-        return [*prefix, sys.executable, "-m", "headrace", "run", str(pipeline or self.pipeline), *given]
+        program = ["-m", "headrace"] if broken is None else [str(Path(__file__).with_name("breaks.py")), broken]
+        return [*prefix, sys.executable, *program, "run", str(pipeline or self.pipeline), *given]
 
     def environment(self, **more: str) -> dict[str, str]:
         """That of the command. `more` wins."""
@@ -236,12 +244,13 @@ class Laid:
         *,
         prefix: Sequence[str] = (),
         arguments: Sequence[str] | None = None,
+        broken: str | None = None,
         timeout: float = 120,
         **env: str,
     ) -> subprocess.CompletedProcess[str]:
         """Run the command to its end, in a process of its own."""
         return subprocess.run(
-            self.command(pipeline, prefix=prefix, arguments=arguments),
+            self.command(pipeline, prefix=prefix, arguments=arguments, broken=broken),
             cwd=self.folder,
             env=self.environment(**env),
             capture_output=True,
@@ -251,11 +260,16 @@ class Laid:
         )
 
     def start(
-        self, *, prefix: Sequence[str] = (), arguments: Sequence[str] | None = None, **env: str
+        self,
+        *,
+        prefix: Sequence[str] = (),
+        arguments: Sequence[str] | None = None,
+        broken: str | None = None,
+        **env: str,
     ) -> subprocess.Popen[str]:
         """Start the command and return; its output is piped. Whoever starts it ends it."""
         return subprocess.Popen(
-            self.command(prefix=prefix, arguments=arguments),
+            self.command(prefix=prefix, arguments=arguments, broken=broken),
             cwd=self.folder,
             env=self.environment(**env),
             stdout=subprocess.PIPE,
