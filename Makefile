@@ -44,8 +44,9 @@ wheel-test: $(VENV)/.dev ## build the wheel and run the demo from it in a clean 
 	build/wheel-test/bin/headrace run build/wheel-test/demo --json | build/wheel-test/bin/python -c \
 	  "import json, sys; runs = json.load(sys.stdin)['runs']; assert [r['status'] for r in runs] == ['nothing_new'] * 3, runs"
 
-reference: $(VENV)/.dev ## write docs/reference.md anew from the code
+reference: $(VENV)/.dev ## write docs/reference.md and the tables of docs/guarantees.md anew
 	$(BIN)/python -m headrace.cli.reference > docs/reference.md
+	$(BIN)/python -m headrace.cli.guarantees docs/guarantees.md
 
 bench: $(VENV)/.user ## race headrace against scripts by hand and its peers (SF=1, ROUNDS=7)
 	$(BIN)/python -m pip install --quiet --group bench

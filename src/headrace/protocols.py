@@ -102,6 +102,7 @@ class Destination(Ledger, Protocol):
     - ``takes(held, rows) -> bool``: whether its column of the field `held` takes rows of the field `rows` exactly,
       though their logical types do not say so (no).
     - `at_once`: in which words `plan` says that a commit is one step ("one transaction").
+    - `readers`: in which words `plan` says what readers see while a commit is made (nothing is said).
     - ``ddl(change) -> Sequence[str]``: a change's schema changes in the destination's own words, for `plan`.
     - ``notes(change) -> Sequence[str]``: what a person should know of how it would carry a change out, for `plan`.
     - `truncates`: whether it takes a replace with `truncate` (no).

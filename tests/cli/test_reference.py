@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from headrace.cli import command
+from headrace.cli.guarantees import renewed
 from headrace.cli.reference import markdown
 from headrace.logical import _PLAIN, EXAMPLES, parse_type
 
@@ -10,6 +11,11 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_reference_is_what_the_code_says():
     assert (ROOT / "docs/reference.md").read_text() == markdown(), "make it again: see its first lines"
+
+
+def test_the_guarantees_in_the_docs_are_those_that_plan_prints():
+    document = (ROOT / "docs/guarantees.md").read_text()
+    assert document == renewed(document), "make it again: make reference"
 
 
 def test_every_type_has_an_example_that_is_one():

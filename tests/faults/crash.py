@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["Crashes", "Stage", "copy", "positions", "stages"]
 
 _TRIES = 3
-_ENDED = "it ended before it was killed"
 
 
 @dataclass
@@ -73,7 +72,9 @@ def stages(
 
 @dataclass
 class Crashes:
-    """Kills runs of one scenario. `kinds` counts what they were killed at; `twice` how many recoveries were killed."""
+    """Kills runs of one scenario. `cases` counts those that were killed, `twice` the recoveries that were, `missed` the
+    calls in threads of a pool that no kill has struck; `kinds` is what they were killed at.
+    """
 
     forge: Forge
     folder: Path
@@ -82,11 +83,11 @@ class Crashes:
     broken: str | None = None
     cases: int = 0
     twice: int = 0
+    missed: int = 0
     kinds: set[tuple[str, str]] = field(default_factory=set)
 
     def at(self, stage: Stage, call: Call) -> None:
         """Kill at this call, kill the recovery, recover, compare. Raises AssertionError."""
-        self.cases += 1
         where = f"stage {stage.number}, killed at {call.name} {call.nth} of {call.kind}"
         for _ in range(_TRIES):  # threads: once in a while another one is faster
             with copy(stage.before, self.folder / "killed", self.server) as laid:
@@ -99,8 +100,11 @@ class Crashes:
                 self.kinds.add((hit[0].name, hit[0].kind))
                 where += self._kill_again(laid, stage, where)
                 self._recover(laid, stage, where)
+                self.cases += 1
                 return
-        raise AssertionError(f"{where}: {_ENDED}")
+        # the work of a pool's threads is shared out by chance
+        assert call.thread != stage.calls[0].thread or not call.in_target, f"{where}: it ended before it was killed"
+        self.missed += 1
 
     def _kill_again(self, laid: Laid, stage: Stage, where: str) -> str:
         chance = random.Random(f"{self.seed} {where}")  # noqa: S311  # the same in each run of the suite

@@ -42,6 +42,7 @@ def _tried(scenario, tmp_path, forge, request, record_property, wanted=(1, 2, 3)
             crashes.at(stage, call)
     record_property("cases", crashes.cases)
     assert crashes.twice, "no recovery was killed"
+    assert crashes.missed <= crashes.cases // 5, f"{crashes.missed} calls were not struck"
 
 
 @pytest.mark.parametrize("scenario", [pytest.param(s, id=str(s)) for s in scenarios() if str(s) in _SHORT])

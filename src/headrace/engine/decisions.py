@@ -1,4 +1,4 @@
-"""Decisions: how a pipeline reads, what is refused before anything is, and what guarantee follows.
+"""Decisions: how a pipeline reads, and what is refused before anything is.
 
 No row is read here and no clock asked; of files only the transforms' own text, for the fingerprint. `run` and `plan`
 both go by what is decided here.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Reading",
     "fingerprint",
-    "guarantee",
     "key_columns",
     "reading",
     "refuse_another",
@@ -235,33 +234,6 @@ def _refuse_step(pipeline: Pipeline, step: Bound) -> str:
             hint='say "rows": true on it if each row stands alone',
         )
     return f'{what}; "recompute" would see all rows, and "rows": true says that each stands alone'
-
-
-def guarantee(pipeline: Pipeline, *, at_once: str, misses: Sequence[str] = ()) -> tuple[str, str]:
-    """The guarantee that follows for this pipeline, and why. `at_once` is how the destination commits, `misses` what
-    its sources say that a later run will not see.
-    """
-    promise, because = _promise(pipeline, at_once)
-    return "; but not seen: ".join([promise, *([", ".join(misses)] if misses else [])]), because
-
-
-def _promise(pipeline: Pipeline, at_once: str) -> tuple[str, str]:
-    state = f"the position is committed together with the rows ({at_once})"
-    match pipeline.write:
-        case Append():
-            return "each row is loaded exactly once", state
-        case Merge(latest_by=()):
-            return "each key holds its last read row", f"{state}; a row that is read again replaces itself"
-        case Merge():
-            return "each key holds its newest row", f"{state}; rows are compared with the target by latest_by"
-        case Replace():
-            return "the table is always one whole read", f"it is swapped in one step, and {state}"
-        case Partitions():
-            return "each partition is always one whole batch", f"partitions are swapped in one step, and {state}"
-        case History():
-            return "each version of a key is kept once", f"{state}; a version that is read again is the same version"
-        case Recompute():
-            return "each group is what a full run would give", f"groups are replaced in one step, and {state}"
 
 
 def fingerprint(pipeline: Pipeline) -> dict[str, str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.engine.bundle import Bundle
-from headrace.engine.decisions import guarantee
+from headrace.engine.guarantees import guarantee
 from headrace.engine.increment import Increment
 from headrace.engine.running import target
 from headrace.errors import ConfigError
@@ -78,12 +77,11 @@ def _own_words(whole: Increment | Bundle, part: Increment) -> dict[str, Any]:
 
 def _promised(pipeline: Pipeline, increment: Increment | Bundle) -> tuple[str, str]:
     """The guarantee, and why; of many tables that of each write among them, and what all have in common."""
-    at_once = getattr(pipeline.destination, "at_once", "one transaction")
     misses = [f"{n}: {b.news.misses}" for n, b in increment.batches.items() if b.news.misses]
     if isinstance(increment, Increment):
-        return guarantee(replace(pipeline, write=increment.change.write), at_once=at_once, misses=misses)
+        return guarantee(increment.change.write, pipeline.destination, misses=misses)
     writes = {type(part.change.write): part.change.write for part in increment.parts.values()}
-    told = [guarantee(replace(pipeline, write=write), at_once=at_once) for write in writes.values()]
+    told = [guarantee(write, pipeline.destination) for write in writes.values()]
     promise = "; ".join([*(p for p, _ in told), *([f"but not seen: {', '.join(misses)}"] if misses else [])])
     return promise, "; ".join([*(b for _, b in told), "all tables are of one snapshot and change in one commit"])
 

@@ -42,6 +42,7 @@ class DuckDBDestination:
     """
 
     type: ClassVar[str] = "duckdb"
+    readers: ClassVar[str] = "readers see whole commits; a process that has the file open keeps the others out"
     path: str
     table: str | None = None
     schema: str | None = None

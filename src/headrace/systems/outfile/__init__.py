@@ -57,6 +57,7 @@ class FileDestination:
 
     type: ClassVar[str] = "file"
     at_once: ClassVar[str] = "one entry of the file's log"
+    readers: ClassVar[str] = "who opens the file sees the old one or the new one"
     path: str
     format: Format | None = None
     base: Path | None = field(default=None, repr=False)

@@ -53,6 +53,7 @@ class ParquetDestination:
 
     type: ClassVar[str] = "parquet"
     at_once: ClassVar[str] = "one entry of the folder's log"
+    readers: ClassVar[str] = "headrace.scan_table sees whole commits, but who reads by glob may see one arriving"
     path: str
     compression: Literal["zstd", "snappy", "gzip", "lz4", "uncompressed"] = "zstd"
     row_group_bytes: str | int = "16MB"

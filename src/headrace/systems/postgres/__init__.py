@@ -47,6 +47,7 @@ class PostgresDestination:
     type: ClassVar[str] = "postgres"
     native: ClassVar[str] = "postgres"
     truncates: ClassVar[bool] = True
+    readers: ClassVar[str] = "readers see whole commits"
     dsn: str | Mapping[str, str | int] | None = field(default=None, repr=False)
     table: str | None = None
     schema: str | None = None
