@@ -41,7 +41,9 @@ def test_the_guarantee_follows_from_the_write(place, write, promise):
 def test_the_plan_says_what_readers_see_while_a_commit_is_made(place):
     place.write("1.csv", "id,at\n1,1\n")
     lake = hr.ParquetDestination(path="lake", base=place.folder)
-    assert "who reads by glob may see one arriving" in hr.plan(place.pipeline(destination=lake, write=hr.Append())).because
+    assert (
+        "who reads by glob may see one arriving" in hr.plan(place.pipeline(destination=lake, write=hr.Append())).because
+    )
     assert "readers see whole commits" in hr.plan(place.pipeline()).because
 
 
