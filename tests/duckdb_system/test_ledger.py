@@ -17,10 +17,10 @@ import pytest
 from commits import commit, load, read, rejects, rows
 
 from headrace.errors import ConfigError, ConflictError, DataError, RejectedError, UnavailableError
-from headrace.flow import FileStamp, Seal, Superseded
+from headrace.flow import FileStamp, Range, Seal, Snapshot, Superseded
 from headrace.stream import scan_batches
-from headrace.systems.duckdb import DuckDBDestination, quarantine
-from headrace.writes import Append, Merge, Partitions, Recompute, Replace
+from headrace.systems.duckdb import DuckDBDestination, DuckDBSource, quarantine
+from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
 
 
 def left_over(folder: Path) -> set[str]:
@@ -202,6 +202,34 @@ def test_a_table_in_a_schema_of_its_own(tmp_path):
     for name in ("_headrace.t", "a.b.c", "", "a.", '"'):
         with pytest.raises(ConfigError):
             replace(target, table=name).inspect("p")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        Append(),
+        Replace(),
+        Replace(keys=("a",)),
+        Merge(keys=("a",), latest_by=("b",)),
+        History(keys=("a",)),
+        Partitions(by=("a",)),
+        Recompute(by=("a",)),
+    ],
+    ids=lambda write: f"{write.type}-{getattr(write, 'keys', '')}",
+)
+def test_a_schema_may_have_the_name_of_the_file(tmp_path, write):
+    target = DuckDBDestination(path="Shop.duckdb", table="shop.orders", base=tmp_path)
+    elsewhere = DuckDBDestination(path="w.duckdb", table="shop.orders", base=tmp_path)
+    for place in (target, elsewhere):
+        for step in ({"a": [1, 2], "b": [1, 1]}, {"a": [2, 3], "b": [2, 2], "c": ["new", None]}):
+            groups = pl.DataFrame({"a": step["a"]}) if isinstance(write, Recompute) else None
+            load(place, step, write, groups=groups)
+    told = [read(place).drop("valid_from", "valid_to", strict=False) for place in (target, elsewhere)]
+    assert told[0].rows() == told[1].rows()
+    (batch,) = DuckDBSource(path="Shop.duckdb", table="shop.orders", base=tmp_path).batches(Range(), Snapshot(), "s")
+    assert batch.frame.lazy.collect().height == told[0].height > 0
+    with pytest.raises(ConfigError, match="headrace's own schema"):
+        DuckDBDestination(path="_headrace.db", table="orders")
 
 
 def test_tables_that_are_two_to_duckdb_are_two_to_the_ledger(target):

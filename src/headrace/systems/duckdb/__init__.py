@@ -51,6 +51,8 @@ class DuckDBDestination:
 
     def __post_init__(self) -> None:
         refuse_empty(self.path, "duckdb destination")
+        if Path(self.path).stem.lower() == "_headrace":  # DuckDB could not tell the file from the ledger's schema
+            raise ConfigError(f"{self.path!r} has the name of headrace's own schema", hint="give the file another name")
         if (self.table is None) == (self.schema is None):
             raise ConfigError(
                 f"duckdb destination {self.path!r}: give either table or schema",

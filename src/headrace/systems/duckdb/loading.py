@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -57,10 +58,10 @@ class Load:
     counts: Counter[str] = field(default_factory=Counter)
     rows: Schema = field(default_factory=lambda: Schema(()))
 
-    @property
+    @cached_property
     def table(self) -> Table:
         """The table that changes."""
-        return Table.of(self.change.table)
+        return Table.of(self.change.table).within(self.connection)
 
     @property
     def staged(self) -> str:
@@ -222,7 +223,7 @@ def replace(load: Load, write: Replace) -> None:
         load.run(f"DELETE FROM {table.sql}")
         load.counts["inserted"] += load.insert()
     else:
-        aside = Table(table.schema, f"_headrace_new_{table.name}")
+        aside = Table(table.schema, f"_headrace_new_{table.name}", table.catalog)
         load.run(f"CREATE TABLE {aside.sql} ({definitions(load.change.schema)})")
         load.columns = columns_of(load.connection, aside, load.change.schema)
         load.counts["inserted"] += load.insert(into=aside)

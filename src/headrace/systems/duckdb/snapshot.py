@@ -75,6 +75,7 @@ def _snapshot(connection: DuckDBPyConnection, path: Path, key: ledger.Key) -> Sn
 
 def _held(connection: DuckDBPyConnection, path: Path, key: ledger.Key, table: Table) -> Held:
     """What is the table's."""
+    table = table.within(connection)
     known = ledger.owned(connection, table.key) if ledger.exists(connection) else None
     if not existing(connection, table):
         return Held()

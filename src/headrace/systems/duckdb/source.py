@@ -61,7 +61,7 @@ class _Reading:
 def batches(source: DuckDBSource, path: Path, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
     """See `headrace.protocols.Source.batches`."""
     with reading(path) as connection:
-        query = _renamed(connection, _query(source), source.rename)
+        query = _renamed(connection, _query(source, connection), source.rename)
         found = _Reading(path, query, described(connection, query))
         cursor = None if source.read == "all" else _cursor(source, found)
         news = None if cursor is None else _News.of(connection, found, cursor, range, snapshot)
@@ -82,10 +82,10 @@ def _compared(batch: Batch, found: _Reading, deletes: Deletes, range: Range, sna
     )
 
 
-def _query(source: DuckDBSource) -> str:
+def _query(source: DuckDBSource, connection: DuckDBPyConnection) -> str:
     if source.query is not None:
         return source.query.strip().rstrip(";")
-    return f"FROM {Table.of(source.table or '').sql}"
+    return f"FROM {Table.of(source.table or '').within(connection).sql}"
 
 
 def _renamed(connection: DuckDBPyConnection, query: str, rename: Mapping[str, str]) -> str:

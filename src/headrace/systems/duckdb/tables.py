@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -28,10 +28,14 @@ _NAME = re.compile(rf"(?:{_PART}\.)?{_PART}")
 
 @dataclass(frozen=True)
 class Table:
-    """A table's name. `key` is how the ledger spells it: DuckDB's names do not heed case."""
+    """A table's name. `key` is how the ledger spells it: DuckDB's names do not heed case.
+
+    `catalog` is the file's own name, where it is needed: see `within`.
+    """
 
     schema: str
     name: str
+    catalog: str | None = field(default=None, compare=False)
 
     @staticmethod
     def of(text: str) -> Table:
@@ -45,6 +49,11 @@ class Table:
             raise ConfigError(f"table name {text!r}: the schema is not yours to write", hint="choose another schema")
         return Table(schema or "main", name)
 
+    def within(self, connection: DuckDBPyConnection) -> Table:
+        """The table in the file that is open. To DuckDB ``shop.orders`` means two things in a file ``shop.duckdb``."""
+        ((catalog,),) = connection.execute("SELECT current_database()").fetchall()
+        return replace(self, catalog=catalog if folded(catalog) == folded(self.schema) else None)
+
     @property
     def key(self) -> str:
         """``schema.table`` as the ledger spells it; a part with a point or a quote in it is quoted."""
@@ -53,12 +62,14 @@ class Table:
     @property
     def sql(self) -> str:
         """The name in SQL."""
-        return f"{quoted(self.schema)}.{quoted(self.name)}"
+        parts = (self.schema, self.name) if self.catalog is None else (self.catalog, self.schema, self.name)
+        return ".".join(quoted(part) for part in parts)
 
     @property
     def spelled(self) -> str:
         """The name as `of` reads it."""
-        return self.sql if any(c in '."' for c in self.schema + self.name) else f"{self.schema}.{self.name}"
+        parts = (self.schema, self.name)
+        return ".".join(quoted(part) if any(c in '."' for c in self.schema + self.name) else part for part in parts)
 
     @property
     def file(self) -> str:
@@ -112,7 +123,7 @@ def prepare(
     Raises ConfigError (not headrace's table, another pipeline's, gone), ConflictError (it has changed since it
     was inspected), SchemaError.
     """
-    table = Table.of(change.table)
+    table = Table.of(change.table).within(connection)
     known = ledger.owned(connection, table.key)
     there = existing(connection, table)
     refuse_foreign(table, known.pipelines if known else (), key.pipeline, there=there, adopt=adopt)
