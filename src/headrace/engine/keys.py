@@ -26,7 +26,8 @@ def keyed(pipeline: Pipeline, drivers: Sequence[str], batches: Mapping[str, Batc
         return pipeline
     if len(drivers) > 1 or not (keys := batches[drivers[0]].keys):
         raise ConfigError(
-            "merge has no keys, and the source tells of none", hint='"write": {"type": "merge", "keys": ["id"]}'
+            "merge has no keys, and the source tells of none",
+            hint='say "write": {"type": "merge", "keys": ["id"]}; or {"type": "replace"} where rows have no key',
         )
     return replace(pipeline, write=replace(write, keys=keys))
 

@@ -209,11 +209,11 @@ def _widened(known: ledger.Owned | None, added: Sequence[Field]) -> tuple[WidenC
 def _check_same(table: Table, have: Sequence[Column], wanted: Schema) -> None:
     """The rows were made for a schema; the table must have it now."""
     types = {c.name: c for c in have}
-    for field in wanted:
-        column = types.get(field.name)
-        if column is None or (column.type != field.type and column.held != physical(field.type)):
+    for wish in wanted:
+        column = types.get(wish.name)
+        if column is None or (column.type != wish.type and column.held != physical(wish.type)):
             raise ConflictError(
-                f"table {table}: column {field.name!r} is not what it was when the run began", hint="run again"
+                f"table {table}: column {wish.name!r} is not what it was when the run began", hint="run again"
             )
 
 
