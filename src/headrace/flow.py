@@ -237,9 +237,9 @@ class Snapshot:
     is the greatest value in it as its EXACT text (`exact.newest`; None: no row has one).
 
     The pipeline's alone: `last_id`, `record` and `write`, the id of its last commit, what the seal said and how it
-    wrote; `positions` and `identities` by source name; `seen(source, names)`, the stamps under which files were read
-    (`names` None: all of them); `discarded`, the ids of the rejects that were given up, and `loaded`, of those
-    whose rows an append has since loaded by a replay: they do not come back when their rows are read again.
+    wrote (`Commit.write`); `positions` and `identities` by source name; `seen(source, names)`, the stamps under which
+    files were read (`names` None: all of them); `discarded`, the ids of the rejects that were given up, and `loaded`,
+    of those whose rows an append has since loaded by a replay: they do not come back when their rows are read again.
 
     Of a destination of several tables number, head and all that is the pipeline's are those of all of them together;
     what is a table's, `tables` tells by the table's name (as the source's rows go to it), and here it is empty.
@@ -371,6 +371,11 @@ class Commit:
     expected: int
     changes: tuple[TableChange, ...]
     seal: Callable[[], Seal]
+
+    @property
+    def write(self) -> str | None:
+        """How it writes, for the ledger: the types of its changes' writes, each once (None: it has no changes)."""
+        return ", ".join(dict.fromkeys(change.write.type for change in self.changes)) or None
 
 
 @dataclass(frozen=True, kw_only=True)

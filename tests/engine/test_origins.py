@@ -85,6 +85,14 @@ def test_a_value_that_its_type_cannot_hold_is_refused_by_a_table_of_that_type(tm
         hr.run(pipeline(tmp_path, "infinity", write=hr.Merge(keys=("id",))))
 
 
+def test_a_replay_that_reads_everything_again_reads_a_value_as_text_too(tmp_path: Path) -> None:
+    one = pipeline(tmp_path, "2024-01-31", "infinity")
+    hr.run(one)
+    report = hr.replay(one)
+    assert report.status == "loaded"
+    assert "'day' read as text" in report.warnings[0]
+
+
 def test_a_preview_shows_a_value_that_its_type_cannot_hold(tmp_path: Path) -> None:
     assert hr.preview(pipeline(tmp_path, "infinity"))["day"].to_list() == ["infinity"]
 

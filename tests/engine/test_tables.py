@@ -82,6 +82,7 @@ def test_all_tables_are_loaded_in_one_commit(shop: Path) -> None:
     names = [n for (n,) in rows(shop, "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'shop' ORDER BY 1")]
     assert names == ["order_items", "orders", "ref_a", "ref_b"]
     assert report.counts["inserted"] == 12
+    assert [e["write"] for e in hr.history(pipeline(shop)) if e["kind"] == "commit"] == ["merge, replace"]
     assert set(report.commits[0].read) == {"main.orders", "main.items", "main.ref_a", "main.ref_b"}
 
 

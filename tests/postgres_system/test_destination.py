@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -352,6 +353,29 @@ def test_a_run_holds_its_table_and_says_who_it_is(shop):
             pass
     with destination.hold("orders", Me()):
         pass
+
+
+def test_a_holder_that_this_role_may_not_see_is_told_by_its_session_and_what_would_show_it(shop):
+    from headrace.errors import ConflictError
+
+    class Me:
+        run = "run-1"
+
+    role = f"{shop.database.name}_other"
+    shop.database.run(f"CREATE ROLE {role} LOGIN")
+    try:
+        mine = shop.pipeline().destination
+        other = replace(mine, dsn=psycopg.conninfo.make_conninfo(shop.database.dsn, user=role))
+        with mine.hold("orders", Me()):
+            with pytest.raises(ConflictError, match=r"'orders' is running, in session \d+ of role 'postgres'") as told:
+                other.hold("other", Me()).__enter__()
+            assert "unknown" not in told.value.message
+            assert "pg_read_all_stats" in told.value.hint
+            shop.database.run(f"GRANT pg_read_all_stats TO {role}")
+            with pytest.raises(ConflictError, match="run run-1"):
+                other.hold("other", Me()).__enter__()
+    finally:
+        shop.database.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_run_that_has_ended_gives_its_table_up_before_its_session_does(shop, monkeypatch):

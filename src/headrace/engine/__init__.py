@@ -62,14 +62,7 @@ def run(
                 for increment in all:
                     this.apply(increment)
 
-        def attempt() -> None:
-            while True:
-                try:
-                    return load()
-                except UnheldError as error:
-                    this.heed(error)
-
-        this.patient(retry or Retry()).call(attempt)
+        this.patient(retry or Retry()).call(lambda: this.heeding(load))
     return this.report()
 
 

@@ -21,11 +21,11 @@ import polars as pl
 
 from headrace import exact
 from headrace.cursor.tracking import FILE, LINE
-from headrace.engine.decisions import reading
+from headrace.engine.decisions import Reading, reading
 from headrace.engine.increment import increment
 from headrace.engine.opening import increments, opened
 from headrace.engine.rows import Replayed
-from headrace.engine.running import running
+from headrace.engine.running import Running, running
 from headrace.engine.sealing import UnchangedError
 from headrace.errors import ConfigError, DataError
 from headrace.flow import Batch, Commit, Counts, Frame, News, Range, Rejects, Retold, Seal, Snapshot
@@ -51,19 +51,13 @@ def replay(
     Where the write rebuilds from everything read (replace, recompute), everything is read again.
     """
     with running(pipeline, observers=observers, wait=wait) as this:
-        snapshot = this.inspect()
         if isinstance(pipeline.write, Replace | Recompute):
             if fixed is not None:
                 raise ConfigError(
                     f"{pipeline.write.type} rebuilds from the source, so mended rows must be there",
                     hint="put the mended rows into a file that the source reads, then run",
                 )
-            how = reading(pipeline, full_refresh=True)
-            with closing(
-                increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch)
-            ) as all:
-                for again in all:
-                    this.apply(again)
+            this.heeding(lambda: _read_again(this, pipeline))
             return this.report()
         if isinstance(pipeline.write, Partitions):
             raise ConfigError(
@@ -71,24 +65,40 @@ def replay(
             )
         rows = pipeline.destination.rejects(pipeline.name)
         rows = rows if fixed is None else _mended(rows, fixed)
-        how = reading(pipeline, full_refresh=False)
-        rows = rows.filter(pl.col("source").is_null() | pl.col("source").is_in(how.drivers))  # a look-up tells its own
+        drivers = reading(pipeline, full_refresh=False).drivers
+        rows = rows.filter(pl.col("source").is_null() | pl.col("source").is_in(drivers))  # a look-up tells its own
         if not rows.is_empty():
-            result = rows.filter(pl.col("source").is_null())
-            replayed = Replayed(
-                ids=tuple(rows["id"]), result=lambda schema: _placed(result, schema).lazy() if result.height else None
-            )
-            with ExitStack() as reads:
-                batches = {
-                    n: _batch(pipeline, snapshot, n, rows.filter(pl.col("source") == n), how.drivers, reads)
-                    for n in pipeline.named_sources
-                }
-                again = increment(pipeline, snapshot, how, batches, run=this.run, watch=this.watch, replayed=replayed)
-                try:
-                    this.apply(again)
-                except UnchangedError as error:
-                    this.warn(f"{error.message}: mend them (headrace rejects --export, headrace replay --from)")
+            this.heeding(lambda: _taken_again(this, pipeline, rows))
     return this.report()
+
+
+def _read_again(this: Running, pipeline: Pipeline) -> None:
+    """Everything, from the sources' beginning."""
+    how = replace(reading(pipeline, full_refresh=True), as_text=this.as_text)
+    snapshot = this.inspect()
+    with closing(increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch)) as every:
+        for again in every:
+            this.apply(again)
+
+
+def _taken_again(this: Running, pipeline: Pipeline, rows: pl.DataFrame) -> None:
+    """These rejects, in one commit; none is made where each would be the reject again that it was."""
+    how = replace(reading(pipeline, full_refresh=False), as_text=this.as_text)
+    snapshot = this.inspect()
+    result = rows.filter(pl.col("source").is_null())
+    replayed = Replayed(
+        ids=tuple(rows["id"]), result=lambda schema: _placed(result, schema).lazy() if result.height else None
+    )
+    with ExitStack() as reads:
+        batches = {
+            n: _batch(pipeline, snapshot, n, rows.filter(pl.col("source") == n), how, reads)
+            for n in pipeline.named_sources
+        }
+        again = increment(pipeline, snapshot, how, batches, run=this.run, watch=this.watch, replayed=replayed)
+        try:
+            this.apply(again)
+        except UnchangedError as error:
+            this.warn(f"{error.message}: mend them (headrace rejects --export, headrace replay --from)")
 
 
 def discard(pipeline: Pipeline, *, reason: str, observers: Sequence[Observer] = (), wait: float = 0.0) -> RunReport:
@@ -232,13 +242,14 @@ def _batch(  # what a batch is made of, and how long it must last
     snapshot: Snapshot,
     name: str,
     rejects: pl.DataFrame,
-    drivers: tuple[str, ...],
+    how: Reading,
     reads: ExitStack,
 ) -> Batch:
     """A batch of a source's quarantined rows; a look-up is read as always. `reads` closes the source."""
     source: Any = pipeline.named_sources[name]
-    usual: Batch = next(opened(source, Range(after=snapshot.positions.get(name)), snapshot, name, reads))
-    if name not in drivers:
+    asked = Range(after=snapshot.positions.get(name), as_text=how.as_text.get(name, frozenset()))
+    usual: Batch = next(opened(source, asked, snapshot, name, reads))
+    if name not in how.drivers:
         return usual
     lines = rejects.filter(pl.col("stage") == "parse")
     again = None

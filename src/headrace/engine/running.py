@@ -79,6 +79,14 @@ class Running:
         columns = ", ".join(map(repr, sorted(error.columns)))
         self.warn(f"source {error.source!r}: {columns} read as text, since {error.message}")
 
+    def heeding(self, load: Callable[[], None]) -> None:
+        """Load, and again where a value does not fit its column: what is `as_text` then is read as text."""
+        while True:
+            try:
+                return load()
+            except UnheldError as error:
+                self.heed(error)
+
     def patient(self, retry: Retry) -> Retry:
         """The retry within the run's own time, that tells what has failed before it waits."""
 

@@ -106,7 +106,7 @@ class Key:
     ) -> None:
         """Write the commit, and the files it has read."""
         number = head.number + 1
-        write = commit.changes[0].write.type if commit.changes else head.write
+        write = commit.write or head.write
         schemas = {c.table: c.schema.to_json() for c in commit.changes}
         connection.execute(
             "INSERT INTO _headrace.commits VALUES (?, ?, ?, ?, ?, ?::VARCHAR::TIMESTAMPTZ, ?, ?, ?, ?, ?, ?)",

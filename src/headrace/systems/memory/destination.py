@@ -137,7 +137,7 @@ class MemoryDestination:
             _with_seal(ledger, seal),
             last_id=commit.id,
             record=seal.record,
-            write=commit.changes[0].write.type if commit.changes else ledger.write,
+            write=commit.write or ledger.write,
             rejects=rejects,
         )
         self._put(commit, before, tables, after, receipt, at)

@@ -30,6 +30,7 @@ __all__ = ["hold", "lock"]
 
 _COMMIT_WAIT = "10min"
 """A commit under way may be a long load."""
+_TOLD = ("pipeline", "run", "host", "pid", "since")
 
 
 def lock(connection: Connection, *targets: str) -> None:
@@ -47,13 +48,8 @@ def hold(dsn: Dsn, target: str, pipeline: str, holder: Holder) -> Iterator[None]
     """See `headrace.protocols.Destination.hold`. Who holds it stands in the statement that took the lock: the server
     shows that of a live session to others of the same role.
     """
-    who = {
-        "pipeline": pipeline,
-        "run": holder.run,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    who = dict(zip(_TOLD, (pipeline, holder.run, socket.gethostname(), os.getpid(), since), strict=True))
     number = _number("run", target)
     with connected(dsn, name=pipeline) as connection:
         signed = f"SELECT pg_try_advisory_lock({number}) /* {json.dumps(who).replace('*/', '* /')} */"
@@ -68,33 +64,46 @@ def hold(dsn: Dsn, target: str, pipeline: str, holder: Holder) -> Iterator[None]
 
 
 def _signature(connection: Connection, number: int) -> dict[str, Any] | None:
-    """What the holder has said of itself, as far as this role may see it; None where nobody holds it any more."""
+    """What the holder has said of itself; where this role may not see that, what anybody sees of its session (`session`
+    and `role`). None where nobody holds it any more.
+    """
     halves = ((number >> 32) & 0xFFFF_FFFF, number & 0xFFFF_FFFF)
     rows = run(
         connection,
-        "SELECT a.query, a.application_name FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid"
+        "SELECT a.query, a.application_name, a.pid, a.usename"
+        " FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid"
         " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
         " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         " AND l.classid::bigint = $1::bigint AND l.objid::bigint = $2::bigint",
         halves,
     )
-    for query, application in rows:
-        _, _, text = (query or "").partition("/* ")
-        try:
-            who = json.loads(text.removesuffix(" */"))
-        except ValueError:
-            return {"pipeline": (application or "").removeprefix("headrace ") or "unknown"}
-        return who if isinstance(who, dict) else {}
+    for query, application, session, role in rows:
+        pipeline = (application or "").removeprefix("headrace ") or "unknown"
+        return _said(query or "") or {"pipeline": pipeline, "session": session, "role": role}
     return None
 
 
+def _said(query: str) -> dict[str, Any] | None:
+    """What stands in the statement that took the lock; None where that is not shown."""
+    try:
+        who = json.loads(query.partition("/* ")[2].removesuffix(" */"))
+    except ValueError:
+        return None
+    return who if isinstance(who, dict) and set(_TOLD) <= set(who) else None
+
+
 def _conflict(target: str, who: dict[str, Any]) -> ConflictError:
-    known = {key: who.get(key, "unknown") for key in ("pipeline", "run", "host", "pid", "since")}
+    held = f"table {target}: pipeline {who['pipeline']!r} is running"
+    if "session" in who:
+        return ConflictError(
+            f"{held}, in session {who['session']} of role {who['role']!r} on the server",
+            hint="wait for it with --wait 10m; GRANT pg_read_all_stats to this role, and it is told host, PID and run",
+            details=who,
+        )
     return ConflictError(
-        f"table {target}: pipeline {known['pipeline']!r} is running: host {known['host']}, "
-        f"PID {known['pid']}, run {known['run']}, since {known['since']}",
+        f"{held}: host {who['host']}, PID {who['pid']}, run {who['run']}, since {who['since']}",
         hint="wait for it with --wait 10m",
-        details=known,
+        details=who,
     )
 
 

@@ -26,6 +26,7 @@ __all__ = ["TIES_MAX", "Order"]
 
 TIES_MAX = 10_000
 _NANS = ("float4", "float8", "numeric")
+_ENDLESS = (*_NANS, "date", "timestamp", "timestamptz")
 Values = tuple[str, ...]
 
 
@@ -160,6 +161,16 @@ class Order:
         query = f"SELECT pg_catalog.count(*), pg_catalog.sum({hashed}) {self.selection.rows(condition)}"
         ((count, total),) = keeper.execute(query.encode()).fetchall()
         return f"{count}/{total or 0}"
+
+    def refuse_endless(self, values: Values | None) -> None:
+        """Refuse to read up to infinity: nothing would ever be new after it. Raises DataError."""
+        first = self.columns[0]
+        if values is not None and first.type.base in _ENDLESS and values[0].lower() == "infinity":
+            raise DataError(
+                f"{self.selection.relation.name}: cursor {first.name!r} is infinity in some rows, and nothing"
+                " that comes later would be new",
+                hint=f'mend them, or leave them out: "where": "{quoted(first.name)} < \'infinity\'"',
+            )
 
     def types(self) -> list[str]:
         """The columns' types, for the position."""

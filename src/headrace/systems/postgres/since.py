@@ -58,6 +58,7 @@ class Reading:
         late = Late.of(order, session, range)
         last, inclusive, floor = _begin(order, session, range, snapshot)
         found = order.greatest(keeper, order.compared(">=" if inclusive else ">", last), late.ceiling)
+        order.refuse_endless(found)
         missing = 0
         if order.missing is not None and order.cursor.nulls == "skip":
             query = f"SELECT pg_catalog.count(*) {order.selection.rows(order.missing)}"
