@@ -25,7 +25,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-__all__ = ["Database", "Server", "debian", "running"]
+__all__ = ["Database", "Server", "debian", "running", "standby"]
 
 _QUICK = {
     "fsync": "off",
@@ -144,9 +144,7 @@ def running(binaries: Path | None = None, **settings: str) -> Iterator[Server]:
         binaries = _readable(binaries or _wheel(), folder)
         if os.geteuid() == 0:
             shutil.chown(folder, _NOBODY)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = _free_port()
         setup = ["-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         command = [str(binaries / "initdb"), "-D", str(folder / "data"), *setup]
         subprocess.run(_as_nobody(command), check=True, capture_output=True, cwd="/")
@@ -160,6 +158,36 @@ def running(binaries: Path | None = None, **settings: str) -> Iterator[Server]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def standby(primary: Server) -> Iterator[Server]:
+    """A server that follows the primary, which takes what is committed there and no writes of its own."""
+    assert primary.binaries is not None
+    folder = Path(tempfile.mkdtemp(prefix="headrace-standby-"))
+    try:
+        if os.geteuid() == 0:
+            shutil.chown(folder, _NOBODY)
+        copy = [str(primary.binaries / "pg_basebackup"), "-D", str(folder / "data"), "-d", primary.to("postgres"), "-R"]
+        command = _as_nobody([*copy, "--checkpoint=fast", "--no-sync"])
+        subprocess.run(command, check=True, capture_output=True, cwd="/")
+        port = str(_free_port())
+        settings = {**primary.settings, "port": port, "unix_socket_directories": str(folder)}
+        dsn = make_conninfo(host=str(folder), port=port, user="postgres")
+        server = Server(dsn, primary.binaries, folder, settings)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def debian(version: int = 15) -> Path | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
 
 import psycopg
 import pytest
 from reading import Reader
+from server import Database, standby, until
 
+import headrace as hr
 from headrace.cursor import Cursor
-from headrace.errors import ConfigError, DataError, UnavailableError
+from headrace.errors import ConfigError, DataError, RejectedError, UnavailableError
 from headrace.flow import Range, Snapshot
 from headrace.systems.postgres import session
 
@@ -242,18 +243,28 @@ def test_who_is_open_is_asked_before_the_snapshot_is_taken(database, monkeypatch
     assert reader.read() == [3, 50, 51]
 
 
-def test_a_standby_cannot_tell_who_is_open(database, monkeypatch):
+def test_a_standby_is_read_and_cannot_tell_who_is_open(postgres, database):
+    if postgres.binaries is None:
+        pytest.skip("the server is not ours to copy")
     database.run(CLOCK + OLD)
-    real = session.seen
-    monkeypatch.setattr(session, "seen", lambda connection: replace(real(connection), standby=True))
-    reader = Reader(database, cursor="at")
-    assert reader.read() == [1, 2, 3]
-    assert reader.batch.news.misses == "rows that are committed after others with a greater 'at'"
-    for late in ("clock", "snapshot"):
-        with pytest.raises(ConfigError, match="a standby does not tell"):
-            Reader(database, cursor=Cursor(column="at", late=late)).read()
-    with pytest.raises(ConfigError, match="no clock sets"):
-        Reader(database, cursor=Cursor(column="id", late="clock")).read()
+    with standby(postgres) as follower:
+        there = Database(follower, database.name, follower.to(database.name))
+        reader = Reader(there, cursor="at")
+        assert reader.read() == [1, 2, 3]
+        assert reader.batch.news.misses == "rows that are committed after others with a greater 'at'"
+        assert reader.batch.news.facts["late"] == "ignore"
+        database.run("SET synchronous_commit = on; INSERT INTO t (id) VALUES (50)")
+        until(lambda: there.run("SELECT count(*) FROM t") == [(4,)])
+        assert reader.read() == [3, 50]
+        for late in ("clock", "snapshot"):
+            with pytest.raises(ConfigError, match="a standby does not tell"):
+                Reader(there, cursor=Cursor(column="at", late=late)).read()
+        with pytest.raises(ConfigError, match="no clock sets"):
+            Reader(there, cursor=Cursor(column="id", late="clock")).read()
+        target = hr.PostgresDestination(dsn=there.dsn, table="copy")
+        source = hr.PostgresSource(dsn=there.dsn, table="t")
+        with pytest.raises(RejectedError, match="a standby, or read-only"):
+            hr.run(hr.Pipeline(name="p", source=source, destination=target, write=hr.Replace()))
 
 
 @pytest.mark.parametrize("statement", ["ALTER TABLE t ALTER n TYPE bigint", "VACUUM FULL t"])
