@@ -226,6 +226,7 @@ def test_a_schema_may_have_the_name_of_the_file(tmp_path, write):
             load(place, step, write, groups=groups)
     told = [read(place).drop("valid_from", "valid_to", strict=False) for place in (target, elsewhere)]
     assert told[0].rows() == told[1].rows()
+    load(replace(target, table="shop.another"), {"a": [1]}, pipeline="another")
     (batch,) = DuckDBSource(path="Shop.duckdb", table="shop.orders", base=tmp_path).batches(Range(), Snapshot(), "s")
     assert batch.frame.lazy.collect().height == told[0].height > 0
     with pytest.raises(ConfigError, match="headrace's own schema"):

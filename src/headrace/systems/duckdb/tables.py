@@ -62,8 +62,12 @@ class Table:
     @property
     def sql(self) -> str:
         """The name in SQL."""
-        parts = (self.schema, self.name) if self.catalog is None else (self.catalog, self.schema, self.name)
-        return ".".join(quoted(part) for part in parts)
+        return f"{self.home}.{quoted(self.name)}"
+
+    @property
+    def home(self) -> str:
+        """Its schema in SQL."""
+        return quoted(self.schema) if self.catalog is None else f"{quoted(self.catalog)}.{quoted(self.schema)}"
 
     @property
     def spelled(self) -> str:
@@ -218,7 +222,7 @@ def _check_same(table: Table, have: Sequence[Column], wanted: Schema) -> None:
 
 
 def _create(connection: DuckDBPyConnection, table: Table, schema: Schema) -> None:
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.schema)}")
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {table.home}")
     connection.execute(_creating(table, schema))
 
 
