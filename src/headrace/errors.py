@@ -92,7 +92,8 @@ class SchemaError(DataError):
 class UnheldError(DataError):
     """Rows of `source` have values that the natural types of `columns` cannot hold (an infinite date).
 
-    A run answers it by reading these columns as text from the start (`flow.Range.as_text`): nothing was committed.
+    A run answers it by reading these columns as text from the start (`flow.Range.as_text`): nothing was committed. The
+    message names the columns; the run's warning is it, and that they are read as text.
     """
 
     def __init__(self, message: str, *, source: str, columns: Iterable[str], hint: str = "") -> None:

@@ -37,7 +37,7 @@ class Dated:
         def rows() -> Iterator[pl.DataFrame]:
             for frame in frames:
                 if kind == pl.Date() and frame["day"][0] == "infinity":
-                    raise UnheldError("a date holds no such value", source=name, columns=["day"])
+                    raise UnheldError("'day' holds what no date is", source=name, columns=["day"])
                 yield frame.with_columns(pl.col("day").str.to_date() if kind == pl.Date() else pl.col("day"))
 
         lazy = scan_batches(rows, {"id": pl.Int64(), "day": kind})
@@ -75,7 +75,7 @@ def test_a_value_that_its_type_cannot_hold_makes_the_column_text_in_a_new_table(
     assert snapshot.scan is not None
     assert snapshot.scan().collect()["day"].to_list() == ["2024-01-31", "infinity"]
     assert one.source.asked == [frozenset(), frozenset({"day"})]
-    assert "'day' read as text" in report.warnings[0]
+    assert "'day' holds what no date is; read as text" in report.warnings[0]
     assert [c.number for c in report.commits] == [1]
 
 
@@ -90,7 +90,7 @@ def test_a_replay_that_reads_everything_again_reads_a_value_as_text_too(tmp_path
     hr.run(one)
     report = hr.replay(one)
     assert report.status == "loaded"
-    assert "'day' read as text" in report.warnings[0]
+    assert "'day' holds what no date is; read as text" in report.warnings[0]
 
 
 def test_a_preview_shows_a_value_that_its_type_cannot_hold(tmp_path: Path) -> None:

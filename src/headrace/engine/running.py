@@ -76,8 +76,7 @@ class Running:
         if error.columns <= known:
             raise error
         self.as_text[error.source] = known | error.columns
-        columns = ", ".join(map(repr, sorted(error.columns)))
-        self.warn(f"source {error.source!r}: {columns} read as text, since {error.message}")
+        self.warn(f"{error.message}; read as text")
 
     def heeding(self, load: Callable[[], None]) -> None:
         """Load, and again where a value does not fit its column: what is `as_text` then is read as text."""
