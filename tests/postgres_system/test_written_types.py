@@ -190,3 +190,18 @@ def test_a_type_that_the_target_does_not_have_is_refused_by_name(postgres):
         to.run(MADE)
         hr.run(pipeline)
         assert to.run("SELECT c0::text FROM v WHERE c0 IS NOT NULL") == [("sad",)]
+
+
+@pytest.mark.parametrize("write", [hr.Append(), hr.Merge(keys=("id",))])
+def test_more_columns_than_postgres_takes_are_refused_by_number_before_a_row_moves(target, write):
+    def load(columns, dtype=pl.Int8):
+        frame = pl.DataFrame({"id": [1]}).with_columns(pl.lit(1, dtype).alias(f"c{n}") for n in range(columns - 1))
+        place = hr.PostgresDestination(dsn=target.dsn, table=f"wide_{write.type}")
+        pipeline = hr.Pipeline(name="wide", source=MemorySource(frames=[frame]), destination=place, write=write)
+        return hr.plan(pipeline) and hr.run(pipeline)
+
+    with pytest.raises(hr.SchemaError, match="would have 1,591 columns, of at most 1,590"):
+        load(1_591)
+    with pytest.raises(hr.DataError, match="a row is larger than PostgreSQL takes"):
+        load(1_590, pl.Int64)
+    assert load(1_590).status == "loaded"

@@ -73,6 +73,12 @@ BY_STATE: dict[str, _Verdict] = {
     "53100": _FULL,
     "53200": (UnavailableError, "the server is out of memory", "run again later"),
     "53300": (UnavailableError, "the server has no connection left", "run again later"),
+    "54000": (
+        DataError,
+        "a row is larger than PostgreSQL takes (8,160 bytes of short values), or a value too long for an index",
+        "split the table by its columns, nest some of them, or drop the index",
+    ),
+    "54011": (ConfigError, "more columns than PostgreSQL takes (1,600)", "select fewer"),
     "57014": _CANCELLED,
     "58030": (RejectedError, "the server cannot read or write its disk", "look at the server's log"),
 }

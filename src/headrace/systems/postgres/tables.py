@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Shape", "Table", "columns_of", "existing", "notes", "past", "shaped", "unique_on"]
 
 _NAME_BYTES = 63
+_WIDEST = 1_590
+"""PostgreSQL takes 1,600 columns, and what is put beside the table on the way has some of its own."""
 _SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 _UNLIMITED = {"character": "bpchar", "bit": "bit varying"}
 """Types that without their limit have one of 1, and the same ones that have none: a cast would cut what they hold."""
@@ -170,6 +172,7 @@ def shaped(
         if known is None and not change.fresh:
             refuse_unready(table, added, [c.name for c in columns])
         _check_same(table, columns, wanted, known)
+    _check_width(table, columns)
     index = _index(connection, table, oid, change) if create_index else []
     return Shape(table, oid is not None, change.fresh, columns, (*statements, *index), known, wanted, added)
 
@@ -211,6 +214,15 @@ def _check_names(names: Sequence[str]) -> None:
             f"column {name!r}: {what}",
             hint='"rename" it in the source, or AS in the transform',
             details={"column": name},
+        )
+
+
+def _check_width(table: Table, columns: Sequence[Column]) -> None:
+    if len(columns) > _WIDEST:
+        raise SchemaError(
+            f"table {table} would have {len(columns):,} columns, of at most {_WIDEST:,} that can be loaded",
+            hint="select fewer in a transform, or nest some of them in a struct",
+            details={"columns": len(columns), "most": _WIDEST},
         )
 
 
