@@ -5,12 +5,14 @@ Each system keeps its ledger in SQL of its own; what follows from what stands th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
+from headrace.flow import FileStamp, Snapshot
 from headrace.schema import Field, Schema
 
 if TYPE_CHECKING:
@@ -27,9 +29,12 @@ __all__ = [
     "refuse_newer",
     "refuse_null_key",
     "refuse_unready",
+    "rejected_keys",
     "succeed",
 ]
 
+Seen = Callable[[str, Iterable[str] | None], Mapping[str, FileStamp]]
+"""As `Snapshot.seen`."""
 VERSION = 1
 """Of the ledger's tables."""
 
@@ -59,6 +64,24 @@ class Head:
     identities: Mapping[str, Any] = field(default_factory=dict)
     write: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+
+    def snapshot(self, seen: Seen, settled: tuple[frozenset[str], frozenset[str]]) -> Snapshot:
+        """What it says of the pipeline and of the target's number; `settled` are the rejects that do not come back:
+        those that were discarded, those that were loaded.
+        """
+        discarded, loaded = settled
+        return Snapshot(
+            number=self.number,
+            head=self.top,
+            last_id=self.id,
+            record=self.record,
+            positions=self.positions,
+            identities=self.identities,
+            write=self.write,
+            seen=seen,
+            discarded=discarded,
+            loaded=loaded,
+        )
 
 
 def succeed(head: Head, commit: Commit) -> datetime:
@@ -115,6 +138,26 @@ def refuse_unready(table: object, added: Iterable[Field], have: Collection[str])
         )
 
 
+def refuse_absent(table: object, what: str, names: Iterable[str], rows: Schema) -> None:
+    """Raises ConfigError for a column that a write goes by (`what` for people) and that the rows do not have."""
+    for name in names:
+        if name not in rows:
+            raise ConfigError(
+                f"table {table}: {what} {name!r} is not a column of the rows",
+                hint=f"the rows have {', '.join(rows.names)}",
+            )
+
+
+def refuse_nested(table: object, schema: Schema, names: Iterable[str]) -> None:
+    """Raises ConfigError for a column that has no order, or no equality, that all systems agree on."""
+    for name in names:
+        if schema[name].name in ("list", "array", "struct", "json", "null"):
+            raise ConfigError(
+                f"table {table}: column {name!r} is {schema[name]}, and cannot be a key or latest_by",
+                hint="choose a plain column",
+            )
+
+
 def refuse_null_key(table: object, key: str, count: int) -> None:
     """Raises DataError where rows have NULL in a key."""
     if count:
@@ -137,6 +180,25 @@ def refuse_census(table: object, census: Census, *, gone: int, living: int, know
             hint='look at the source: is it whole? If it is, raise "max" in "deletes" for one run',
             details={"gone": gone, "rows": living},
         )
+
+
+def newer(pairs: Sequence[tuple[str, str]]) -> str:
+    """SQL: the left one of two rows is newer, column by column; NULL is the oldest. `pairs` is SQL for each column of
+    `latest_by` in both rows.
+    """
+    test = "false"
+    for a, b in reversed(pairs):
+        greater = f"coalesce({a} > {b}, {a} IS NOT NULL AND {b} IS NULL)"
+        test = f"({greater} OR ({a} IS NOT DISTINCT FROM {b} AND {test}))"
+    return test
+
+
+def rejected_keys(texts: Collection[str | None], width: int) -> set[tuple[str | None, ...]] | None:
+    """The keys of so many columns of the rows in quarantine, from how they stand there (`schema.REJECTS`); None where
+    one of them is not known.
+    """
+    found = [None if text is None else tuple(json.loads(text)) for text in texts]
+    return None if None in found else {key for key in found if key is not None and len(key) == width}
 
 
 def entries(

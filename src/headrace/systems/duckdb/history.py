@@ -7,13 +7,13 @@ closed. So the versions do not depend on how the rows were split into commits.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from headrace.errors import ConfigError
 from headrace.exact import to_text
+from headrace.ledger import rejected_keys
 from headrace.schema import Type
 from headrace.systems.duckdb.frames import batches
 from headrace.systems.duckdb.loading import ORDINAL, Load, same
@@ -174,9 +174,7 @@ def _rejected_keys(load: Load, write: History, key: Key) -> set[tuple[str | None
     texts = load.connection.execute(
         'SELECT DISTINCT "key" FROM _headrace.rejects WHERE pipeline = ? AND target = ?', key.values
     ).fetchall()
-    if any(text is None for (text,) in texts):
-        return None
-    return {found for (text,) in texts if len(found := tuple(json.loads(text))) == len(write.keys)}
+    return rejected_keys([text for (text,) in texts], len(write.keys))
 
 
 def _keep_rejected(load: Load, write: History, rejected: set[tuple[str | None, ...]]) -> None:

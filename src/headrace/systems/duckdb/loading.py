@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace.errors import ConfigError, DataError
+from headrace.ledger import refuse_absent
 from headrace.schema import Schema
 from headrace.stream import FrameStream
 from headrace.systems.duckdb.tables import Table, carries_more_than_rows, columns_of, definitions
@@ -190,12 +191,7 @@ class Load:
 
     def require(self, names: Sequence[str], what: str) -> None:
         """Raises ConfigError unless the rows have these columns."""
-        for name in names:
-            if name not in self.rows:
-                raise ConfigError(
-                    f"table {self.table}: {what} {name!r} is not a column of the rows",
-                    hint=f"the rows have {', '.join(self.rows.names)}",
-                )
+        refuse_absent(self.table, what, names, self.rows)
 
 
 def _frame(stream: ArrowStream) -> pl.LazyFrame:

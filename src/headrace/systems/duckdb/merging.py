@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from headrace.errors import ConfigError, DataError
-from headrace.ledger import refuse_census, refuse_null_key
+from headrace.ledger import newer, refuse_census, refuse_nested, refuse_null_key
 from headrace.systems.duckdb.loading import ORDINAL, Load, same
 from headrace.transform.columns import quoted
 
@@ -34,7 +34,7 @@ def merge(load: Load, write: Merge) -> None:
     load.stage()
     load.require(write.keys, "key")
     load.require(write.latest_by, "latest_by column")
-    _refuse_nested(load, write)
+    refuse_nested(load.table, load.change.schema, (*write.keys, *write.latest_by))
     refuse_null_keys(load, write.keys)
     _settle_repeats(load, write)
     if load.count(f"SELECT count(*) FROM (SELECT 1 FROM {load.table.sql} LIMIT 1)") == 0 and not _tombs(load):
@@ -83,29 +83,10 @@ def refuse_null_keys(load: Load, keys: Sequence[str]) -> None:
         refuse_null_key(load.table, key, load.count(f"SELECT count(*) FROM {load.staged} WHERE {quoted(key)} IS NULL"))
 
 
-def _refuse_nested(load: Load, write: Merge) -> None:
-    for name in (*write.keys, *write.latest_by):
-        if load.change.schema[name].name in ("list", "array", "struct", "json", "null"):
-            raise ConfigError(
-                f"table {load.table}: column {name!r} is {load.change.schema[name]}, and cannot be a key or latest_by",
-                hint="choose a plain column",
-            )
-
-
 def newest_first(columns: Sequence[str], table: str = "") -> str:
     """SQL's ORDER BY for the newest row first: NULL is the oldest, of equal ones the last read is newer."""
     prefix = f"{table}." if table else ""
     return ", ".join([*(f"{prefix}{quoted(c)} DESC NULLS LAST" for c in columns), f"{prefix}{ORDINAL} DESC"])
-
-
-def newer(left: str, right: str, columns: Sequence[str]) -> str:
-    """SQL: `left` is newer than `right`, column by column; NULL is the oldest."""
-    test = "false"
-    for column in reversed(columns):
-        a, b = f"{left}.{quoted(column)}", f"{right}.{quoted(column)}"
-        greater = f"coalesce({a} > {b}, {a} IS NOT NULL AND {b} IS NULL)"
-        test = f"({greater} OR ({a} IS NOT DISTINCT FROM {b} AND {test}))"
-    return test
 
 
 def _settle_repeats(load: Load, write: Merge) -> None:
@@ -121,11 +102,12 @@ def _drop_late(load: Load, write: Merge) -> None:
     """Take the rows out of the stage that are older than the target's, or than a remembered deletion."""
     if not write.latest_by:
         return
+    pairs = [(f"t.{quoted(c)}", f"s.{quoted(c)}") for c in write.latest_by]
     for known in (load.table.sql, *([f"({_tombstones(load, write)})"] if _tombs(load) else [])):
         load.delete(
             load.staged,
             f"SELECT s.rowid FROM {load.staged} AS s JOIN {known} AS t ON {same('t', 's', write.keys, '=')}"
-            f" WHERE {newer('t', 's', write.latest_by)}",
+            f" WHERE {newer(pairs)}",
         )
 
 

@@ -57,20 +57,7 @@ def _snapshot(connection: DuckDBPyConnection, path: Path, key: ledger.Key) -> Sn
 
     if not ledger.exists(connection):
         return Snapshot(seen=seen)
-    head = key.head(connection)
-    discarded, loaded = quarantine.settled(connection, key)
-    return Snapshot(
-        number=head.number,
-        head=head.top,
-        last_id=head.id,
-        record=head.record,
-        positions=head.positions,
-        identities=head.identities,
-        write=head.write,
-        seen=seen,
-        discarded=discarded,
-        loaded=loaded,
-    )
+    return key.head(connection).snapshot(seen, quarantine.settled(connection, key))
 
 
 def _held(connection: DuckDBPyConnection, path: Path, key: ledger.Key, table: Table) -> Held:

@@ -8,13 +8,13 @@ alone.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from headrace.errors import ConfigError
 from headrace.exact import to_text
+from headrace.ledger import rejected_keys
 from headrace.schema import Type
 from headrace.systems.postgres.connection import run
 from headrace.systems.postgres.encoding import Column
@@ -237,9 +237,7 @@ def _rejected_keys(load: Load, write: History, key: Key) -> set[tuple[str | None
     """The keys of the rows in quarantine, as exact texts; None where one of them is not known."""
     query = 'SELECT DISTINCT "key" FROM _headrace.rejects WHERE pipeline = $1 AND target = $2'
     texts = run(load.connection, query, key.values)
-    if any(text is None for (text,) in texts):
-        return None
-    return {found for (text,) in texts if len(found := tuple(json.loads(text))) == len(write.keys)}
+    return rejected_keys([text for (text,) in texts], len(write.keys))
 
 
 def _keep_rejected(load: Load, write: History, rejected: set[tuple[str | None, ...]]) -> None:

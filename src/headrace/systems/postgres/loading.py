@@ -17,6 +17,7 @@ import psycopg
 
 from headrace.contract.sqlrules import SQLRules
 from headrace.errors import ConfigError, DataError, SchemaError
+from headrace.ledger import refuse_absent
 from headrace.schema import Field, Schema
 from headrace.stream import FrameStream
 from headrace.stream.drawing import drawn
@@ -251,12 +252,7 @@ class Load:
 
     def require(self, names: Sequence[str], what: str) -> None:
         """Raises ConfigError unless the rows have these columns."""
-        for name in names:
-            if name not in self.rows:
-                raise ConfigError(
-                    f"table {self.table}: {what} {name!r} is not a column of the rows",
-                    hint=f"the rows have {', '.join(self.rows.names)}",
-                )
+        refuse_absent(self.table, what, names, self.rows)
 
     def collated(self, name: str) -> str:
         """The order in which a column is compared: code points for text, whatever the table's collation is."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headrace.errors import ConfigError, DataError, SchemaError
-from headrace.ledger import refuse_census, refuse_null_key
+from headrace.errors import DataError, SchemaError
+from headrace.ledger import newer, refuse_census, refuse_nested, refuse_null_key
 from headrace.systems.postgres.loading import DELETED, ORDINAL, Load, refuse_empty, same
 from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.tables import existing, unique_on
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from headrace.flow import Census
     from headrace.writes import Merge, Replace
 
-__all__ = ["differ", "merge", "newer", "newest_first", "refuse_null_keys", "replace", "take_census"]
-
-_PLAIN_ONLY = ("list", "array", "struct", "json", "null")
+__all__ = ["differ", "merge", "newest_first", "refuse_null_keys", "replace", "take_census"]
 
 
 def merge(load: Load, write: Merge) -> None:
@@ -34,7 +32,7 @@ def merge(load: Load, write: Merge) -> None:
     load.stage(flag=write.delete_when)
     load.require(write.keys, "key")
     load.require(write.latest_by, "latest_by column")
-    _refuse_nested(load, (*write.keys, *write.latest_by))
+    refuse_nested(load.table, load.change.schema, (*write.keys, *write.latest_by))
     refuse_null_keys(load, write.keys)
     _settle_repeats(load, write.keys, write.latest_by)
     load.reshape()
@@ -93,7 +91,7 @@ def replace(load: Load, write: Replace) -> None:
         load.stage()
         refuse_empty(load, allow_empty=write.allow_empty)
         load.require(write.keys, "key")
-        _refuse_nested(load, write.keys)
+        refuse_nested(load.table, load.change.schema, write.keys)
         refuse_null_keys(load, write.keys)
         _refuse_repeats(load, write.keys)
         load.reshape()
@@ -122,15 +120,6 @@ def refuse_null_keys(load: Load, keys: Sequence[str]) -> None:
         refuse_null_key(load.table, key, load.count(f"SELECT count(*) FROM {load.staged} WHERE {quoted(key)} IS NULL"))
 
 
-def _refuse_nested(load: Load, names: Sequence[str]) -> None:
-    for name in names:
-        if load.change.schema[name].name in _PLAIN_ONLY:
-            raise ConfigError(
-                f"table {load.table}: column {name!r} is {load.change.schema[name]}, and cannot be a key or latest_by",
-                hint="choose a plain column",
-            )
-
-
 def _refuse_repeats(load: Load, keys: Sequence[str]) -> None:
     """A replace by keys has no order in which one of two rows would be the last."""
     names = ", ".join(map(quoted, keys))
@@ -146,17 +135,6 @@ def newest_first(load: Load, columns: Sequence[str], table: str = "") -> str:
     prefix = f"{table}." if table else ""
     order = [f"{prefix}{quoted(c)}{load.collated(c)} DESC NULLS LAST" for c in columns]
     return ", ".join([*order, f"{prefix}{ORDINAL} DESC"])
-
-
-def newer(load: Load, left: str, right: str, columns: Sequence[str]) -> str:
-    """SQL: `left` is newer than `right`, column by column; NULL is the oldest."""
-    test = "false"
-    for column in reversed(columns):
-        collate = load.collated(column)
-        a, b = f"{left}.{quoted(column)}{collate}", f"{right}.{quoted(column)}{collate}"
-        greater = f"coalesce({a} > {b}, {a} IS NOT NULL AND {b} IS NULL)"
-        test = f"({greater} OR ({a} IS NOT DISTINCT FROM {b} AND {test}))"
-    return test
 
 
 def differ(left: str, right: str, names: Sequence[str]) -> str:
@@ -183,10 +161,11 @@ def _settle_repeats(load: Load, keys: Sequence[str], latest_by: Sequence[str]) -
 
 def _drop_late(load: Load, write: Merge, *, tombs: bool) -> None:
     """Take the rows out of the stage that are older than the target's, or than a remembered deletion."""
+    compared = [f"{quoted(c)}{load.collated(c)}" for c in write.latest_by]
+    pairs = [(f"t.{c}", f"s.{c}") for c in compared]
     for known in (load.table.sql, *([f"({_tombstones(load, write)})"] if tombs else [])):
         load.run(
-            f"DELETE FROM {load.staged} AS s USING {known} AS t"
-            f" WHERE {same('t', 's', write.keys)} AND {newer(load, 't', 's', write.latest_by)}"
+            f"DELETE FROM {load.staged} AS s USING {known} AS t WHERE {same('t', 's', write.keys)} AND {newer(pairs)}"
         )
 
 

@@ -55,20 +55,7 @@ def _snapshot(connection: Connection, dsn: Dsn, key: ledger.Key, *, has_ledger: 
 
     if not has_ledger:
         return Snapshot(seen=seen)
-    head = key.head(connection)
-    discarded, loaded = quarantine.settled(connection, key)
-    return Snapshot(
-        number=head.number,
-        head=head.top,
-        last_id=head.id,
-        record=head.record,
-        positions=head.positions,
-        identities=head.identities,
-        write=head.write,
-        seen=seen,
-        discarded=discarded,
-        loaded=loaded,
-    )
+    return key.head(connection).snapshot(seen, quarantine.settled(connection, key))
 
 
 def _held(connection: Connection, dsn: Dsn, key: ledger.Key, table: Table, *, has_ledger: bool) -> Held:
