@@ -12,7 +12,7 @@ import random
 import pytest
 from crash import Crashes, positions, stages
 from forge import strace
-from scenario import DESTINATIONS, SOURCES, WRITES, Scenario, scenarios
+from scenario import DESTINATIONS, SOURCES, STAGES, WRITES, Scenario, scenarios
 
 pytestmark = pytest.mark.skipif(strace() is not None, reason=str(strace()))
 
@@ -35,7 +35,7 @@ def _tried(scenario, tmp_path, forge, request, record_property, wanted=(1, 2, 3)
     server = request.getfixturevalue("postgres") if scenario.needs_database else None
     crashes = Crashes(forge, tmp_path, server, seed=str(scenario))
     for stage in stages(scenario, tmp_path, forge, server, wanted):
-        calls = positions(stage.calls)
+        calls = positions(stage.calls, once=stage.number == len(STAGES))
         if few is not None:
             calls = random.Random(str(scenario)).sample(calls, few)  # noqa: S311
         for call in calls:
