@@ -37,7 +37,7 @@ _BY_DESCRIPTOR = {
     "read",
     "pread64",
 }
-_WITHIN = 20.0
+_WITHIN = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
