@@ -22,7 +22,9 @@ _CALLS = (
 _READING = ("openat", "read", "pread64", "mmap")
 
 _LINE = re.compile(r"^(\d+) +(\w+)\((.*)$")
-_RANDOM = re.compile(r"(?<=headrace-spool-)[^/]+|(?<=headrace-sql-)[^/]+|(?<=^tmp/)\w{8}$|[0-9a-f]{8,}|\d+")
+_RANDOM = re.compile(
+    r"(?<=part=)\w|(?<=headrace-spool-)[^/]+|(?<=headrace-sql-)[^/]+|(?<=^tmp/)\w{8}$|[0-9a-f]{8,}|\d+"
+)
 _PATH = re.compile(r'<(/[^>]*)>|"([^"]*)"')
 _BY_DESCRIPTOR = {
     "write",
