@@ -95,6 +95,10 @@ def test_a_replay_that_reads_everything_again_reads_a_value_as_text_too(tmp_path
 
 def test_a_preview_shows_a_value_that_its_type_cannot_hold(tmp_path: Path) -> None:
     assert hr.preview(pipeline(tmp_path, "infinity"))["day"].to_list() == ["infinity"]
+    sources = {"a": Dated(days=[["infinity"]]), "b": Dated(days=[["infinity"]])}
+    query = hr.sql("SELECT a.day AS x, b.day AS y FROM a JOIN b USING (id)")
+    two = pipeline(tmp_path, source=None, sources=sources, transforms=(query,))
+    assert hr.preview(two).rows() == [("infinity", "infinity")]
 
 
 def test_a_source_that_cannot_read_a_column_as_text_either_fails_by_its_name(tmp_path: Path) -> None:

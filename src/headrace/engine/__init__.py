@@ -15,7 +15,7 @@ from headrace.engine.decisions import Reading, reading, refuse_start
 from headrace.engine.increment import Increment
 from headrace.engine.opening import increments
 from headrace.engine.planning import chosen, ddl, planned, schema_of
-from headrace.engine.running import drained, running, target
+from headrace.engine.running import drained, running, target, widened
 from headrace.errors import ConfigError, UnheldError
 from headrace.events import Observer
 from headrace.flow import Snapshot
@@ -92,10 +92,11 @@ def preview(pipeline: Pipeline, *, step: str | None = None, limit: int = 10) -> 
     Reads as if nothing had been loaded yet, so that there is something to see.
     """
     how = replace(reading(pipeline, full_refresh=False), batch_bytes=None)
-    try:
-        return _previewed(pipeline, how, step=step, limit=limit)
-    except UnheldError as error:  # what a run would do: see Running.heed
-        return _previewed(pipeline, replace(how, as_text={error.source: error.columns}), step=step, limit=limit)
+    while True:
+        try:
+            return _previewed(pipeline, how, step=step, limit=limit)
+        except UnheldError as error:  # as a run does: see Running.heed
+            how = replace(how, as_text=widened(how.as_text, error))
 
 
 def _previewed(pipeline: Pipeline, how: Reading, *, step: str | None, limit: int) -> pl.DataFrame:

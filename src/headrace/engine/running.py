@@ -7,7 +7,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["Running", "drained", "running", "target"]
+__all__ = ["Running", "drained", "running", "target", "widened"]
 
 _WAIT_POLL = 0.2
 _PROGRESS_EVERY = 0.5
@@ -72,10 +72,7 @@ class Running:
 
     def heed(self, error: UnheldError) -> None:
         """The next attempt reads these columns as text. Raises the error where this one did so already."""
-        known = self.as_text.get(error.source, frozenset())
-        if error.columns <= known:
-            raise error
-        self.as_text[error.source] = known | error.columns
+        self.as_text.update(widened(self.as_text, error))
         self.warn(f"{error.message}; read as text")
 
     def heeding(self, load: Callable[[], None]) -> None:
@@ -335,6 +332,14 @@ def _changed(increment: Increment | Bundle) -> list[str]:
     """Schema changes for people; of many tables with their names."""
     several = len(increment.changes) > 1
     return [f"{c.table}: {w}" if several else w for c in increment.changes for w in in_words(c.changes)]
+
+
+def widened(as_text: Mapping[str, frozenset[str]], error: UnheldError) -> dict[str, frozenset[str]]:
+    """What is to be read as text now, by source. Raises the error where its columns were read so already."""
+    known = as_text.get(error.source, frozenset())
+    if error.columns <= known:
+        raise error
+    return {**as_text, error.source: known | error.columns}
 
 
 def target(pipeline: Pipeline) -> str:
