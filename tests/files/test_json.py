@@ -175,3 +175,15 @@ def test_a_record_that_does_not_end_is_an_error_and_not_memory(tmp_path, monkeyp
     monkeypatch.setattr(ndjson, "RECORD_MAX", 2**20)
     with pytest.raises(DataError, match=r"x\.json:1: a record of more than 4 MiB"):
         batch(tmp_path, text + "x" * 20_000_000, name="x.json")
+
+
+@pytest.mark.parametrize("depth", [700, 100_000])
+def test_what_is_nested_too_deeply_is_a_reject_or_refused_with_its_line(tmp_path, depth):
+    """The first is within what a parser takes, and not within what writes it as text again."""
+    deep = '{"a": 1.5e1, "b": ' + '{"b": ' * depth + "1" + "}" * depth + "}"
+    one = batch(tmp_path, f'{{"a": 2, "b": null}}\n{deep}\n')
+    assert one.frame.lazy.collect()["a"].to_list() == [2]
+    assert [(line, rule) for line, rule, _ in rejects(one)] == [(2, "nested too deeply")]
+    if depth > 10_000:
+        with pytest.raises(DataError, match=r"'x\.json': a value in line 2 is nested too deeply"):
+            batch(tmp_path, f"[\n{deep}]", name="x.json")

@@ -37,6 +37,7 @@ T = TypeVar("T")
 _RISKY = r'[0-9][0-9.]{15,}|[0-9][eE][+-]?[0-9]|\\u[dD][89a-fA-F]|"-0|-0(?:[^0-9.]|$)'
 _AHEAD = 3
 _CHUNK = 1024 * 1024
+_DEEP = "nested too deeply"
 _WHITE = re.compile(r"[ \t\r\n]*")
 
 
@@ -77,7 +78,9 @@ def _record(line: bytes) -> dict[str, Any]:
         made = _DECODER.decode(text)
     except _Refused:
         raise
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise _Refused(_DEEP) from None
+    except ValueError:
         raise _Refused("not JSON") from None
     if not isinstance(made, dict):
         raise _Refused("not a JSON object")
@@ -144,7 +147,7 @@ class JSONReader:
                     try:
                         record = _record(text)
                         _ = b"\\ud" in text.lower() and _dump(record).encode("utf-8")
-                    except (_Refused, UnicodeEncodeError):  # reading says where
+                    except (_Refused, UnicodeEncodeError, RecursionError):  # reading says where
                         continue
                     for key, value in record.items():
                         guess = keys.setdefault(key, KeyGuess())
@@ -249,6 +252,8 @@ class JSONReader:
                     (value or "").encode("utf-8")
             except (UnicodeEncodeError, _Refused) as refused:
                 bad.append(_rejected(file, number, text, refused))
+            except RecursionError:
+                bad.append(_rejected(file, number, text, _Refused(_DEEP)))
             else:
                 good.append(values)
                 kept.append(at)
@@ -309,6 +314,12 @@ class _Feed:
         while True:
             try:
                 _value, end = _ENDS.raw_decode(self.text, self.at)
+            except RecursionError:
+                raise DataError(
+                    f"file {self._name!r}: a value in line {self.line} is {_DEEP}",
+                    hint="a JSON file is one array of objects; flatten what is in them",
+                    details={"file": self._name, "line": self.line},
+                ) from None
             except ValueError:
                 end = len(self.text)
                 if self.ended:

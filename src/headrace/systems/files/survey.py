@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -101,11 +101,7 @@ def _nothing(source: FileSource, pinned: Mapping[str, str]) -> Survey:
 
 def _check_names(columns: Sequence[Column], declared: Mapping[str, TextType], pinned: Mapping[str, str]) -> None:
     names = [c.name for c in columns]
-    if len(names) > _WIDEST:
-        raise DataError(
-            f"the files have {len(names):,} columns, of at most {_WIDEST:,}",
-            hint="is a JSON file one object with a key for each row? make it an array of objects",
-        )
+    _refuse_wide(names)
     if reserved := [n for n in names if n.startswith(RESERVED)]:
         raise ConfigError(
             f"column {reserved[0]!r}: names that begin with {RESERVED} are headrace's own",
@@ -122,6 +118,15 @@ def _check_names(columns: Sequence[Column], declared: Mapping[str, TextType], pi
                 f'"types" names a column {name!r} that no file has',
                 hint=f"did you mean {near[0]!r}?" if near else f"the files have {', '.join(names)}",
             )
+
+
+def _refuse_wide(names: Collection[str]) -> None:
+    """Asked before a row is looked at too: a grammar of so many fields, or a guess at each, takes minutes."""
+    if len(names) > _WIDEST:
+        raise DataError(
+            f"the files have {len(names):,} columns, of at most {_WIDEST:,}",
+            hint="is a JSON file one object with a key for each row? make it an array of objects",
+        )
 
 
 def renamed(source: FileSource, file: File, fields: Sequence[str]) -> tuple[str, ...]:
@@ -154,6 +159,7 @@ def _csv(
 ) -> Survey:
     heads = {f.name: reader.head(f) for f in files}
     names = _union(source, files, heads)
+    _refuse_wide(names)
     if not names:
         names = list(dict.fromkeys([*pinned, *declared]))
     if not names:
@@ -223,6 +229,7 @@ def _json(
     count = sum(reader.sample(file, guesses) for file in files)
     known = {source.unrenamed.get(n, n): None for n in (*pinned, *declared)}
     every = tuple(dict.fromkeys([*guesses, *(k for k in known if k not in guesses)]))
+    _refuse_wide(every)
     if not every:
         for file in files:
             if (refused := reader.refusal(file)) is not None:
