@@ -111,7 +111,7 @@ class _Line:
     seconds: float = 0
 
     def add(self, report: pytest.TestReport, outcome: str) -> None:
-        self.seconds += report.duration
+        self.seconds += getattr(report, "duration", 0)  # what could not be collected has none
         self.failures += outcome in ("failed", "error")
         if outcome != "error" and report.when == "call":
             self.cases += int(dict(report.user_properties).get("cases", 1))
