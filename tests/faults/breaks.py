@@ -54,6 +54,15 @@ def the_entry_comes_after_the_files() -> None:
     Journal._commit = early  # type: ignore[method-assign]
 
 
+def nobody_locks() -> None:
+    """Whoever wants the target has it."""
+    import contextlib
+
+    from headrace import guard
+
+    guard.hold = lambda *_: contextlib.nullcontext()  # type: ignore[assignment]
+
+
 def folders_are_not_synced() -> None:
     """Names are not waited for."""
     from headrace import disk

@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from headrace import guard
 from headrace.errors import DataError, SchemaError
 from headrace.flow import TableChange
 from headrace.journal import Attempt, Journal, State
@@ -33,6 +34,7 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{}\[\]^]")
 _NAME_BYTES = 255
 _BUFFER_BYTES = 96_000_000
 _BUFFER_SHARE = 0.5
+_OF_MEMORY = 16  # texts of what is written out stay for as long as a row of the same batch waits
 _REFUSED = ("list", "array", "struct", "binary", "null")
 
 
@@ -125,7 +127,7 @@ class _Buffer:
 
     @property
     def _limit(self) -> int:
-        return min(_BUFFER_BYTES, self._layout.file_bytes // 2)
+        return min(_BUFFER_BYTES, self._layout.file_bytes // 2, guard.memory_limit() // _OF_MEMORY)
 
     def _flush(self, left: int) -> None:
         total = sum(self._bytes.values())

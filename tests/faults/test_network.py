@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,13 @@ import psycopg
 import pytest
 from proxy import Fault, Proxy
 from psycopg.conninfo import conninfo_to_dict
-from server import Database
+from server import Database, running
 
 import headrace as hr
 from headrace.errors import UnavailableError
 
 ROWS = 300
+HOW = ("cut", "reset", "half", "lose", "stall", "slow")
 PATIENT = hr.Retry(attempts=4, wait_initial=0.01, wait_max=0.05, jitter=0)
 
 
@@ -59,22 +62,52 @@ def writing(dsn: str, _folder: Path, name: str) -> hr.Pipeline:
     )
 
 
-def held(pipeline: hr.Pipeline) -> tuple[int, list[Any]]:
-    """The number of the last commit, and the rows."""
+def merging(dsn: str, folder: Path, name: str) -> hr.Pipeline:
+    """With repeated keys, and with rows that are rejected."""
+    ids = pl.DataFrame({"id": [i % (ROWS - 50) for i in range(ROWS)]})
+    frame = ids.with_columns(text="y" * 50 + pl.col("id").cast(pl.String))
+    contract = hr.Contract(columns={"id": hr.Column(min=10)}, on_violation="quarantine")
+    return replace(
+        writing(dsn, folder, name),
+        source=hr.MemorySource(frames=[frame]),
+        write=hr.Merge(keys=("id",)),
+        contract=contract,
+    )
+
+
+def copying(dsn: str, folder: Path, name: str) -> hr.Pipeline:
+    """Out of the server and into it again."""
+    return replace(reading(dsn, folder, name), destination=hr.PostgresDestination(dsn=dsn, table=f"t_{name}"))
+
+
+def held(pipeline: hr.Pipeline) -> tuple[int, list[Any], list[Any]]:
+    """The number of the last commit, the rows, and the rejected ones."""
     snapshot = pipeline.destination.inspect("orders")
     assert snapshot.scan is not None
-    return snapshot.number, sorted(snapshot.scan().collect().rows())
+    rejects = pipeline.destination.rejects("orders").select("row", "rules")
+    return snapshot.number, sorted(snapshot.scan().collect().rows()), sorted(rejects["row"].to_list(), key=str)
 
 
-def spread(total: int) -> list[int]:
-    """Some of so many bytes: the first, the last, and between."""
-    return [*range(0, total - 200, total // 9), total - 200]  # runs differ by some bytes
+def spread(total: int, *, full: bool) -> list[tuple[int, Any]]:
+    """Some of so many bytes, the first, the last, and between, with what happens there."""
+    if full:
+        return [(after, how) for after in (*range(0, total - 200, total // 16), total - 200) for how in HOW]
+    places = [*range(0, total - 200, total // 5), total - 200]  # runs differ by some bytes
+    return [(after, HOW[n % len(HOW)]) for n, after in enumerate(places)]
 
 
-@pytest.mark.parametrize("make", [reading, writing])
+@pytest.mark.parametrize(
+    "make", [reading, writing, *(pytest.param(one, marks=pytest.mark.full) for one in (merging, copying))]
+)
 @pytest.mark.parametrize("to", ["server", "client"])
 def test_a_network_that_breaks_at_any_byte_loses_nothing_and_doubles_nothing(
-    database: Database, network: Proxy, tmp_path: Path, make: Callable[..., hr.Pipeline], to: Any
+    database: Database,
+    network: Proxy,
+    tmp_path: Path,
+    full: bool,
+    record_property: Any,
+    make: Callable[..., hr.Pipeline],
+    to: Any,
 ) -> None:
     source(database)
     dsn = through(database, network)
@@ -82,8 +115,8 @@ def test_a_network_that_breaks_at_any_byte_loses_nothing_and_doubles_nothing(
     network.passed = {"server": 0, "client": 0}
     hr.run(make(dsn, tmp_path, "calm"), retry=PATIENT)
     calm, total = held(make(database.dsn, tmp_path, "calm")), network.passed[to]
-    for n, after in enumerate(spread(total)):
-        how: Any = ("cut", "reset", "half", "lose", "stall", "slow")[n % 6]
+    cases = spread(total, full=full)
+    for n, (after, how) in enumerate(cases):
         network.passed, network.struck = {"server": 0, "client": 0}, 0
         network.fault = Fault(to=to, after=after, how=how)
         pipeline = make(dsn, tmp_path, f"{to}_{n}")
@@ -94,11 +127,17 @@ def test_a_network_that_breaks_at_any_byte_loses_nothing_and_doubles_nothing(
         network.fault = None
         assert network.struck == 1, f"{how} to the {to} after {after} of {total} bytes never came about"
         assert held(make(database.dsn, tmp_path, f"{to}_{n}")) == calm, f"{how} to the {to} after {after} bytes"
+    record_property("cases", len(cases))
 
 
 def test_the_answer_to_commit_is_lost_and_the_ledger_knows(
     database: Database, network: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    check_lost_answer(database, network, tmp_path, monkeypatch)
+
+
+def check_lost_answer(database: Database, network: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run has loaded its rows, and says so; they are there once."""
     from headrace.systems.postgres import connection
 
     hr.run(writing(database.dsn, tmp_path, "first"))  # it makes the ledger, in a transaction of its own
@@ -115,7 +154,7 @@ def test_the_answer_to_commit_is_lost_and_the_ledger_knows(
     report = hr.run(pipeline, retry=PATIENT)
     assert network.struck == 1
     assert report.status == "loaded"
-    number, rows = held(writing(database.dsn, tmp_path, "lost"))
+    number, rows, _ = held(writing(database.dsn, tmp_path, "lost"))
     assert (number, len(rows)) == (1, ROWS)
 
 
@@ -138,3 +177,31 @@ def _ending(database: Database, ended: list[int], rows: pl.DataFrame) -> pl.Data
         )
         ended.extend(pid for pid, _ in found)
     return rows
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("make", [reading, writing])
+def test_a_server_that_is_started_again_in_mid_run_loses_nothing(
+    tmp_path: Path, make: Callable[..., hr.Pipeline], how: signal.Signals
+) -> None:
+    """In order, or as if it had crashed."""
+    # a server ends with the thread that has started it, so that must not be one of Polars'
+    with ThreadPoolExecutor(1) as starter, running() as server, server.database() as database:
+        if server.folder is None:
+            pytest.skip("a server that runs elsewhere cannot be stopped")
+        source(database)
+        again: list[signal.Signals] = []
+
+        def restarting(rows: pl.DataFrame) -> pl.DataFrame:
+            if not again:
+                again.append(how)
+                starter.submit(server.restart, how).result()
+            return rows
+
+        pipeline = make(database.dsn, tmp_path, "again")
+        step = hr.python(lambda source: source.map_batches(restarting), rows=True)
+        report = hr.run(replace(pipeline, transforms=(step,)), retry=replace(PATIENT, attempts=20, wait_max=0.5))
+        assert (again, report.status) == ([how], "loaded")
+        number, rows, _ = held(pipeline)
+        assert (number, len(rows)) == (1, ROWS)
