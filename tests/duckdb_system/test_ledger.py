@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 from commits import commit, load, read, rejects, rows
 
+from headrace import disk
 from headrace.errors import ConfigError, ConflictError, DataError, RejectedError, UnavailableError
 from headrace.flow import FileStamp, Range, Seal, Snapshot, Superseded
 from headrace.stream import scan_batches
@@ -400,6 +401,15 @@ def test_a_connection_of_the_users_own_in_this_process_does_not_matter_for_readi
         assert len(rows(target)) == 2
         with pytest.raises(UnavailableError, match="other settings"):
             load(target, {"a": [2]})
+
+
+def test_a_commit_that_is_in_the_log_alone_has_a_log_whose_name_lasts(target, tmp_path, monkeypatch):
+    load(target, {"a": [1]})
+    with duckdb.connect(tmp_path / "w.duckdb"):  # so that nothing is moved into the file
+        synced = []
+        monkeypatch.setattr(disk, "sync_folder", lambda folder: synced.append((folder / "w.duckdb.wal").exists()))
+        load(target, {"a": [2]})
+    assert synced == [True]
 
 
 def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path):

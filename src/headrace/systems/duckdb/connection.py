@@ -81,8 +81,19 @@ def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     real = os.path.realpath(path)
     with _gate:
         lock = _writers.setdefault(real, threading.Lock())
-    with lock, translated(str(path)), _using(real, writable=True) as connection:
-        yield connection
+    with lock, translated(str(path)):
+        with _using(real, writable=True) as connection:
+            yield connection
+        _keep_log(real)
+
+
+def _keep_log(real: str) -> None:
+    """Wait until the name of DuckDB's log is on the disk, where what was committed is in the log alone: somebody else
+    of this process has the file open, or there was no room to move it into the file. DuckDB waits for the bytes only.
+    """
+    if Path(f"{real}.wal").exists():
+        with disk.translated(Path(real)):
+            disk.sync_folder(Path(real).parent)
 
 
 @contextmanager
