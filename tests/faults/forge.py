@@ -21,7 +21,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Forge", "Ran", "strace"]
 
 _SECONDS = 120
+_HUNG = 124  # as of timeout(1)
 
 
 @functools.cache
@@ -112,8 +114,8 @@ class Forge:
         os.kill(int(started["pid"]), signal.SIGCONT)
         if stopped is not None and tracer.stopped():
             stopped()
-            os.kill(int(started["pid"]), signal.SIGCONT)
-        ran = self._ended(said)
+        with _going_on(int(started["pid"])) if stopped is not None else contextlib.nullcontext():
+            ran = self._ended(said)
         return replace(ran, calls=tracer.calls(laid.folder))
 
     def _ask(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -139,6 +141,25 @@ class Forge:
         return Ran(code, *texts)
 
 
+@contextlib.contextmanager
+def _going_on(process: int) -> Iterator[None]:
+    """Let a process go on, whenever it is stopped: what stops it strikes in each thread."""
+    ended = threading.Event()
+
+    def resume() -> None:
+        while not ended.wait(0.05):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+
+    resuming = threading.Thread(target=resume)
+    resuming.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        resuming.join()
+
+
 def _temporary(laid: Laid) -> Path:
     folder = laid.folder / "tmp"
     folder.mkdir(exist_ok=True)
@@ -156,14 +177,15 @@ def serve() -> None:
         child = os.fork()
         if child == 0:
             _become(asked)
-        signal.signal(signal.SIGALRM, lambda *_, child=child: os.kill(child, signal.SIGQUIT))  # it hangs
+        hung = threading.Event()
+        signal.signal(signal.SIGALRM, lambda *_, child=child, hung=hung: (hung.set(), os.kill(child, signal.SIGKILL)))
         signal.alarm(_SECONDS)
         if asked["traced"]:
             os.waitpid(child, os.WUNTRACED)
         _tell({"pid": child})
         _, status = os.waitpid(child, 0)
         signal.alarm(0)
-        _tell({"code": os.waitstatus_to_exitcode(status)})
+        _tell({"code": _HUNG if hung.is_set() else os.waitstatus_to_exitcode(status)})
 
 
 def _tell(answer: dict[str, int]) -> None:
