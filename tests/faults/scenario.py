@@ -146,6 +146,9 @@ class Scenario:
             "write": WRITES[self.write],
             "contract": contract,
         }
+        if self.write == "replace_keyed":
+            newest = 'SELECT * FROM source QUALIFY row_number() OVER (PARTITION BY id ORDER BY "at" DESC) = 1'
+            document["transforms"] = [{"sql": newest}]
         if self.write == "recompute":  # whose result has no rows of the source's
             query = (
                 'SELECT part, count(*) AS n, sum(amount)::BIGINT AS amount, max("at") AS "at" FROM source GROUP BY part'
