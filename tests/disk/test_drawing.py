@@ -10,7 +10,7 @@ import pytest
 
 from headrace.errors import HeadraceError
 from headrace.stream import scan_batches
-from headrace.stream.drawing import drawn
+from headrace.stream.drawing import drawn, passed
 
 
 def _breaking(error: BaseException) -> pl.LazyFrame:
@@ -49,3 +49,22 @@ def test_nothing_starts_before_it_is_asked_for() -> None:
     before = threading.active_count()
     drawn(_breaking(KeyError("mine")))
     assert threading.active_count() == before
+
+
+def test_a_frame_that_is_a_generator_is_drawn_without_a_query() -> None:
+    """A query around it would let rows wait in its buffers: hundreds of megabytes under a slow reader."""
+    taken = []
+
+    def batches() -> Iterator[pl.DataFrame]:
+        for at in range(1_000):
+            taken.append(at)
+            yield pl.DataFrame({"v": [at], "w": [-at]})
+
+    frame = scan_batches(batches, {"w": pl.Int64()})
+    nested = scan_batches(lambda: passed(frame), {"w": pl.Int64()})
+    rows = drawn(nested)
+    assert next(rows).to_dict(as_series=False) == {"w": [0]}
+    threading.Event().wait(0.2)
+    assert len(taken) < 6
+    rows.close()
+    assert pl.concat(passed(frame, ["w"], pl.col("v") > 1, 2))["w"].to_list() == [-2, -3]

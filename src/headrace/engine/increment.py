@@ -34,7 +34,7 @@ from headrace.flow import Batch, Commit, Snapshot, TableChange
 from headrace.ledger import refuse_foreign
 from headrace.schema import Schema, evolve
 from headrace.stream import FrameStream, scan_batches
-from headrace.stream.drawing import drawn
+from headrace.stream.drawing import passed
 from headrace.transform import Transformed
 from headrace.writes import Merge, Partitions, Recompute
 
@@ -301,7 +301,7 @@ def _existing(pipeline: Pipeline, snapshot: Snapshot) -> Callable[[Sequence[str]
 
 def _watched(lazy: pl.LazyFrame, watch: Watch) -> pl.LazyFrame:
     def batches() -> Iterator[pl.DataFrame]:
-        with closing(drawn(lazy)) as drawing:
+        with closing(passed(lazy)) as drawing:
             for batch in drawing:
                 watch(batch.height)
                 yield batch

@@ -14,7 +14,7 @@ import polars as pl
 from headrace.errors import DataError
 from headrace.flow import Frame
 from headrace.stream import scan_generator
-from headrace.stream.drawing import drawn
+from headrace.stream.drawing import drawn, passed
 
 __all__ = ["Passes"]
 
@@ -46,10 +46,9 @@ class Passes:
             columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
         ) -> Iterator[pl.DataFrame]:
             one.begun = True
-            rows = frame.lazy if predicate is None else frame.lazy.filter(predicate)
-            rows = rows if columns is None else rows.select(columns)
             left = n_rows
-            for batch in drawn(rows if n_rows is None else rows.head(n_rows + 1)):  # the one more tells that there are
+            more = None if n_rows is None else n_rows + 1  # the one tells that there are more
+            for batch in passed(frame.lazy, columns, predicate, more):
                 if left is not None and batch.height > left:
                     one.limited = True
                     yield batch.head(left)

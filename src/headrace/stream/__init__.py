@@ -12,7 +12,7 @@ import atexit
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from threading import Lock
 from typing import Any
@@ -22,13 +22,12 @@ import pyarrow as pa
 from polars.io.plugins import register_io_source
 
 from headrace.errors import HeadraceError
-from headrace.stream.drawing import drawn, tracked
+from headrace.stream.drawing import drawn, made_of, tracked
 
 __all__ = ["FrameStream", "original", "reraise", "scan_batches", "scan_generator"]
 
-Generator = Callable[[list[str] | None, pl.Expr | None, int | None, int | None], Iterator[pl.DataFrame]]
-"""(columns, predicate, row limit, batch size) → frames. The predicate may use columns outside `columns`; the
-frames that come out have passed the predicate and have just `columns`."""
+Reading = Callable[[list[str] | None, pl.Expr | None, int | None, int | None], Iterator[pl.DataFrame]]
+"""As `drawing.Reads`, but for any iterator."""
 
 _KEPT = 16
 _FEWEST = 2048
@@ -152,18 +151,18 @@ def _slices(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
     yield from frame.iter_slices(max(1, int(frame.height * _ENOUGH_BYTES / size)))
 
 
-def scan_generator(generator: Generator, schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema]) -> pl.LazyFrame:
+def scan_generator(generator: Reading, schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema]) -> pl.LazyFrame:
     """A lazy frame over a generator that heeds what is pushed down; called anew for each collection.
 
     What the generator raises reaches whoever collects the frame as it was, and whoever drains a `FrameStream`
     over it through `reraise`.
     """
 
-    def sliced(*pushed: Any) -> Iterator[pl.DataFrame]:
+    def sliced(*pushed: Any) -> Generator[pl.DataFrame]:
         for frame in tracked(generator(*pushed)):
             yield from _slices(frame)  # Polars lets some frames wait on the way, however large they are
 
-    return register_io_source(sliced, schema=schema)
+    return made_of(sliced, register_io_source(sliced, schema=schema))
 
 
 def scan_batches(

@@ -2,6 +2,9 @@
 
 ``LazyFrame.collect_batches`` of Polars 2.1 takes a panic inside Polars for the end of the rows: the rest is lost in
 silence. ``sink_batches`` raises it; so that runs in a thread of its own here, and hands its batches over.
+
+A frame that is nothing but a generator of ours is drawn from that generator: a query of Polars around it would do
+nothing to the rows but let them wait in its buffers, hundreds of megabytes of them under a slow reader.
 """
 
 from __future__ import annotations
@@ -11,15 +14,19 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
 
 import polars as pl
 
 from headrace import interruption
 from headrace.errors import HeadraceError
 
-__all__ = ["drawn", "said", "tracked"]
+__all__ = ["Reads", "drawn", "made_of", "passed", "said", "tracked"]
+
+Reads = Callable[[list[str] | None, pl.Expr | None, int | None, int | None], Generator[pl.DataFrame]]
+"""(columns, predicate, row limit, batch size) → frames. The predicate may use columns outside `columns`; the
+frames that come out have passed the predicate and have just `columns`."""
 
 # Polars decodes up to 128 row groups of a Parquet file ahead of who asks: as good as all of it, and gigabytes.
 os.environ.setdefault("POLARS_ROW_GROUP_PREFETCH_SIZE", "2")
@@ -27,6 +34,7 @@ _WAITING = 2
 _LISTEN = 0.2
 _MOMENT = 1.0
 _LAST_MOMENT = 5.0
+_READS = "_headrace_reads"
 _left_early: list[threading.Thread] = []
 _generators = 0
 _count = threading.Lock()
@@ -53,10 +61,11 @@ def drawn(frame: pl.LazyFrame) -> Generator[pl.DataFrame]:
 
     def draw() -> None:
         try:
-            frame.sink_batches(put)
+            _hand_over(frame, put)
         except BaseException as error:  # noqa: BLE001  # it is raised in the other thread
             failed.append(error)
-        put(None)
+        finally:
+            put(None)
 
     thread = threading.Thread(target=draw, name="headrace-draw")
     thread.start()
@@ -78,6 +87,49 @@ def _next(waiting: queue.Queue[pl.DataFrame | None]) -> pl.DataFrame | None:
         interruption.heed()
 
 
+def _hand_over(frame: pl.LazyFrame, put: Callable[[pl.DataFrame], bool]) -> None:
+    """Give all rows to `put`, until it says that it has enough."""
+    if (reads := _reads(frame)) is None:
+        frame.sink_batches(put)
+        return
+    with closing(reads(frame.collect_schema().names(), None, None, None)) as batches:
+        for rows in batches:
+            if put(rows):
+                return
+
+
+def passed(
+    frame: pl.LazyFrame, columns: list[str] | None = None, predicate: pl.Expr | None = None, n_rows: int | None = None
+) -> Generator[pl.DataFrame]:
+    """What a generator that hands the rows of `frame` on draws them with: as `drawn`, but without a thread of its own
+    where the frame is a generator too, which is told what is asked for.
+    """
+    reads = _reads(frame)
+    if reads is None:
+        rows = frame if predicate is None else frame.filter(predicate)
+        rows = rows if columns is None else rows.select(columns)
+        with closing(drawn(rows if n_rows is None else rows.head(n_rows))) as batches:
+            yield from batches
+        return
+    try:
+        names = frame.collect_schema().names() if columns is None else columns
+        with closing(reads(names, predicate, n_rows, None)) as batches:
+            yield from batches
+    except pl.exceptions.PanicException as error:
+        raise said(error) from None
+
+
+def made_of(reads: Reads, frame: pl.LazyFrame) -> pl.LazyFrame:
+    """`frame`, of which is known that it is what `reads` gives and nothing else."""
+    vars(frame)[_READS] = reads
+    return frame
+
+
+def _reads(frame: pl.LazyFrame) -> Reads | None:
+    found: Reads | None = vars(frame).get(_READS)
+    return found
+
+
 def _see_off(thread: threading.Thread) -> None:
     """Give the thread a moment to end. Never more, and in a thread of Polars none at all.
 
@@ -91,7 +143,7 @@ def _see_off(thread: threading.Thread) -> None:
         _left_early.append(thread)
 
 
-def tracked(generator: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+def tracked(generator: Iterator[pl.DataFrame]) -> Generator[pl.DataFrame]:
     """The generator, which Polars runs in a thread of its own, counted for as long as it lives."""
     global _generators  # noqa: PLW0603  # one process, one count
     with _count:

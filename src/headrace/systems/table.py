@@ -89,15 +89,13 @@ class _Counter:
 
     def count(self, lazy: pl.LazyFrame) -> pl.LazyFrame:
         from headrace.stream import scan_generator
-        from headrace.stream.drawing import drawn
+        from headrace.stream.drawing import passed
 
         def pushed(
             columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _size: int | None
         ) -> Iterator[pl.DataFrame]:
             rows = 0
-            frame = lazy if predicate is None else lazy.filter(predicate)
-            frame = frame if columns is None else frame.select(columns)
-            for batch in drawn(frame if n_rows is None else frame.head(n_rows)):
+            for batch in passed(lazy, columns, predicate, n_rows):
                 rows += batch.height
                 yield batch
             self.rows = max(self.rows, rows)

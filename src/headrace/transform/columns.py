@@ -27,6 +27,7 @@ __all__ = [
     "carry",
     "check_fits",
     "columns_of",
+    "crossing",
     "described",
     "folded",
     "logical",
@@ -118,6 +119,14 @@ def carry(schema: Mapping[str, pl.DataType]) -> list[pl.Expr]:
         column = pl.col(field.name)
         exprs.append(column if goes == field.type else column.cast(goes.polars()))
     return exprs
+
+
+def crossing(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """The frame, as DuckDB can take it: itself, where no column must be cast."""
+    schema = frame.collect_schema()
+    if all(carried(field.type) == field.type for field in Schema.of_polars(schema)):
+        return frame
+    return frame.select(carry(schema))
 
 
 def restated(schema: Schema) -> str:

@@ -21,7 +21,7 @@ import polars as pl
 from headrace.errors import ConfigError, RejectedError, SchemaError, TransformError
 from headrace.schema import Schema, Type
 from headrace.stream import FrameStream, original, scan_batches
-from headrace.transform.columns import Column, carry, columns_of, logical, physical, restated, restore
+from headrace.transform.columns import Column, carry, columns_of, crossing, logical, physical, restated, restore
 from headrace.transform.syntax import Syntax, identifier, session
 
 __all__ = ["Query", "Scan"]
@@ -130,7 +130,7 @@ class Query:
                 for number, (name, frame) in enumerate(self.frames.items()):
                     needs = self.scans[name]
                     lazy = (frame if needs.predicate is None else frame.filter(needs.predicate)).select(needs.columns)
-                    con.register(f"{_STREAM}{number}", FrameStream(lazy.select(carry(lazy.collect_schema()))))
+                    con.register(f"{_STREAM}{number}", FrameStream(crossing(lazy)))
                     self._mount(con, number, name, needs)
                 for batch in con.sql(select, params=self.params).arrow(_BATCH_ROWS):
                     rows = pl.DataFrame(pl.from_arrow(batch)).select(restore(logical(columns)))

@@ -20,7 +20,7 @@ from headrace.ledger import refuse_absent
 from headrace.schema import Schema
 from headrace.stream import FrameStream
 from headrace.systems.duckdb.tables import Table, carries_more_than_rows, columns_of, definitions
-from headrace.transform.columns import Column, carry, check_fits, quoted
+from headrace.transform.columns import Column, check_fits, crossing, quoted
 from headrace.writes import History, Merge
 
 if TYPE_CHECKING:
@@ -106,10 +106,9 @@ class Load:
         schema = Schema.of_polars(arriving)
         held = {c.name: c for c in self.columns}
         check_fits(schema, Schema(tuple(f for f in self.change.schema if f.name in held)))
-        exprs = carry(arriving)
 
         def frame() -> pl.LazyFrame:
-            rows = _frame(stream()).select(exprs)
+            rows = crossing(_frame(stream()))
             return rows.with_row_index(ORDINAL) if ordinal else rows
 
         taken = [f"{held[n].taken(quoted(n))} AS {quoted(n)}" for n in schema.names]

@@ -23,6 +23,8 @@ __all__ = ["ColumnarReader", "broken"]
 
 _IPC_FILE = b"ARROW1"
 _STREAMED = 8 * 1024 * 1024
+_PIECE_BYTES = 16 * 1024 * 1024
+_CUTS_MAX = 16
 _IPC_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
@@ -55,6 +57,29 @@ class ColumnarReader:
         if self.format != "parquet":
             return None
         return int(pl.scan_parquet(file.path, glob=False).select(pl.len()).collect().item())
+
+    def pieces(self, file: File) -> list[tuple[int, int]] | None:
+        """First row and number of rows of parts that are read one by one, of some `_PIECE_BYTES` in memory; None where
+        the format has none. Polars alone decodes a file as fast as it can, however slow the reader.
+        """
+        if self.format != "parquet":
+            return None
+        from pyarrow import parquet
+
+        try:
+            metadata = parquet.read_metadata(file.path)
+        except pa.ArrowException:  # PyArrow does not know all that Polars reads
+            return None
+        pieces: list[tuple[int, int]] = []
+        first, rows, size = 0, 0, 0
+        for at in range(metadata.num_row_groups):
+            group = metadata.row_group(at)
+            more = max(group.total_byte_size, 8 * group.num_rows * group.num_columns)
+            if rows and size + more > _PIECE_BYTES:
+                pieces += _cut(first, rows, size)
+                first, rows, size = first + rows, 0, 0
+            rows, size = rows + group.num_rows, size + more
+        return pieces + _cut(first, rows, size)
 
     def scan(self, file: File) -> pl.LazyFrame:
         """The file's rows, lazily where the format can."""
@@ -98,6 +123,13 @@ class ColumnarReader:
         }[self.format]
         if not whole:
             raise broken(file, self.format)
+
+
+def _cut(first: int, rows: int, size: int) -> list[tuple[int, int]]:
+    """Rows of so many bytes in pieces: a large row group in several, though each costs a look at all of its pages."""
+    count = min(_CUTS_MAX, max(1, size // _PIECE_BYTES))
+    step = max(1, -(-rows // count))
+    return [(start, min(step, first + rows - start)) for start in range(first, first + rows, step)]
 
 
 def _record_batches(file: File, *, rows: bool = True) -> Iterator[pl.DataFrame]:

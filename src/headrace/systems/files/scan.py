@@ -142,28 +142,13 @@ class Reading:
             yield one.send(part.frame), part.rejects
 
     def _columnar(self, file: File, one: _Pass) -> Iterator[tuple[pl.DataFrame, tuple[Reject, ...]]]:
-        reader, native = self.survey.reader, self.survey.native[file.name]
+        reader = self.survey.reader
         assert isinstance(reader, ColumnarReader)  # noqa: S101
-        scanned = reader.scan(file)
-        old = scanned.collect_schema().names()
-        scanned = scanned.rename(dict(zip(old, native.names, strict=True)))
-        sure = [c for c in one.judged if self._is_sure(c, file)]
-        unsure = [c for c in one.judged if c not in sure]
-        if any(c.origin == "line" for c in one.judged) or unsure:
-            scanned = scanned.with_row_index(_SURE, offset=1)
-        frame = scanned.with_columns([self._expression(c, file).alias(c.name) for c in sure])
-        extra = [_SURE] if unsure else []
-        frame = frame.select([c.name for c in one.judged] + extra)
-        roots = set(one.predicate.meta.root_names()) if one.predicate is not None else set()
-        pushed = not unsure
-        if pushed:
-            frame = frame if one.predicate is None else frame.filter(one.predicate)
-            frame = frame if one.left is None else frame.head(one.left)
-            frame = frame.select(one.columns) if not roots or one.predicate is not None else frame
+        unsure = [c for c in one.judged if not self._is_sure(c, file)]
         rows = 0
-        for batch in self._drawn(frame, file):
+        for batch in self._batches(reader, file, one, unsure):
             rows += batch.height
-            if pushed:
+            if not unsure:
                 one.left = None if one.left is None else one.left - batch.height
                 yield batch, ()
                 continue
@@ -172,16 +157,42 @@ class Reading:
         known = reader.rows(file)
         one.rows += rows if known is None else known
 
-    def _drawn(self, frame: pl.LazyFrame, file: File) -> Iterator[pl.DataFrame]:
-        """The rows. What breaks the query may be its own or the file's: the file is then read once more, to tell."""
-        reader = self.survey.reader
-        assert isinstance(reader, ColumnarReader)  # noqa: S101
+    def _batches(
+        self, reader: ColumnarReader, file: File, one: _Pass, unsure: Sequence[Column]
+    ) -> Iterator[pl.DataFrame]:
+        """The rows, piece by piece unless Polars is to leave some out. What breaks a query may be its own or the
+        file's: the file is then read once more, to tell.
+        """
+        scanned = reader.scan(file)
+        scanned = scanned.rename(
+            dict(zip(scanned.collect_schema().names(), self.survey.native[file.name].names, strict=True))
+        )
         try:
-            yield from drawn(frame)
+            if one.predicate is not None or (pieces := reader.pieces(file)) is None:
+                yield from drawn(self._query(scanned, file, one, unsure, first=0))
+                return
+            for first, height in pieces:
+                yield from drawn(self._query(scanned.slice(first, height), file, one, unsure, first=first))
         except (pl.exceptions.PolarsError, HeadraceError, OSError) as error:
             if reader.reads(file):
                 raise
             raise broken(file, reader.format) from error
+
+    def _query(
+        self, rows: pl.LazyFrame, file: File, one: _Pass, unsure: Sequence[Column], *, first: int
+    ) -> pl.LazyFrame:
+        """What is asked of the file's rows, the first of which is its row `first`; where values have to be judged
+        (`unsure`), all that they are judged by.
+        """
+        if any(c.origin == "line" for c in one.judged) or unsure:
+            rows = rows.with_row_index(_SURE, offset=first + 1)
+        frame = rows.with_columns([self._expression(c, file).alias(c.name) for c in one.judged if c not in unsure])
+        frame = frame.select([*(c.name for c in one.judged), *([_SURE] if unsure else [])])
+        if unsure:
+            return frame
+        frame = frame if one.predicate is None else frame.filter(one.predicate)
+        frame = frame if one.left is None else frame.head(one.left)
+        return frame.select(one.columns)
 
     def _is_sure(self, column: Column, file: File) -> bool:
         """Whether every value of the file's column has one of the result's type."""
