@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from headrace.errors import HeadraceError
-from headrace.stream import scan_batches
+from headrace.flow import TableChange
+from headrace.journal.sink import drain
+from headrace.schema import Schema
+from headrace.stream import FrameStream, scan_batches
 from headrace.stream.drawing import drawn, passed
+from headrace.writes import Append
 
 
 def _breaking(error: BaseException) -> pl.LazyFrame:
@@ -49,6 +54,23 @@ def test_nothing_starts_before_it_is_asked_for() -> None:
     before = threading.active_count()
     drawn(_breaking(KeyError("mine")))
     assert threading.active_count() == before
+
+
+def test_who_breaks_off_while_draining_leaves_nothing_running(tmp_path: Path) -> None:
+    numbers = pl.select(v=pl.int_range(5_000_000)).lazy()
+    change = TableChange(
+        table="t", write=Append(), schema=Schema.of({"v": "int64"}), rows=lambda: FrameStream(numbers), changes=()
+    )
+
+    def breaks_off() -> None:
+        with drain(change, tmp_path) as rows:
+            next(rows)
+            raise KeyError("disk full")
+
+    before = threading.active_count()
+    with pytest.raises(KeyError) as caught:  # it keeps all frames alive
+        breaks_off()
+    assert threading.active_count() == before, caught
 
 
 def test_a_frame_that_is_a_generator_is_drawn_without_a_query() -> None:

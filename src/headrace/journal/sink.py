@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -27,11 +28,16 @@ Encode = Callable[[pl.LazyFrame, Path], None]
 """Write a frame to a file, batch by batch."""
 
 
-def drain(change: TableChange, where: Path) -> Iterator[pl.DataFrame]:
-    """The rows, batch by batch, in the table's columns and types. What breaks the stream comes out as it was.
+def drain(change: TableChange, where: Path) -> closing[Generator[pl.DataFrame]]:
+    """The rows, batch by batch, in the table's columns and types, for a ``with`` block: a stream that is left early
+    waits for who draws it, at exit too, for as long as a traceback refers to it. What breaks it comes out as it was.
 
     Raises SchemaError for rows that do not fit the table.
     """
+    return closing(_drained(change, where))
+
+
+def _drained(change: TableChange, where: Path) -> Generator[pl.DataFrame]:
     import pyarrow as pa
 
     with reraise():

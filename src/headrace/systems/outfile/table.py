@@ -88,9 +88,10 @@ def _write(journal: Journal, changes: Sequence[TableChange], format: Format, att
     name = f"{attempt.stem}-0"
     sink = Sink(attempt.staged(name), change.schema, encode(change.schema, format), where=journal.where)
     try:
-        for batch in drain(change, journal.where):
-            check_values(batch, change.schema, format)
-            sink.put(batch)
+        with drain(change, journal.where) as rows:
+            for batch in rows:
+                check_values(batch, change.schema, format)
+                sink.put(batch)
         size = sink.close()
     except BaseException:
         sink.drop()

@@ -47,8 +47,9 @@ def split(
     written again without the rows of touched partitions; each such file says how many rows it `kept`.
     """
     buffer = _Buffer(attempt, layout, change.schema, by, journal.where)
-    for batch in drain(change, journal.where):
-        buffer.add(batch)
+    with drain(change, journal.where) as rows:
+        for batch in rows:
+            buffer.add(batch)
     added = buffer.close()
     touched = buffer.touched | _named(change, by)
     removed = [

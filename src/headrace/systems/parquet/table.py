@@ -88,9 +88,11 @@ def _write(journal: Journal, changes: Sequence[TableChange], layout: Layout, att
     old = list(state.data)
     match change.write:
         case Append():
-            added, removed = write_rows(drain(change, journal.where), attempt, layout, change, journal.where), []
+            with drain(change, journal.where) as rows:
+                added, removed = write_rows(rows, attempt, layout, change, journal.where), []
         case Replace(allow_empty=allow_empty):
-            added, removed = write_rows(drain(change, journal.where), attempt, layout, change, journal.where), old
+            with drain(change, journal.where) as rows:
+                added, removed = write_rows(rows, attempt, layout, change, journal.where), old
             if not allow_empty and not sum(file["rows"] for file in added):
                 raise DataError(
                     f"{journal.where}: no rows to replace the table with",
