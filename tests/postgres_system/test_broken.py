@@ -33,7 +33,7 @@ def loaded_once(database) -> bool:
 def test_a_backend_that_is_ended_in_mid_load_is_tried_again(database, monkeypatch):
     from headrace.systems.postgres import loading
 
-    encoded, ended = loading.encoded, []
+    encoded, ended = loading.packed, []
 
     def once(*given, **named):
         for block in encoded(*given, **named):
@@ -43,7 +43,7 @@ def test_a_backend_that_is_ended_in_mid_load_is_tried_again(database, monkeypatc
                 copying = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY %'"
                 assert database.run(copying) == [(True,)]
 
-    monkeypatch.setattr(loading, "encoded", once)
+    monkeypatch.setattr(loading, "packed", once)
     hr.run(pipeline(database.dsn), retry=PATIENT)
     assert loaded_once(database)
 
@@ -126,14 +126,14 @@ def test_readers_do_not_wait_while_rows_come_for_a_table_that_changes_shape(data
     from headrace.systems.postgres import loading
 
     hr.run(pipeline(database.dsn))
-    encoded, seen = loading.encoded, []
+    encoded, seen = loading.packed, []
 
     def watched(*given, **named):
         for block in encoded(*given, **named):
             yield block
             seen.extend(database.run("SET lock_timeout = '2s'; SELECT count(*) FROM public.t"))
 
-    monkeypatch.setattr(loading, "encoded", watched)
+    monkeypatch.setattr(loading, "packed", watched)
     more = ROWS.with_columns(pl.col("id") + 5000, more=pl.lit(1, dtype=pl.Int64))
     hr.run(pipeline(database.dsn, more, adopt=True, name="more"))
     assert set(seen) == {(ROWS.height,)}
@@ -175,7 +175,7 @@ def test_what_a_stream_raises_is_not_told_to_the_servers_log(postgres, database,
         raise ValueError("a secret value")
         yield
 
-    monkeypatch.setattr(loading, "encoded", fails)
+    monkeypatch.setattr(loading, "packed", fails)
     with pytest.raises(ValueError, match="a secret value"):
         hr.run(pipeline(database.dsn))
     log = (postgres.folder / "log").read_text("utf-8", "replace")

@@ -396,7 +396,7 @@ def test_a_server_that_restarts_in_mid_load_leaves_nothing_and_the_next_attempt_
     with running() as server, server.database() as database:
         shop = Shop(tmp_path, database)
         shop.write("1.csv", "id,n\n" + "".join(f"{n},x\n" for n in range(5000)))
-        encoded, restarted = loading.encoded, []
+        encoded, restarted = loading.packed, []
 
         def once(*given, **named):
             for block in encoded(*given, **named):
@@ -405,7 +405,7 @@ def test_a_server_that_restarts_in_mid_load_leaves_nothing_and_the_next_attempt_
                     restarted.append(True)
                     server.restart()
 
-        monkeypatch.setattr(loading, "encoded", once)
+        monkeypatch.setattr(loading, "packed", once)
         report = hr.run(shop.pipeline(), retry=hr.Retry(attempts=5, wait_initial=0.01))
         assert restarted
         assert report.status == "loaded"

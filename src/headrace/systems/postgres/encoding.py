@@ -18,8 +18,21 @@ from headrace.errors import DataError
 from headrace.exact import to_text
 from headrace.schema import Field, Type, widens
 from headrace.stream.drawing import said
+from headrace.systems.postgres.moments import datetimes, durations, moments, whole
 
-__all__ = ["SYSTEM", "Column", "accepts", "encoded", "fits", "natural", "physical", "takes"]
+__all__ = [
+    "SYSTEM",
+    "Column",
+    "accepts",
+    "cut",
+    "encoded",
+    "fits",
+    "natural",
+    "physical",
+    "refuse_longer",
+    "refuse_nul",
+    "takes",
+]
 
 SYSTEM = "postgres"
 _PLAIN = {
@@ -73,9 +86,6 @@ _LIMITED = re.compile(r"character(?: varying)?\((\d+)\)((?:\[\])?)")
 _NOT_IN_ARRAYS = ("list", "array", "struct", "null", "duration")
 _DIGITS_MAX = 38
 _BLOCK_BYTES = 1 << 20
-_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31: what ISO writes with four digits
-_FARTHEST = (-96_465_292, 95_026_236)  # years -262143 and 262142: what Polars writes at all
-_DAY_US = 86_400_000_000
 _SPECIAL = r"[\\\t\n\r]"
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
@@ -211,7 +221,7 @@ def encoded(
     writers = {name: _writer(name, type, column) for name, (type, column) in columns.items()}
     count = 0
     for frame in frames:
-        for rows in _cut(frame):
+        for rows in cut(frame):
             texts = [write(rows[name]) for name, write in writers.items()]
             if ordinal:
                 texts.insert(0, pl.int_range(count, count + rows.height, eager=True).alias("_headrace_ordinal"))
@@ -219,8 +229,9 @@ def encoded(
             yield _block(pl.DataFrame(texts), writers), rows.height
 
 
-def _cut(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    step = max(1, int(frame.height * _BLOCK_BYTES / max(1, sum(map(_bytes, frame.get_columns())))))
+def cut(frame: pl.DataFrame, size: int = _BLOCK_BYTES) -> Iterator[pl.DataFrame]:
+    """The rows in parts of about so many bytes."""
+    step = max(1, int(frame.height * size / max(1, sum(map(_bytes, frame.get_columns())))))
     return frame.iter_slices(step)
 
 
@@ -248,13 +259,19 @@ def _block(rows: pl.DataFrame, writers: Mapping[str, object]) -> bytes:
     block = out.getvalue()
     if b"\0" in block:
         for name in writers:
-            if rows[name].dtype == pl.String and rows[name].str.contains("\0", literal=True).any():
-                raise DataError(
-                    f"column {name!r}: a text has the character NUL in it, which PostgreSQL does not take",
-                    hint="take it out in a transform: replace(column, chr(0), '')",
-                    details={"column": name},
-                )
+            if rows[name].dtype == pl.String:
+                refuse_nul(name, rows[name])
     return block
+
+
+def refuse_nul(name: str, texts: pl.Series) -> None:
+    """Raises DataError for a text that has the character NUL in it."""
+    if texts.str.contains("\0", literal=True).any():
+        raise DataError(
+            f"column {name!r}: a text has the character NUL in it, which PostgreSQL does not take",
+            hint="take it out in a transform: replace(column, chr(0), '')",
+            details={"column": name},
+        )
 
 
 _Write = Callable[[pl.Series], pl.Series]
@@ -265,11 +282,10 @@ def _writer(name: str, type: Type, column: Column) -> _Write:
     kind = type
     if type != column.type and widens(type, column.type) and type.name in ("float32", "float64", "decimal"):
         kind = column.type  # a float32's own digits would be another float64
-    plain, limited = _plain(name, kind), _LIMITED.fullmatch(column.held)
+    plain = _plain(name, kind)
 
     def write(values: pl.Series) -> pl.Series:
-        if limited is not None:
-            _refuse_longer(name, values, int(limited[1]), items=bool(limited[2]))
+        refuse_longer(name, values, column.held)
         made = plain(values if kind is type else values.cast(kind.polars())).alias(name)
         if made.dtype != pl.String or not made.str.contains(_SPECIAL).any():
             return made
@@ -278,10 +294,13 @@ def _writer(name: str, type: Type, column: Column) -> _Write:
     return write
 
 
-def _refuse_longer(name: str, values: pl.Series, most: int, *, items: bool) -> None:
-    """Raises DataError for a text of more characters: of blanks at its end the server would cut them without a word.
-    Of an array's own text (not a list's `items`) the server is the judge.
+def refuse_longer(name: str, values: pl.Series, held: str) -> None:
+    """Raises DataError for a text of more characters than the type takes: of blanks at its end the server would cut
+    them without a word. Of an array's own text (not a list's items) the server is the judge.
     """
+    if (limited := _LIMITED.fullmatch(held)) is None:
+        return
+    most, items = int(limited[1]), bool(limited[2])
     texts = values.explode() if items and isinstance(values.dtype, pl.List) else values
     if texts.dtype == pl.String and (not items or texts is not values) and (texts.str.len_chars() > most).any():
         raise DataError(
@@ -295,13 +314,13 @@ def _plain(name: str, type: Type) -> _Write:  # noqa: PLR0911  # one case for ea
     """The values as PostgreSQL's input functions read them: texts, or numbers whose text is theirs."""
     match type.name:
         case "date":
-            return lambda values: _moments(name, values, values.to_physical(), 1)
+            return lambda values: moments(name, values, values.to_physical(), 1)
         case "datetime":
-            return lambda values: _datetimes(name, values, type)
+            return lambda values: datetimes(name, values, type)
         case "time":
-            return lambda values: (_whole(name, values.to_physical(), 1_000) * 1_000).cast(pl.Time)
+            return lambda values: (whole(name, values.to_physical(), 1_000) * 1_000).cast(pl.Time)
         case "duration":
-            return lambda values: _durations(name, values, type)
+            return lambda values: durations(name, values, type)
         case "binary":
             return lambda values: "\\x" + values.bin.encode("hex")
         case "categorical" | "enum" | "null":
@@ -311,55 +330,6 @@ def _plain(name: str, type: Type) -> _Write:  # noqa: PLR0911  # one case for ea
         case "list" | "array" | "struct":
             return lambda values: values.to_frame("v").select(to_text(pl.col("v"), type)).to_series()
     return lambda values: values
-
-
-def _whole(name: str, values: pl.Series, ticks: int) -> pl.Series:
-    """Counts of a unit that is `ticks` times larger. Raises DataError where there is a remainder."""
-    if (values % ticks != 0).any():
-        raise DataError(
-            f"column {name!r}: PostgreSQL keeps microseconds, and there are nanoseconds in a value",
-            hint="cast it to microseconds in a transform, where you say how it is rounded",
-            details={"column": name},
-        )
-    return values // ticks
-
-
-def _datetimes(name: str, values: pl.Series, type: Type) -> pl.Series:
-    unit, zone = type.args
-    if zone is not None:
-        values = values.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    count = values.to_physical()
-    match unit:
-        case "ns":
-            values = _whole(name, count, 1_000).cast(pl.Datetime("us"))
-        case "ms":
-            return _moments(name, values, count, _DAY_US // 1_000)
-    return _moments(name, values, values.to_physical(), _DAY_US)
-
-
-def _moments(name: str, values: pl.Series, count: pl.Series, day: int) -> pl.Series:
-    """Dates and datetimes: as they are, where their year has four digits; else as PostgreSQL writes them."""
-    low, high = count.min(), count.max()
-    if low is None or (low >= _FIRST_DAY * day and high < (_LAST_DAY + 1) * day):  # type: ignore[operator]  # numbers
-        return values
-    if low < _FARTHEST[0] * day or high >= (_FARTHEST[1] + 1) * day:  # type: ignore[operator]  # numbers
-        raise DataError(
-            f"column {name!r}: a value beyond the years that PostgreSQL is given here (up to 262142)",
-            hint="look at the rows",
-            details={"column": name},
-        )
-    year = pl.col("v").dt.year()
-    shown = pl.when(year > 0).then(year).otherwise(1 - year).cast(pl.String).str.zfill(4)
-    era = pl.when(year > 0).then(pl.lit("")).otherwise(pl.lit(" BC"))
-    rest = pl.col("v").dt.strftime("-%m-%d" if day == 1 else "-%m-%d %H:%M:%S%.6f")
-    return values.to_frame("v").select(pl.concat_str(shown, rest, era)).to_series()
-
-
-def _durations(name: str, values: pl.Series, type: Type) -> pl.Series:
-    count = _whole(name, values.to_physical(), 1_000) if type.args[0] == "ns" else values.to_physical()
-    more = 1_000 if type.args[0] == "ms" else 1
-    micros = (pl.col("v").cast(pl.Int128) * more).cast(pl.String) + " microseconds"
-    return count.to_frame("v").select(micros).to_series()
 
 
 def _arrays(name: str, values: pl.Series, type: Type) -> pl.Series:

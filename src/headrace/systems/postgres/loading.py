@@ -21,6 +21,7 @@ from headrace.ledger import refuse_absent
 from headrace.schema import Field, Schema
 from headrace.stream import FrameStream
 from headrace.stream.drawing import drawn
+from headrace.systems.postgres.binary import has_form, packed
 from headrace.systems.postgres.connection import flushed, run
 from headrace.systems.postgres.encoding import Column, encoded, fits
 from headrace.systems.postgres.names import quoted
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from psycopg import Connection
+    from psycopg.abc import Buffer
 
     from headrace.flow import ArrowStream, TableChange
     from headrace.writes import Partitions, Recompute
@@ -162,8 +164,10 @@ class Load:
             rules = SQLRules({DELETED: ("delete_when", f"({flag}\n) IS TRUE")}, arriving)
         names = [*([ORDINAL] if ordinal else []), *taken]
         statement = f"COPY {into} ({', '.join(map(quoted, names))}) FROM STDIN"
+        packs = has_form(taken)
         with closing(_flagged(lazy, rules)) as frames:
-            return copied(self.connection, statement, encoded(frames, taken, ordinal=ordinal))
+            blocks = (packed if packs else encoded)(frames, taken, ordinal=ordinal)
+            return copied(self.connection, statement + (" (FORMAT binary)" if packs else ""), blocks)
 
     def _fitting(self, rows: Schema) -> Schema:
         """The rows' schema, if all of them go into the table exactly."""
@@ -278,7 +282,7 @@ def _flagged(lazy: pl.LazyFrame, rules: SQLRules | None) -> Generator[pl.DataFra
                 yield rows.with_columns(opened.columns(rows))
 
 
-def copied(connection: Connection, statement: str, blocks: Iterator[tuple[bytes, int]]) -> tuple[int, int]:
+def copied(connection: Connection, statement: str, blocks: Iterator[tuple[Buffer, int]]) -> tuple[int, int]:
     """Send the blocks to a COPY … FROM STDIN; how many rows came, how many the server took."""
     stopped: BaseException | None = None
     came = 0
