@@ -6,10 +6,10 @@ asks for them between the last row and COMMIT; what is raised here rolls everyth
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Sealing", "UnchangedError"]
 
 _SHOWN = 5
+_ENGINES = ("headrace", "polars", "duckdb", "pyarrow")
+"""Whose versions the ledger keeps, where they took part."""
 
 
 class UnchangedError(DataError):
@@ -165,7 +167,7 @@ class Sealing:
             "schema_changes": [c.kind for c in self.change.changes],
             "bounds": {n: dict(b.news.facts).get("bounds") for n, b in self.batches.items()},
             **self._fingerprints(),
-            "versions": {p: version(p) for p in ("headrace", "polars", "duckdb", "pyarrow")},
+            "versions": {p: sys.modules[p].__version__ for p in _ENGINES if p in sys.modules},
         }
 
     def _fingerprints(self) -> dict[str, str]:
