@@ -322,10 +322,11 @@ class TableChange:
 class Rejects:
     """The rejected rows of a commit, and what becomes of earlier ones.
 
-    `rows` has the columns of `schema.REJECTS`. Earlier rejects of this pipeline leave the quarantine when their
-    id is in `resolved` (a replay), in `loaded` (a replay into an append) or in `discarded` (given up; the reason is in
-    the record), when a good row of the same `keys` is in the commit (recompute: when their key is among the change's
-    groups), when `superseded` names them, or all of them when `replace_all` (a full refresh).
+    `rows` has the columns of `schema.REJECTS`, and gives `count` rows (0: it need not be opened). Earlier rejects of
+    this pipeline leave the quarantine when their id is in `resolved` (a replay), in `loaded` (a replay into an append)
+    or in `discarded` (given up; the reason is in the record), when a good row of the same `keys` is in the commit
+    (recompute: when their key is among the change's groups), when `superseded` names them, or all of them when
+    `replace_all` (a full refresh).
     The destination remembers `discarded` for ever, and `loaded` until a commit replaces all: `Snapshot` tells them.
     """
 

@@ -10,17 +10,19 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import polars as pl
 import pytest
 from commits import commit, load, read, rejects, rows
 
+import headrace as hr
 from headrace import disk
 from headrace.errors import ConfigError, ConflictError, DataError, RejectedError, UnavailableError
 from headrace.flow import FileStamp, Range, Seal, Snapshot, Superseded
 from headrace.stream import scan_batches
-from headrace.systems.duckdb import DuckDBDestination, DuckDBSource, quarantine
+from headrace.systems.duckdb import DuckDBDestination, DuckDBSource, connection, quarantine
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
 
 
@@ -390,6 +392,32 @@ def test_a_file_that_another_process_has_open_is_unavailable_and_names_it(target
         assert busy.value.details == {"pid": other.pid}
         other.communicate(b"")
     assert target.inspect("p").number == 1
+
+
+def test_a_run_opens_the_file_once_to_look_and_once_to_write_and_leaves_it_closed(target, tmp_path, monkeypatch):
+    opened, open_file = [], connection._open
+    monkeypatch.setattr(connection, "_open", lambda real, **how: opened.append(how) or open_file(real, **how))
+    pipeline = hr.Pipeline(name="p", source=hr.FileSource(path=str(tmp_path / "*.csv")), destination=target)
+    for name in ("1.csv", "2.csv"):
+        (tmp_path / name).write_text("a\n1\n")
+        opened.clear()
+        hr.run(pipeline)
+        duckdb.connect(target._file, read_only=True).close()  # refused while this process has it open to write
+    assert opened == [{"writable": False}, {"writable": True}]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_commit_leaves_open_is_closed_with_the_run_or_by_its_failure(target, fails):
+    with target.hold("p", SimpleNamespace(run="r")):
+        load(target, {"a": [1]})
+        assert connection._instances
+        if fails:
+            with pytest.raises(ConflictError):
+                target.apply(replace(commit(target, {"a": [2]}, Append()), expected=7))
+            assert not connection._instances
+    assert not connection._instances
+    load(target, {"a": [2]})
+    assert not connection._instances
 
 
 def test_a_connection_of_the_users_own_in_this_process_does_not_matter_for_reading(target):

@@ -214,13 +214,13 @@ class Running:
                 return
             self.closed = True
             report = self.report(error)
-            self.tell(RunFinished, status=report.status, seconds=report.seconds, error=report.to_dict()["error"])
             row = report.to_dict()
             row.update(kind="run", host=socket.gethostname())
             try:
                 self.pipeline.destination.record(row)
             except HeadraceError as failure:
                 self.warn(f"the run could not be recorded: {failure.message}")
+            self.tell(RunFinished, status=report.status, seconds=report.seconds, error=row["error"])
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -89,11 +89,15 @@ class DuckDBDestination:
         with writing(self._file) as connection:
             return ledger.receipt(connection, id) if ledger.exists(connection) else None
 
-    def hold(self, pipeline: str, holder: Holder) -> AbstractContextManager[None]:
+    @contextmanager
+    def hold(self, pipeline: str, holder: Holder) -> Iterator[None]:
         """Hold the table for one run, by a lock file beside the database."""
         from headrace.guard import hold
+        from headrace.systems.duckdb.connection import held
 
-        return hold(self._file.with_name(f"{self._file.name}.{self._table.file}.lock"), pipeline, holder)
+        lock = self._file.with_name(f"{self._file.name}.{self._table.file}.lock")
+        with hold(lock, pipeline, holder), held(self._file):
+            yield
 
     def ddl(self, change: TableChange) -> Sequence[str]:
         """What `apply` would do to the table's columns, as SQL."""

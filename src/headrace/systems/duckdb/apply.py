@@ -30,7 +30,7 @@ __all__ = ["apply"]
 def apply(path: Path, key: ledger.Key, commit: Commit, *, adopt: bool) -> Receipt:
     """See `headrace.protocols.Destination.apply`."""
     stream = all(isinstance(change.write, Append | Replace) for change in commit.changes)
-    with writing(path) as connection:
+    with writing(path, leave=True) as connection:
         *tries, last = limits(stream=stream)
         for limit in tries:
             try:
@@ -49,7 +49,7 @@ def _apply(connection: DuckDBPyConnection, key: ledger.Key, commit: Commit, *, a
         return known
     head = key.head(connection)
     at = succeed(head, commit)
-    keyed = quarantine.has_keys(connection, key)
+    some, keyed = quarantine.held(connection, key)
     loads = []
     for index, change in enumerate(commit.changes):
         columns, emptied = prepare(connection, change, key, adopt=adopt)
@@ -57,7 +57,7 @@ def _apply(connection: DuckDBPyConnection, key: ledger.Key, commit: Commit, *, a
         loads[-1].counts.update({"deleted": emptied} if emptied else {})
         _write(loads[-1])
     seal = commit.seal()
-    rejected = quarantine.update(connection, key, seal.rejects, loads, number=head.number + 1, at=at)
+    rejected = quarantine.update(connection, key, seal.rejects, loads, number=head.number + 1, at=at, some=some)
     counts = Counter(rejected=rejected)
     for load in loads:
         if isinstance(load.change.write, History):

@@ -2,6 +2,9 @@
 
 DuckDB lets one process in. Within it, all connections to a file share one instance, which is either read-only
 or not: so this module counts who uses an instance, and a writer waits until the read-only one is gone.
+
+To open a file costs more CPU than a small commit. So while a run holds a table of it, a commit leaves it open for what
+follows at once, the run's record or its next look (`held`), and whoever that is closes it.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +24,7 @@ from headrace import disk, guard, interruption
 from headrace.errors import ConfigError, UnavailableError
 from headrace.systems.duckdb.errors import translated
 
-__all__ = ["MEMORY_LIMIT_MB", "reading", "there", "transaction", "writing"]
+__all__ = ["MEMORY_LIMIT_MB", "held", "reading", "there", "transaction", "writing"]
 
 MEMORY_LIMIT_MB = 400
 """At most, unless a commit needs more, and at most two fifths of what this process may use. It spills the rest beside
@@ -37,9 +41,11 @@ class _Instance:
     connection: duckdb.DuckDBPyConnection
     writable: bool
     users: int = 0
+    left: bool = False
 
 
 _instances: dict[str, _Instance] = {}
+_holds: Counter[str] = Counter()
 _writers: dict[str, threading.Lock] = {}
 _gate = threading.Condition()
 
@@ -71,8 +77,25 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def held(path: Path) -> Iterator[None]:
+    """While a run holds a table of the file: who is `writing` with `leave` leaves the file open for whoever is next."""
+    real = os.path.realpath(path)
+    with _gate:
+        _holds[real] += 1
+    try:
+        yield
+    finally:
+        with _gate:
+            _holds[real] -= 1
+            if (instance := _instances.get(real)) is not None and not instance.users:
+                del _instances[real]
+                _close(instance)
+
+
+@contextmanager
+def writing(path: Path, *, leave: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that writes; the only one of this process. The file and its folder are made if they are not there.
+    `leave`: see `held`.
 
     Raises as `reading`, RejectedError (rights, a full disk).
     """
@@ -82,14 +105,14 @@ def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     with _gate:
         lock = _writers.setdefault(real, threading.Lock())
     with lock, translated(str(path)):
-        with _using(real, writable=True) as connection:
+        with _using(real, writable=True, leave=leave) as connection:
             yield connection
         _keep_log(real)
 
 
 def _keep_log(real: str) -> None:
-    """Wait until the name of DuckDB's log is on the disk, where what was committed is in the log alone: somebody else
-    of this process has the file open, or there was no room to move it into the file. DuckDB waits for the bytes only.
+    """Wait until the name of DuckDB's log is on the disk, where what was committed is in the log alone: the file is
+    left open, somebody else of this process has it open, or there was no room to move it into the file. DuckDB waits for the bytes only.
     """
     if Path(f"{real}.wal").exists():
         with disk.translated(Path(real)):
@@ -125,10 +148,11 @@ def _close(instance: _Instance) -> None:
 
 
 @contextmanager
-def _using(real: str, *, writable: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+def _using(real: str, *, writable: bool, leave: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     with _gate:
         instance = _join(real, writable=writable)
         instance.users += 1
+    well = False
     try:
         connection = instance.connection.cursor()
         try:
@@ -137,10 +161,12 @@ def _using(real: str, *, writable: bool) -> Iterator[duckdb.DuckDBPyConnection]:
                 yield connection
         finally:
             connection.close()
+        well = True
     finally:
         with _gate:
             instance.users -= 1
-            if not instance.users:
+            instance.left = leave and well and _holds[real] > 0
+            if not (instance.users or instance.left):
                 if _instances.get(real) is instance:
                     del _instances[real]
                 _close(instance)

@@ -7,17 +7,18 @@ transaction of the caller.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from headrace.flow import Commit, FileStamp, Receipt, Seal
+from headrace.flow import Commit, Receipt, Seal
 from headrace.ledger import VERSION, Head, Owned, entries, refuse_newer
 from headrace.schema import REJECTS, Schema
 from headrace.transform.columns import physical, quoted
 
 if TYPE_CHECKING:
+    import polars as pl
     from duckdb import DuckDBPyConnection
 
 __all__ = ["VERSION", "Head", "Key", "Owned"]
@@ -65,34 +66,26 @@ class Key:
 
     def head(self, connection: DuckDBPyConnection) -> Head:
         """The last commits; number 0 where there is none."""
-        last = connection.execute(
-            "SELECT number, id, epoch_us(committed_at) FROM _headrace.commits WHERE target = ?"
-            " ORDER BY number DESC LIMIT 1",
-            [self.target],
-        ).fetchall()
+        columns = "pipeline = ?, number, id, epoch_us(committed_at), positions, identities, write, record"
+        newest = f"SELECT {columns} FROM _headrace.commits WHERE target = ? {{}} ORDER BY number DESC LIMIT 1"
+        last = connection.execute(newest.format(""), self.values).fetchall()
         if not last:
             return Head()
-        number, top, at = last[0]
-        own = connection.execute(
-            "SELECT id, positions, identities, write, record FROM _headrace.commits"
-            " WHERE pipeline = ? AND target = ? ORDER BY number DESC LIMIT 1",
-            self.values,
-        ).fetchall()
-        if not own:
+        ((mine, number, top, at, *_),) = last
+        if not mine:
+            own = newest.format("AND pipeline = ?")
+            last = connection.execute(own, [*self.values, self.pipeline]).fetchall()
+        if not last:
             return Head(number, top, _instant(at))
-        id, positions, identities, write, record = own[0]
+        ((_, _, id, _, positions, identities, write, record),) = last
         facts = (json.loads(positions), json.loads(identities), write, json.loads(record))
         return Head(number, top, _instant(at), id, *facts)
 
-    def seen(self, connection: DuckDBPyConnection, source: str, names: Iterable[str] | None) -> Mapping[str, FileStamp]:
-        """The stamps under which the named files (None: all) were read."""
-        query = "SELECT name, size, version FROM _headrace.files WHERE pipeline = ? AND target = ? AND source = ?"
-        values: list[Any] = [*self.values, source]
-        if names is not None:
-            query += " AND name IN (SELECT unnest(?::VARCHAR[]))"
-            values.append(list(names))
-        rows = connection.execute(query, values).fetchall()
-        return {name: FileStamp(name=name, size=size, version=version) for name, size, version in rows}
+    def files(self, connection: DuckDBPyConnection) -> pl.DataFrame:
+        """The files that were read: source, name, and size and version as their stamps were."""
+        query = "SELECT source, name, size, version FROM _headrace.files WHERE pipeline = ? AND target = ?"
+        found: pl.DataFrame = connection.sql(query, params=self.values).pl()
+        return found
 
     def remember(  # one row of the ledger, column by column
         self,

@@ -24,16 +24,18 @@ if TYPE_CHECKING:
     from headrace.systems.duckdb.ledger import Key
     from headrace.systems.duckdb.loading import Load
 
-__all__ = ["frame", "has_keys", "settled", "update"]
+__all__ = ["frame", "held", "settled", "update"]
 
 _PIECE_ROWS = 250_000
 _MINE = "pipeline = ? AND target = ?"
 
 
-def has_keys(connection: DuckDBPyConnection, key: Key) -> bool:
-    """Whether rows in quarantine have a key, so that good rows of that key would supersede them."""
-    query = f'SELECT 1 FROM _headrace.rejects WHERE {_MINE} AND "key" IS NOT NULL LIMIT 1'
-    return bool(connection.execute(query, key.values).fetchall())
+def held(connection: DuckDBPyConnection, key: Key) -> tuple[bool, bool]:
+    """Whether rows are in quarantine, and whether any has a key, so that good rows of that key would supersede it."""
+    mine = f"FROM _headrace.rejects WHERE {_MINE}"
+    query = f'SELECT EXISTS ({mine}), EXISTS ({mine} AND "key" IS NOT NULL)'
+    ((some, keyed),) = connection.execute(query, key.values * 2).fetchall()
+    return bool(some), bool(keyed)
 
 
 def frame(connection: DuckDBPyConnection, key: Key) -> pl.DataFrame:
@@ -59,14 +61,29 @@ def update(  # a commit's number and instant go with it
     *,
     number: int,
     at: datetime,
+    some: bool,
 ) -> int:
-    """Bring the quarantine up to date with a commit; how many rows have entered it."""
+    """Bring the quarantine up to date with a commit; how many rows have entered it. `some`: there are any in it."""
     if rejects is None:
         return 0
+    if rejects.replace_all:
+        connection.execute(f"DELETE FROM _headrace.settled WHERE {_MINE} AND loaded", key.values)
+    for ids, loaded in ((rejects.discarded, False), (rejects.loaded, True)):
+        if ids:
+            connection.execute(
+                "INSERT INTO _headrace.settled SELECT ?, ?, ?, unnest(?::VARCHAR[]), ?",
+                [*key.values, number, list(ids), loaded],
+            )
+    if some:
+        _leave(connection, key, rejects, loads)
+    return _enter(connection, key, rejects, number=number, at=at) if rejects.count else 0
+
+
+def _leave(connection: DuckDBPyConnection, key: Key, rejects: Rejects, loads: Sequence[Load]) -> None:
+    """Take out what the commit settles or supersedes."""
     mine = f"DELETE FROM _headrace.rejects WHERE {_MINE}"
     if rejects.replace_all:
         connection.execute(mine, key.values)
-        connection.execute(f"DELETE FROM _headrace.settled WHERE {_MINE} AND loaded", key.values)
     for told in rejects.superseded:
         connection.execute(
             f"{mine} AND source IS NOT DISTINCT FROM ? AND stage IN (SELECT unnest(?::VARCHAR[]))"
@@ -75,17 +92,10 @@ def update(  # a commit's number and instant go with it
         )
     if settled := [*rejects.resolved, *rejects.loaded, *rejects.discarded]:
         connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, settled])
-    for ids, loaded in ((rejects.discarded, False), (rejects.loaded, True)):
-        if ids:
-            connection.execute(
-                "INSERT INTO _headrace.settled SELECT ?, ?, ?, unnest(?::VARCHAR[]), ?",
-                [*key.values, number, list(ids), loaded],
-            )
     for keys in _good_keys(connection, rejects.keys, loads) if rejects.keys else ():
         connection.register("_headrace_keys", keys)
         connection.execute(f'{mine} AND "key" IN (SELECT "key" FROM _headrace_keys)', key.values)
         connection.unregister("_headrace_keys")
-    return _enter(connection, key, rejects, number=number, at=at)
 
 
 def _enter(connection: DuckDBPyConnection, key: Key, rejects: Rejects, *, number: int, at: datetime) -> int:

@@ -29,8 +29,9 @@ def inspect(path: Path, key: ledger.Key, table: Table) -> Snapshot:
     if not there(path):
         return Snapshot()
     with reading(path) as connection:
-        snapshot = _snapshot(connection, path, key)
-        return replace(snapshot, **vars(_held(connection, path, key, table)))
+        kept = ledger.exists(connection)
+        snapshot = _snapshot(connection, key) if kept else Snapshot()
+        return replace(snapshot, **vars(_held(connection, path, key, table, kept=kept)))
 
 
 def inspect_all(path: Path, key: ledger.Key) -> Snapshot:
@@ -40,30 +41,32 @@ def inspect_all(path: Path, key: ledger.Key) -> Snapshot:
         if not there(path):
             return Held()
         with reading(path) as connection:
-            return _held(connection, path, key, Table.of(table))
+            return _held(connection, path, key, Table.of(table), kept=ledger.exists(connection))
 
     if not there(path):
         return Snapshot(tables=tables)
     with reading(path) as connection:
-        return replace(_snapshot(connection, path, key), tables=tables)
+        snapshot = _snapshot(connection, key) if ledger.exists(connection) else Snapshot()
+        return replace(snapshot, tables=tables)
 
 
-def _snapshot(connection: DuckDBPyConnection, path: Path, key: ledger.Key) -> Snapshot:
+def _snapshot(connection: DuckDBPyConnection, key: ledger.Key) -> Snapshot:
     """What is the pipeline's, and the number of the target."""
+    files = key.files(connection)  # now and not when they are asked for: to open the file again costs more
 
     def seen(source: str, names: Iterable[str] | None) -> Mapping[str, FileStamp]:
-        with reading(path) as now:
-            return key.seen(now, source, names) if ledger.exists(now) else {}
+        some = files.filter(pl.col("source") == source)
+        some = some if names is None else some.filter(pl.col("name").is_in(list(names)))
+        rows = some.select("name", "size", "version").iter_rows()
+        return {name: FileStamp(name=name, size=size, version=version) for name, size, version in rows}
 
-    if not ledger.exists(connection):
-        return Snapshot(seen=seen)
     return key.head(connection).snapshot(seen, quarantine.settled(connection, key))
 
 
-def _held(connection: DuckDBPyConnection, path: Path, key: ledger.Key, table: Table) -> Held:
-    """What is the table's."""
+def _held(connection: DuckDBPyConnection, path: Path, key: ledger.Key, table: Table, *, kept: bool) -> Held:
+    """What is the table's; `kept`: there is a ledger."""
     table = table.within(connection)
-    known = ledger.owned(connection, table.key) if ledger.exists(connection) else None
+    known = ledger.owned(connection, table.key) if kept else None
     if not existing(connection, table):
         return Held()
     columns = columns_of(connection, table, known.schema if known else None)
