@@ -112,7 +112,8 @@ def writing(path: Path, *, leave: bool = False) -> Iterator[duckdb.DuckDBPyConne
 
 def _keep_log(real: str) -> None:
     """Wait until the name of DuckDB's log is on the disk, where what was committed is in the log alone: the file is
-    left open, somebody else of this process has it open, or there was no room to move it into the file. DuckDB waits for the bytes only.
+    left open, somebody else of this process has it open, or there was no room to move it into the file. DuckDB waits
+    for the bytes only.
     """
     if Path(f"{real}.wal").exists():
         with disk.translated(Path(real)):
