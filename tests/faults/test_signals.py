@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ import pytest
 from outcome import outcome
 from scenario import Scenario
 from server import until
+
+import headrace as hr
 
 if TYPE_CHECKING:
     from server import Database
@@ -179,3 +182,58 @@ def test_a_signal_cancels_what_the_server_is_busy_with(
     assert not still, "the server is still busy with it"
     if side == "target":
         assert database.run("SELECT count(*) FROM t") == [(0,)]
+
+
+FOLDER = (
+    {"name": "a", "destination": {"type": "duckdb", "path": "w.db", "table": "t"}},
+    {"name": "b", "destination": {"type": "parquet", "path": "lake"}},
+    {"name": "c", "destination": {"type": "file", "path": "out.csv"}, "write": "replace"},
+    {"name": "d", "destination": {"type": "duckdb", "path": "v.db", "table": "t"}, "after": ["a"]},
+)
+
+
+def tables(folder: Path) -> list[list[tuple[Any, ...]]]:
+    found = []
+    for one in FOLDER:
+        scan = hr.load(folder / f"{one['name']}.json").destination.inspect(one["name"]).scan
+        found.append([] if scan is None else sorted(scan().collect().rows()))
+    return found
+
+
+def on_record(folder: Path, said: str) -> tuple[int, int]:
+    """Of how many runs it was said that they began, and how many of these stand in a ledger."""
+    begun = re.findall(r"(\w): run (\S+) started", said)
+    kept = {e["run"] for name, run in begun for e in hr.history(hr.load(folder / f"{name}.json")) if e["run"] == run}
+    return len(begun), len(kept)
+
+
+def test_a_signal_ends_all_runs_of_a_folder_and_each_is_on_record(
+    tmp_path: Path, full: bool, record_property: Any
+) -> None:
+    for name in ("calm", "struck"):
+        folder = tmp_path / name
+        folder.mkdir()
+        source = {"source": {"type": "files", "path": "in.csv"}}
+        laid_out(folder, *({**one, **source} for one in FOLDER))
+        (folder / "in.csv").write_text("id,v\n" + "".join(f"{n},{n * 7}\n" for n in range(200_000 if full else 1000)))
+    began = time.monotonic()
+    calm = started(tmp_path / "calm")
+    _, err = calm.communicate(timeout=120)
+    assert calm.returncode == 0, err
+    whole, folder = time.monotonic() - began, tmp_path / "struck"
+    instants = 16 if full else 2
+    begun = kept = 0
+    for n in range(instants):
+        number, code = SIGNALS[n % 2]
+        process = started(folder)
+        after = whole * (n + 1) / (instants + 1)
+        ended = signalled(process, number, after=after, when=lambda: listens(process.pid))  # noqa: B023
+        check(ended, code, f"{signal.Signals(number).name} {after:.2f} s of {whole:.2f} into the runs")
+        told = on_record(folder, ended.err)
+        begun, kept = begun + told[0], kept + told[1]
+    assert kept > 0.7 * begun or not begun, f"of {begun} runs that began {kept} are on record"
+    again = started(folder)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert tables(folder) == tables(tmp_path / "calm")
+    record_property("cases", instants)
