@@ -173,3 +173,16 @@ def test_a_latest_key_of_128_bits_is_refused_by_name(tmp_path):
     pl.DataFrame({"k": [1]}, schema={"k": pl.Int128}).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(ConfigError, match="'k'"):
         batch(tmp_path, read="all", latest=Latest(keys=("k",))).frame.lazy.collect()
+
+
+def test_a_file_that_vanishes_before_its_rows_are_counted_is_not_a_bug(tmp_path):
+    from types import SimpleNamespace
+
+    from headrace.errors import UnavailableError
+    from headrace.systems.files.columnar import ColumnarReader
+    from headrace.systems.files.paths import File
+
+    path = tmp_path / "a.parquet"
+    gone = File(path=path, name="a.parquet", size=1, modified=1)
+    with pytest.raises(UnavailableError, match="has gone"):
+        ColumnarReader.rows(SimpleNamespace(format="parquet"), gone)

@@ -17,7 +17,7 @@ from headrace.systems.files.excel import sheet
 
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource
-    from headrace.systems.files.paths import File
+    from headrace.systems.files.paths import File, check_same
 
 __all__ = ["ColumnarReader", "broken"]
 
@@ -53,10 +53,14 @@ class ColumnarReader:
         return found
 
     def rows(self, file: File) -> int | None:
-        """How many rows it has, where that costs nothing."""
+        """How many rows it has, where that costs nothing. Raises UnavailableError where it has changed, DataError."""
         if self.format != "parquet":
             return None
-        return int(pl.scan_parquet(file.path, glob=False).select(pl.len()).collect().item())
+        try:
+            return int(pl.scan_parquet(file.path, glob=False).select(pl.len()).collect().item())
+        except (pl.exceptions.PolarsError, OSError) as error:
+            check_same(file)
+            raise broken(file, self.format) from error
 
     def pieces(self, file: File) -> list[tuple[int, int]] | None:
         """First row and number of rows of parts that are read one by one, of some `_PIECE_BYTES` in memory; None where
