@@ -14,10 +14,10 @@ from headrace.schema import Schema
 from headrace.stream import scan_batches
 from headrace.stream.drawing import drawn
 from headrace.systems.files.excel import sheet
+from headrace.systems.files.paths import File, check_same
 
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource
-    from headrace.systems.files.paths import File, check_same
 
 __all__ = ["ColumnarReader", "broken"]
 
