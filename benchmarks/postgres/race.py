@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -18,8 +17,9 @@ import duckdb
 import psycopg
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1] / "tests" / "postgres_system"))
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[1] / "tests" / "postgres_system")]
 from contestants import CONTESTANTS, TABLE  # noqa: E402
+from measure import Cost, measured  # noqa: E402
 from server import running  # noqa: E402
 
 _COLUMNS = """l_orderkey bigint, l_partkey bigint, l_suppkey bigint, l_linenumber int, l_quantity numeric(15,2),
@@ -31,14 +31,6 @@ FROM {}"""
 _SECONDS = 1800.0
 _SLOW = "duckdb_dlt_sqlalchemy"
 """Row by row in Python: it runs on a tenth of the rows, beside headrace on the same."""
-_LAUNCH = """
-import json, os, sys, time
-began = time.perf_counter()
-child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
-_, status, used = os.wait4(child, 0)
-print(json.dumps([time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, status]))
-"""
-"""A process's peak memory is never less than that of the one which starts it, so a small one does."""
 
 
 @dataclass(frozen=True)
@@ -62,28 +54,17 @@ def run(name: str, dsn: str, place: Path) -> Run | None:
             connection.execute("DROP SCHEMA IF EXISTS bench CASCADE; DROP SCHEMA IF EXISTS _headrace CASCADE")
             connection.execute("CREATE SCHEMA bench")
             connection.execute("CHECKPOINT")
-    wall, cpu, peak, status = launch(name, dsn, folder, place)
-    return None if status else Run(wall, cpu, peak, equal(name, dsn, folder))
+    cost = launch(name, dsn, folder, place)
+    return None if cost.status else Run(cost.wall, cost.cpu, cost.peak, equal(name, dsn, folder))
 
 
-def launch(name: str, dsn: str, folder: Path, place: Path) -> tuple[float, float, float, int]:
-    """Wall and CPU seconds, peak megabytes and exit status of one contestant."""
-    command = [
-        sys.executable,
-        "-S",
-        "-c",
-        _LAUNCH,
-        sys.executable,
-        str(HERE / "contestants.py"),
-        name,
-        dsn,
-        str(folder),
-    ]
+def launch(name: str, dsn: str, folder: Path, place: Path) -> Cost:
+    """What one contestant took."""
     environment = {**os.environ, "RUNTIME__DLTHUB_TELEMETRY": "false"}
-    with (place / "stderr").open("wb") as errors:
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=errors, check=True)
-    wall, cpu, peak, status = json.loads(done.stdout.splitlines()[-1])
-    return wall, cpu, peak, status
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once, not at every start
+    return measured(
+        [sys.executable, str(HERE / "contestants.py"), name, dsn, str(folder)], place / "stderr", environment
+    )
 
 
 def equal(name: str, dsn: str, folder: Path) -> bool:
@@ -187,8 +168,8 @@ def wide(dsn: str, place: Path) -> None:
         folder = place / "run"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        _, _, peak, status = launch(name, dsn, folder, place)
-        print(f"wide, {name}: exit {status}, peak {peak:.0f} MB", flush=True)
+        cost = launch(name, dsn, folder, place)
+        print(f"wide, {name}: exit {cost.status}, peak {cost.peak:.0f} MB", flush=True)
 
 
 def empty_increment(dsn: str, place: Path) -> None:
