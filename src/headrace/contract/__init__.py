@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
@@ -13,7 +13,7 @@ from headrace.logical import check_type
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Column", "Contract", "OnViolation", "Rule"]
+__all__ = ["Column", "Contract", "OnViolation", "Rule", "Versions"]
 
 OnViolation = Literal["fail", "quarantine", "drop", "warn"]
 
@@ -120,6 +120,21 @@ class Contract:
         from headrace.contract.verdict import check
 
         check(self, frame)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """Rows of equal `keys` that differ in `by` are versions of one row, of which the write keeps the newest. The last
+    version of a key is read again with the next: that alone breaks no ``unique``.
+    """
+
+    keys: Sequence[str] = ()
+    by: Sequence[str] = ()
+
+    def apart(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """The columns in which two rows must be equal for their values in `columns` to repeat."""
+        keyed = bool(self.keys) and set(self.keys) <= set(columns)
+        return tuple(dict.fromkeys([*columns, *(self.by if keyed else ())]))
 
 
 def _check_action(action: str | None) -> None:

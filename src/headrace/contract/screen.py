@@ -1,6 +1,7 @@
 """A contract in the stream: good rows go on, bad rows go to disk, and at the end there is a verdict.
 
-One pass, flat memory: rows are judged batch by batch on their way to whatever drains the frame.
+One pass, flat memory: rows are judged batch by batch on their way to whatever drains the frame. What judges is loaded
+where there is something to judge.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.contract import Contract
-from headrace.contract.repeats import spilling
-from headrace.contract.verdict import Judge, Verdict, Versions, by_rule, check_rows
+from headrace.contract import Contract, Versions
 from headrace.errors import ContractError
 from headrace.exact import to_text
 from headrace.schema import REJECTS, Schema, reject_id
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from headrace.contract.checks import Bound
+    from headrace.contract.verdict import Judge
 
 __all__ = ["Screen", "ScreenCounts"]
 
@@ -105,14 +105,18 @@ class Screen:
         self._lock = Lock()
         self._counts: ScreenCounts | None = None
         self._parsed = _Parsed(contract=self.contract)
+        self._source = source
+        if not self.active:
+            self.lazy: pl.LazyFrame = frame.drop(place) if place else frame
+            self.schema: Schema = Schema.of_polars(self.lazy.collect_schema())
+            return
+        from headrace.contract.verdict import Verdict
+
         self._verdict = Verdict(self.contract, frame, keys=required, existing=existing, versions=versions or Versions())
         bound = self._verdict.bound
         self._origin = _Origin(bound=bound, source=source, place=place, keys=tuple(keys))
-        self.schema: Schema = Schema(tuple(f for f in bound.schema if f.name not in (place or ())))
-        if self.active:
-            self.lazy: pl.LazyFrame = scan_batches(self._pass, self.schema.polars())
-        else:
-            self.lazy = frame.drop(place) if place else frame
+        self.schema = Schema(tuple(f for f in bound.schema if f.name not in (place or ())))
+        self.lazy = scan_batches(self._pass, self.schema.polars())
 
     @property
     def drained(self) -> bool:
@@ -191,10 +195,14 @@ class Screen:
             said = f"{lost:,} of {total:,} rows were rejected ({lost / total:.2%}), the contract allows {share:.2%}"
             raise self._broken(counts, said)
         if self.active:
+            from headrace.contract.verdict import check_rows
+
             check_rows(self.contract, counts.good)
 
     def _broken(self, counts: ScreenCounts, said: str) -> ContractError:
-        source, parsed = self._origin.source, self._parsed.count
+        from headrace.contract.verdict import by_rule
+
+        source, parsed = self._source, self._parsed.count
         where = f"source {source!r}: " if source else ""
         reasons = [by_rule(counts.by_rule)] if counts.by_rule else []
         reasons += [f"malformed {parsed:,}"] if parsed else []
@@ -215,6 +223,8 @@ class Screen:
         """
         if self._spool.count == 0:
             return
+        from headrace.contract.repeats import spilling
+
         spooled = scan_batches(self._spool.frames, REJECTS.polars())
         numbered = """
             SELECT * EXCLUDE (n) REPLACE (CASE n WHEN 1 THEN id ELSE id || '-' || n END AS id)

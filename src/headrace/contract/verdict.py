@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from headrace.contract import Versions
 from headrace.contract.checks import RAW, Bound, Check, bind
 from headrace.contract.repeats import Repeats
 from headrace.errors import ContractError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from headrace.contract import Contract
     from headrace.contract.sqlrules import SQLEvaluation
 
-__all__ = ["Judge", "Verdict", "Versions", "check", "split"]
+__all__ = ["Judge", "Verdict", "check", "split"]
 
 _ACTION = "\0action"
 _HARD = "\0hard"
@@ -51,21 +52,6 @@ class Judge:
     def actions(self) -> pl.Series:
         """What becomes of each row of `bad`."""
         return self.bad[_ACTION]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Versions:
-    """Rows of equal `keys` that differ in `by` are versions of one row, of which the write keeps the newest. The last
-    version of a key is read again with the next: that alone breaks no ``unique``.
-    """
-
-    keys: Sequence[str] = ()
-    by: Sequence[str] = ()
-
-    def apart(self, columns: Sequence[str]) -> tuple[str, ...]:
-        """The columns in which two rows must be equal for their values in `columns` to repeat."""
-        keyed = bool(self.keys) and set(self.keys) <= set(columns)
-        return tuple(dict.fromkeys([*columns, *(self.by if keyed else ())]))
 
 
 _ONE = Versions()

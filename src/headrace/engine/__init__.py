@@ -10,11 +10,8 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from headrace.engine.bundle import Bundle
 from headrace.engine.decisions import Reading, reading, refuse_start
-from headrace.engine.increment import Increment
 from headrace.engine.opening import increments
-from headrace.engine.planning import chosen, ddl, planned, schema_of
 from headrace.engine.running import drained, running, target, widened
 from headrace.errors import ConfigError, UnheldError
 from headrace.events import Observer
@@ -26,6 +23,8 @@ from headrace.transform import transform
 if TYPE_CHECKING:
     import polars as pl
 
+    from headrace.engine.bundle import Bundle
+    from headrace.engine.increment import Increment
     from headrace.pipeline import Pipeline
 
 __all__ = ["check", "history", "plan", "preview", "rejects", "run"]
@@ -68,6 +67,8 @@ def run(
 
 def plan(pipeline: Pipeline, *, full_refresh: bool = False, explain: bool = False) -> Plan:
     """All that `run` would do now, without writing. Raises what `run` would raise before it reads rows."""
+    from headrace.engine.planning import planned
+
     with _first(pipeline, full_refresh=full_refresh) as (increment, snapshot):
         return planned(pipeline, increment, snapshot, explain=explain)
 
@@ -76,6 +77,8 @@ def check(pipeline: Pipeline) -> CheckReport:
     """Whether the pipeline would run, as far as can be known without reading its data: config, files,
     the transforms' schema against contract and target. Raises what is wrong.
     """
+    from headrace.engine.planning import ddl, schema_of
+
     with _first(pipeline, full_refresh=False) as (increment, _):
         return CheckReport(
             pipeline=pipeline.name,
@@ -100,6 +103,8 @@ def preview(pipeline: Pipeline, *, step: str | None = None, limit: int = 10) -> 
 
 
 def _previewed(pipeline: Pipeline, how: Reading, *, step: str | None, limit: int) -> pl.DataFrame:
+    from headrace.engine.planning import chosen
+
     with closing(increments(pipeline, Snapshot(), how, run="preview")) as every, closing(next(every)) as made:
         increment, step = chosen(made, step)
         if step is None:

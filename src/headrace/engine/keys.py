@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from headrace.contract.verdict import Versions
+from headrace.contract import Versions
 from headrace.errors import ConfigError
 from headrace.writes import Merge, Write
 

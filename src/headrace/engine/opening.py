@@ -6,12 +6,12 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from headrace.engine.bundle import Bundle, bundles
 from headrace.engine.decisions import Reading
 from headrace.engine.increment import Increment, Watch, increment
 from headrace.flow import Batch, Range, Snapshot
 
 if TYPE_CHECKING:
+    from headrace.engine.bundle import Bundle
     from headrace.pipeline import Pipeline
     from headrace.protocols import Source
 
@@ -40,6 +40,8 @@ def increments(
     is the sources' lifetime: close it, and what they hold open is closed.
     """
     if pipeline.tables:
+        from headrace.engine.bundle import bundles
+
         yield from bundles(pipeline, snapshot, how, run=run, watch=watch)
         return
     named = pipeline.named_sources

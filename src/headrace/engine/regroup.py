@@ -10,7 +10,6 @@ import polars as pl
 from headrace.flow import Batch, Frame, Snapshot
 from headrace.stream import scan_batches
 from headrace.stream.drawing import drawn
-from headrace.transform.query import Query
 
 if TYPE_CHECKING:
     from headrace.contract.screen import Screen
@@ -74,6 +73,8 @@ class Groups:
         screened: Screened,
         transformed: Callable[[Mapping[str, pl.LazyFrame]], pl.LazyFrame],
     ) -> None:
+        from headrace.transform.query import Query
+
         self.by = tuple(by)
         self.screens: list[Screen] = []
         self._found: pl.DataFrame | None = None

@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace import interruption
-from headrace.engine.bundle import Bundle
-from headrace.engine.increment import Increment
 from headrace.errors import ConfigError, ConflictError, HeadraceError, UnavailableError, UnheldError
 from headrace.events import CommitApplied, Event, Observer, Progress, RunFinished, RunStarted, Warned
 from headrace.flow import Batch, Commit, Counts, Position, Receipt, Snapshot
@@ -26,6 +24,8 @@ from headrace.secret import masked
 from headrace.stream import original
 
 if TYPE_CHECKING:
+    from headrace.engine.bundle import Bundle
+    from headrace.engine.increment import Increment
     from headrace.pipeline import Pipeline
 
 T = TypeVar("T")

@@ -24,9 +24,6 @@ import polars as pl
 from headrace.errors import ConfigError, HeadraceError, TransformError
 from headrace.pipeline import PythonStep, SQLStep, Step
 from headrace.transform.lineage import Origin, Relation
-from headrace.transform.lineage_polars import of_function
-from headrace.transform.lineage_sql import of_select
-from headrace.transform.query import Query
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -154,6 +151,9 @@ def _bind(step: Step, name: str, known: Mapping[str, _Known], params: Mapping[st
     """The step's result, and what is proven of it where it reads rows that are new."""
     frames = {n: frame for n, (frame, _) in known.items()}
     if isinstance(step, SQLStep):
+        from headrace.transform.lineage_sql import of_select
+        from headrace.transform.query import Query
+
         place = f" ({step.sql_file})" if step.sql_file else ""
         query = Query(_sql_text(step, base), frames, params, said=f"step {name!r}{place}")
         relations = {table: known[table].relation for table in query.syntax.tables}
@@ -161,6 +161,8 @@ def _bind(step: Step, name: str, known: Mapping[str, _Known], params: Mapping[st
             relations.values(), query.schema, lambda: of_select(query.syntax, relations, list(query.schema))
         )
         return Bound(name=name, lazy=query.lazy(), relation=relation, certain=True)
+    from headrace.transform.lineage_polars import of_function
+
     function = load_function(step.python, base) if isinstance(step.python, str) else step.python
     reads, keywords = _arguments(function, name, frames, params)
     result = _call(function, name, [frames[r] for r in reads], keywords)
