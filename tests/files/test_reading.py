@@ -287,6 +287,17 @@ def test_a_folder_is_all_its_files_but_hidden_ones(tmp_path):
     assert [f.name for f in batch.news.files] == ["a.csv", "sub/b.csv"]
 
 
+@pytest.mark.parametrize("pattern", ["*.csv", "./*.csv", "in/../*.csv"])
+def test_a_pattern_means_files_and_neither_hidden_ones_nor_folders_nor_links_to_nowhere(tmp_path, monkeypatch, pattern):
+    for name in ("1.csv", ".2.csv", "_3.csv", "in/4.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("a\n1\n")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "link.csv").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path)
+    assert [f.name for f in find([pattern], None, format=None, allow_missing=False)] == ["1.csv"]
+
+
 def test_names_are_relative_to_the_fixed_part_so_a_folder_may_move(tmp_path):
     write(tmp_path, "x/in/2024/a.csv", "a\n1\n")
     (one,) = Ledger(FileSource(path="x/in/*/*.csv", base=tmp_path)).batches()

@@ -66,7 +66,8 @@ class Guess:
             return
         self._any = True
         before = self._left
-        self._left = [(t, p) for t, p in before if self._fits(values, t, p).all()]
+        looks = values.to_frame().select(self._looks(t, p).all().alias(str(t)) for t, p in before)
+        self._left = [(t, p) for t, p in before if looks[str(t)][0] and self._fits(values, t, p).all()]
         if before and not self._left:
             first = [(_first_false(self._fits(texts.alias("t"), t, p)), t) for t, p in before]
             at, type = max(first, key=lambda f: f[0])
@@ -75,14 +76,18 @@ class Guess:
 
     def _fits(self, values: pl.Series, type: Type, pattern: str) -> pl.Series:
         """Whether each text is exactly a value of the type; a null is no text."""
-        if type.name == "float64" and self._decimal != ".":
-            pattern = pattern.replace(r"\.", self._decimal)
-        looks = values.str.contains(rf"^(?:{pattern})$").fill_null(value=True)
+        frame = values.to_frame()
+        looks = frame.select(self._looks(type, pattern)).to_series()
         if not looks.all():
             return looks
-        frame = values.to_frame()
         made = frame.select(exact.from_text(pl.col("t"), type, decimal=self._decimal))
         return strict(frame, made, Column("t", type)).to_series().is_not_null() | values.is_null()
+
+    def _looks(self, type: Type, pattern: str) -> pl.Expr:
+        """Whether each text looks like one of the type: seen at once for all types, before any is converted."""
+        if type.name == "float64" and self._decimal != ".":
+            pattern = pattern.replace(r"\.", self._decimal)
+        return pl.col("t").str.contains(rf"^(?:{pattern})$").fill_null(value=True)
 
     @property
     def why(self) -> str | None:

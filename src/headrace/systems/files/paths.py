@@ -8,6 +8,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -76,25 +77,42 @@ def find(patterns: Sequence[str], base: Path | None, *, format: str | None, allo
     """
     rooted = [str((base or Path()) / Path(p).expanduser()) for p in patterns]
     fixed = [_fixed(p) for p in rooted]
-    root = Path(os.path.commonpath([os.path.abspath(f) for f in fixed]))  # noqa: PTH100  # no links resolved
-    found: dict[Path, File] = {}
+    root = os.path.commonpath([os.path.abspath(f) for f in fixed])  # noqa: PTH100  # no links resolved
+    found: dict[str, File] = {}
     for pattern, written in zip(rooted, patterns, strict=True):
-        paths = [p for p in _matches(pattern, format) if p.is_file()]
-        if not paths and not allow_missing:
+        files = {p: file for p in _matches(pattern, format) if (file := _listed(p, root)) is not None}
+        if not files and not allow_missing:
             raise _nothing(pattern, written)
-        for path in paths:
-            _refuse_name(path)
-            absolute = Path(os.path.abspath(path))  # noqa: PTH100
-            found.setdefault(absolute, stat(absolute, absolute.relative_to(root).as_posix()))
+        found = files | found
     return sorted(found.values(), key=lambda f: name_order(f.name))
 
 
-def _refuse_name(path: Path) -> None:
-    """A name that is no text cannot be remembered. Raises DataError."""
+def _listed(absolute: str, root: str) -> File | None:
+    """The file as it is; None for what is none, or has gone. There may be a hundred thousand, so each costs one look.
+
+    Raises RejectedError, and DataError for a name that is no text: it cannot be remembered.
+    """
     try:
-        str(path).encode("utf-8")
+        now = os.stat(absolute)  # noqa: PTH116
+    except PermissionError as error:
+        folder, name = os.path.split(absolute)
+        raise RejectedError(f"file {name!r} may not be read", hint=f"look at the rights of {folder}") from error
+    except OSError:  # a link to nowhere, or in a circle
+        return None
+    if not S_ISREG(now.st_mode):
+        return None
+    if not absolute.isascii():
+        _refuse_name(absolute)
+    inside = f"{root.rstrip('/')}/"
+    name = absolute.removeprefix(inside) if absolute.startswith(inside) else os.path.relpath(absolute, root)
+    return File(path=Path(absolute), name=name, size=now.st_size, modified=now.st_mtime_ns)
+
+
+def _refuse_name(path: str) -> None:
+    try:
+        path.encode("utf-8")
     except UnicodeEncodeError:
-        shown = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+        shown = os.fsencode(os.path.basename(path)).decode("utf-8", "backslashreplace")  # noqa: PTH119
         raise DataError(f"the name of file '{shown}' is not UTF-8", hint="rename the file") from None
 
 
@@ -108,22 +126,25 @@ def _fixed(pattern: str) -> Path:
     return Path(*parts[:at]) if at else Path()
 
 
-def _matches(pattern: str, format: str | None) -> Iterable[Path]:
+def _matches(pattern: str, format: str | None) -> Iterable[str]:
+    """What the pattern means, as absolute paths without ``..``; not all are files."""
     path = Path(pattern)
     if path.is_dir():
-        inside = (p for p in path.rglob("*") if not _hidden(p.relative_to(path)))
-        return [p for p in inside if (format is not None or format_of(p) is not None) and p.is_file()]
+        inside = (p for p in path.rglob("*") if not _hidden(p.relative_to(path).parts))
+        return [os.path.abspath(p) for p in inside if format is not None or format_of(p) is not None]  # noqa: PTH100
     if not _MAGIC.search(pattern) or path.exists():
-        return [path]
+        return [os.path.abspath(pattern)]  # noqa: PTH100
     fixed = _fixed(pattern)
-    wanted = Path(pattern).name[:1] in "._"
-    found = (Path(p) for p in glob.glob(pattern, recursive=True, include_hidden=wanted))  # noqa: PTH207
-    return [p for p in found if wanted or not _hidden(p.relative_to(fixed))]
+    skip = len(str(fixed)) if fixed.parts else 0
+    wanted = path.name[:1] in "._"
+    found = glob.glob(pattern, recursive=True, include_hidden=wanted)  # noqa: PTH207
+    shown = (p for p in found if wanted or not _hidden(p[skip:].split("/")))
+    return [os.path.abspath(p) for p in shown]  # noqa: PTH100
 
 
-def _hidden(relative: Path) -> bool:
+def _hidden(parts: Iterable[str]) -> bool:
     """What writers hide: unfinished files, ``_SUCCESS``, ``_headrace``. A Hive folder may begin with _."""
-    return any(p.startswith(".") or (p.startswith("_") and "=" not in p) for p in relative.parts)
+    return any(p.startswith(".") or (p.startswith("_") and "=" not in p) for p in parts)
 
 
 def _nothing(pattern: str, written: str) -> ConfigError:

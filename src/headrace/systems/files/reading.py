@@ -62,7 +62,7 @@ def _divide(source: FileSource, files: Sequence[File], seen: Mapping[str, FileSt
     old, new = [], []
     for file in files:
         stamp = seen.get(file.name)
-        if stamp is not None and stamp == file.stamp:
+        if stamp is not None and (stamp.size, stamp.version) == (file.size, str(file.modified)):
             old.append(file)
         elif stamp is None or source.changed == "reread":
             new.append(file)
