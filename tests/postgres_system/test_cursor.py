@@ -50,6 +50,20 @@ def test_a_cursor_of_every_type_is_read_on(database, kind, values, ties):
     assert reader.batch.news.empty
 
 
+@pytest.mark.parametrize("cursor", ["c", ("n", "c"), ("c", "n")])
+def test_a_cursor_of_an_extensions_type_is_compared_as_it_is_sorted(database, cursor):
+    """Without its schema in the search path citext's < is that of text: B would come before a."""
+    database.run(
+        "CREATE EXTENSION citext; CREATE DOMAIN word AS citext;"
+        "CREATE TABLE t (id int, n int NOT NULL, c word NOT NULL); INSERT INTO t VALUES (1, 1, 'a'), (2, 1, 'B')"
+    )
+    reader = Reader(database, cursor=cursor, ties="once")
+    assert reader.read() == [1, 2]
+    database.run("INSERT INTO t VALUES (3, 1, 'C'), (4, 1, 'b'), (5, 1, 'c')")
+    assert reader.read() == [3, 4, 5]
+    assert reader.read() == []
+
+
 def test_several_columns_are_one_cursor(database):
     database.run(
         "CREATE TABLE t (id int, a int NOT NULL, b text NOT NULL); CREATE INDEX ON t (a, b);"

@@ -68,7 +68,15 @@ class Order:
         """The row's columns against values; None where there are none."""
         if values is None:
             return None
-        return f"{self.row} {how} {_tuple([self.value(c, v) for c, v in zip(self.columns, values, strict=True)])}"
+        texts = [self.value(c, v) for c, v in zip(self.columns, values, strict=True)]
+        if all(c.type.operators == "pg_catalog" for c in self.columns):
+            return f"{self.row} {how} {_tuple(texts)}"
+        *before, last = zip(self.columns, texts, strict=True)
+        test = _compared(last[0], how, last[1])
+        for column, text in reversed(before):  # one operator's name does for no row of several schemas
+            same = f"{_compared(column, '=', text)} AND {test}"
+            test = f"({same})" if how == "=" else f"({_compared(column, how[0], text)} OR ({same}))"
+        return test
 
     @staticmethod
     def value(column: Column, text: str) -> str:
@@ -202,6 +210,11 @@ def _lasting(column: Column) -> str:
         case "bpchar" if column.type.name.startswith("character("):
             return f"CAST({name} AS text)"
     return name
+
+
+def _compared(column: Column, how: str, text: str) -> str:
+    """SQL: by the operators of the column's own order, wherever they are: citext's are not those of text."""
+    return f"{quoted(column.name)} OPERATOR({quoted(column.type.operators)}.{how}) {text}"
 
 
 def _alike(was: str, now: str) -> bool:

@@ -9,7 +9,7 @@ type there is, those of extensions too. Domains are read as what they are over. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from headrace.logical import Type
@@ -60,7 +60,12 @@ WITH RECURSIVE given AS (
   WHERE t.typtype = 'd'
 )
 SELECT pg_catalog.format_type(g.oid, g.mod), tn.nspname, t.typname, t.typtype, b.mod,
-  en.nspname, e.typname, e.typtype
+  en.nspname, e.typname, e.typtype,
+  (SELECT n.nspname FROM pg_catalog.pg_opclass AS c
+    JOIN pg_catalog.pg_amop AS p ON p.amopfamily = c.opcfamily AND p.amoplefttype = t.oid AND p.amoprighttype = t.oid
+    JOIN pg_catalog.pg_operator AS o ON o.oid = p.amopopr JOIN pg_catalog.pg_namespace AS n ON n.oid = o.oprnamespace
+    WHERE c.opcintype = t.oid AND c.opcdefault AND p.amopstrategy = 3 AND p.amopmethod = c.opcmethod
+      AND c.opcmethod = (SELECT m.oid FROM pg_catalog.pg_am AS m WHERE m.amname = 'btree'))
 FROM given AS g JOIN based AS b USING (at)
 JOIN pg_catalog.pg_type AS t ON t.oid = b.oid AND t.typtype <> 'd'
 JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace
@@ -74,13 +79,15 @@ ORDER BY g.at
 class PgType:
     """A column's type on the server. `name` is what ``format_type`` prints with only pg_catalog in the search path;
     `base` is the plain type that it is over, ``int4``, or ``array`` (``other``: of no kind that is known here);
-    `held` the logical type that its values have here; `partial`: not all of them.
+    `held` the logical type that its values have here; `partial`: not all of them. `operators` is the schema of those
+    that compare it in the order by which it is sorted: an extension's are not found without it.
     """
 
     name: str
     base: str
     held: Type
     partial: bool
+    operators: str = "pg_catalog"
 
     @property
     def origin(self) -> str:
@@ -89,7 +96,7 @@ class PgType:
 
     def as_text(self) -> PgType:
         """The same, read as text."""
-        return PgType(self.name, self.base, TEXT, partial=False)
+        return replace(self, held=TEXT, partial=False)
 
 
 def described(connection: Connection, types: Sequence[tuple[int, int]]) -> list[PgType]:
@@ -107,6 +114,7 @@ def _typed(  # each is one column of `_DESCRIBE`
     item_space: str | None,
     item: str | None,
     item_kind: str | None,
+    operators: str | None,
 ) -> PgType:
     if item is not None:
         found = _plain(item_space or "", item, item_kind or "", mod)
@@ -117,7 +125,8 @@ def _typed(  # each is one column of `_DESCRIBE`
         )
     found = _plain(space, base, kind, mod)
     if found is None:
-        return PgType(name, base if space == "pg_catalog" else "other", TEXT, partial=False)
+        base = base if space == "pg_catalog" else "other"
+        return PgType(name, base, TEXT, partial=False, operators=operators or "pg_catalog")
     return PgType(name, "enum" if kind == "e" else base, found[0], found[1])
 
 
