@@ -266,6 +266,40 @@ def test_views_partitioned_and_foreign_tables_are_read_too(database, made, kind)
     assert reader.read() == []
 
 
+NOT_VALID = """CREATE TABLE t (id int, at int); INSERT INTO t VALUES (1, NULL), (2, 5);
+ALTER TABLE t ADD CONSTRAINT there NOT NULL at NOT VALID"""
+HEIR = """CREATE TABLE t (id int, at int); CREATE TABLE heir () INHERITS (t); INSERT INTO heir VALUES (1, NULL), (2, 5);
+ALTER TABLE ONLY t ADD CONSTRAINT there NOT NULL at NO INHERIT"""
+
+
+@pytest.mark.parametrize("made", [NOT_VALID, HEIR], ids=["not valid", "not the heirs"])
+def test_not_null_is_believed_only_where_the_server_has_looked_at_every_row(database, made):
+    if database.run("SHOW server_version_num")[0][0] < "180000":
+        pytest.skip("this server has no such constraints")
+    database.run(made)
+    assert Reader(database, cursor=Cursor(column="at", nulls="load"), ties="once").read() == [1, 2]
+
+
+def test_a_partition_on_another_server_tells_of_no_transactions(database):
+    from psycopg.conninfo import conninfo_to_dict
+
+    told = conninfo_to_dict(database.dsn)
+    if not database.run("SELECT 1 FROM pg_available_extensions WHERE name = 'postgres_fdw'"):
+        pytest.skip("this server has no postgres_fdw")
+    database.run(
+        "CREATE TABLE t (id int, at timestamptz NOT NULL); INSERT INTO t VALUES (1, NOW()), (2, NOW());"
+        + FOREIGN.format(host=told.get("host"), port=told.get("port"), name=database.name)
+        + "; CREATE TABLE w (id int, at timestamptz NOT NULL) PARTITION BY RANGE (id);"
+        " ALTER TABLE w ATTACH PARTITION v FOR VALUES FROM (0) TO (9)"
+    )
+    reader = Reader(database, table="w", cursor="at")
+    assert reader.read() == [1, 2]
+    assert reader.batch.news.facts["late"] == "ignore"
+    assert "row-level security" in reader.batch.news.facts["rows"]
+    with pytest.raises(ConfigError, match="does not tell which transactions"):
+        Reader(database, table="w", cursor=Cursor(column="at", late="clock")).read()
+
+
 def test_a_cursors_value_loses_neither_its_microseconds_nor_its_zone(database):
     """In the hour that comes twice, whatever zone the database is in."""
     database.run(

@@ -76,6 +76,8 @@ def test_a_dsn_that_cannot_be_read_is_the_configs_fault(dsn):
 
 def test_a_password_is_not_in_what_a_place_is_called():
     assert endpoint("postgresql://me:hidden@db.example:5433/shop") == "postgres shop at db.example:5433"
+    for text in ("hid@den", "hid/den", "hi/d@den"):  # as it stands, where a URI wants %40 and %2F
+        assert "den" not in endpoint(f"postgresql://me:{text}@db.example:5433/shop")
 
 
 def test_a_connection_that_is_ended_by_the_server_is_unavailable(database):

@@ -219,6 +219,40 @@ def test_a_role_that_may_not_see_other_sessions_is_told(database):
         database.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+def test_a_server_that_does_not_track_its_sessions_is_told(database):
+    database.run(CLOCK + OLD + f"ALTER DATABASE {database.name} SET track_activities = off")
+    reader = Reader(database, cursor="at")
+    with database.connect():
+        assert reader.read() == [1, 2, 3]
+    assert "track_activities is off" in reader.batch.news.warnings[0]
+
+
+def test_a_table_that_a_subscription_fills_has_another_servers_clock(database):
+    """Its rows are dated there, and applied here later: a read up to now would pass them."""
+    database.run(CLOCK + OLD)
+    with database.connect() as other:
+        other.execute(
+            "CREATE SUBSCRIPTION from_afar CONNECTION 'host=nowhere' PUBLICATION p"
+            " WITH (connect = false, slot_name = NONE)"
+        )
+        other.execute("SET allow_system_table_mods = on")
+        other.execute(
+            "INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate)"
+            " SELECT oid, 't'::regclass, 'r' FROM pg_subscription WHERE subname = 'from_afar'"
+        )
+        try:
+            reader = Reader(database, cursor="at")
+            assert reader.read() == [1, 2, 3]
+            assert reader.batch.news.facts["late"] == "snapshot"
+            other.execute("BEGIN; INSERT INTO t (id, at) VALUES (50, now() - interval '30 minutes')")
+            database.run("INSERT INTO t (id) VALUES (51)")
+            assert reader.read()[-1] == 51
+            other.execute("COMMIT")
+            assert reader.read() == [50, 51]
+        finally:
+            other.execute("DROP SUBSCRIPTION from_afar")
+
+
 def test_who_is_open_is_asked_before_the_snapshot_is_taken(database, monkeypatch):
     """A commit between the two is in the snapshot, and beyond the horizon; the other way round it would be lost."""
     database.run(CLOCK + OLD)

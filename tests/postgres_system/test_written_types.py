@@ -175,6 +175,16 @@ def test_every_type_of_an_older_server_too(older_postgres):
         check_identical(source, to, [(kind, [v for v in items if (kind, v) != NEW]) for kind, items in ALL])
 
 
+def test_the_settings_of_a_database_change_nothing_that_is_written(postgres):
+    with postgres.database() as source, postgres.database() as to:
+        to.run(f"ALTER DATABASE {to.name} SET array_nulls = off")
+        check_identical(source, to, [("text[]", ["'{a,NULL}'"]), ("bytea", [r"'\x00ff'"])])
+        to.run(f"ALTER DATABASE {to.name} SET quote_all_identifiers = on")
+        held = hr.PostgresDestination(dsn=to.dsn, table="v").inspect("v")
+        assert held.schema is not None
+        assert held.schema["c1"].name == "binary"
+
+
 def test_a_type_that_the_target_does_not_have_is_refused_by_name(postgres):
     with postgres.database(MADE) as source, postgres.database() as to:
         with written(source) as connection:

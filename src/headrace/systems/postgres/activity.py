@@ -20,7 +20,8 @@ SELECT pg_is_in_recovery(), CAST(clock_timestamp() AS text),
   CAST(LEAST(min(o.since), clock_timestamp()) - interval '{MARGIN}' AS text),
   (array_agg(o.who ORDER BY o.since, o.who))[1], CAST(min(o.since) AS text), count(o.who),
   (SELECT count(*) FROM pg_catalog.pg_stat_activity AS h
-    WHERE h.datid = d.oid AND h.pid <> pg_backend_pid() AND h.query = '<insufficient privilege>'),
+    WHERE h.datid = d.oid AND h.pid <> pg_backend_pid()
+      AND (h.query = '<insufficient privilege>' OR h.state = 'disabled')),
   pg_snapshot_xmax(pg_current_snapshot())::text
 FROM pg_catalog.pg_database AS d LEFT JOIN (
   SELECT a.datname, a.xact_start AS since, format('pid %s (%s)', a.pid, COALESCE(NULLIF(a.application_name, ''),
@@ -51,8 +52,8 @@ class Activity:
 
     `horizon` is the start of the oldest of them, or now, and a margin before that; what a transaction that is not yet
     committed dates by the server's clock lies at it or later. `holder` is who has been open longest, `since` when,
-    `count` how many there are. `hidden` says that there are sessions which this role may not see. `next` is the number
-    of the next transaction.
+    `count` how many there are. `hidden` says that there are sessions which this role may not see, or that tell nothing
+    (``track_activities`` is off). `next` is the number of the next transaction.
     """
 
     standby: bool

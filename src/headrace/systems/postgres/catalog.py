@@ -23,18 +23,29 @@ _KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialize
 _NAMED_MAX = 20
 
 _FIND = """
-SELECT c.oid, n.nspname, c.relname, c.relkind, c.relispartition OR EXISTS (
-    SELECT FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = c.oid) AS family,
-  c.relpages, pg_catalog.current_setting('block_size')::int8, c.reltuples::int8
-FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relname = %s AND n.nspname = %s AND c.relkind = ANY (%s)
+WITH RECURSIVE family AS (
+  SELECT c.oid, true AS top FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE c.relname = %s AND n.nspname = %s AND c.relkind = ANY (%s)
+  UNION SELECT i.inhrelid, false FROM pg_catalog.pg_inherits AS i JOIN family AS f ON f.oid = i.inhparent
+)
+SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpages, pg_catalog.current_setting('block_size')::int8,
+  c.reltuples::int8,
+  c.relkind <> 'p' AND EXISTS (SELECT FROM family AS f WHERE NOT f.top) AS heirs,
+  EXISTS (SELECT FROM family AS f JOIN pg_catalog.pg_class AS m USING (oid) WHERE m.relkind = 'f') AS remote,
+  EXISTS (SELECT FROM pg_catalog.pg_subscription_rel AS s WHERE s.srrelid IN (
+    SELECT f.oid FROM family AS f UNION ALL SELECT pg_catalog.pg_partition_ancestors(c.oid))) AS replicated
+FROM family AS top JOIN pg_catalog.pg_class AS c USING (oid) JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE top.top
 """
 _COLUMNS = """
-SELECT a.attname, a.atttypid, a.atttypmod, a.attnotnull,
+SELECT a.attname, a.atttypid, a.atttypmod,
+  a.attnotnull AND %s AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS n
+    WHERE n.conrelid = a.attrelid AND n.contype = 'n' AND a.attnum = ANY (n.conkey) AND NOT n.convalidated),
   COALESCE(c.collisdeterministic, false)
 FROM pg_catalog.pg_attribute AS a LEFT JOIN pg_catalog.pg_collation AS c ON c.oid = a.attcollation
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
+"""NOT NULL is a promise only where the server has looked at every row: not NOT VALID, not of another table's rows."""
 _REWRITTEN = """
 SELECT CAST(CAST(l.relation AS pg_catalog.regclass) AS text)
 FROM pg_catalog.pg_locks AS l LEFT JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
@@ -72,7 +83,8 @@ class Column:
 class Relation:
     """What is read. `sql` stands after FROM; `name` is for people; `kind` a word for it (``table``, ``view``, ``query``
     …); `indexes` are the columns of its ordered indexes; `pages`, `bytes` and `rows` the planner's estimates (None:
-    none); `place` the table's schema and name.
+    none); `place` the table's schema and name. `remote`: some of its rows are a foreign server's;
+    `replicated`: a subscription brings some from another.
     """
 
     sql: str
@@ -86,6 +98,8 @@ class Relation:
     bytes: int | None = None
     rows: int | None = None
     place: tuple[str, str] = ("", "")
+    remote: bool = False
+    replicated: bool = False
 
     def __getitem__(self, name: str) -> Column:
         """The column. Raises ConfigError that names the one that was meant."""
@@ -100,7 +114,7 @@ class Relation:
     @property
     def stored(self) -> bool:
         """Whether its rows are PostgreSQL's own, with a transaction and a place each."""
-        return self.kind in ("table", "partitioned table")
+        return self.kind in ("table", "partitioned table") and not self.remote
 
     def ordered(self, columns: Sequence[str]) -> bool:
         """Whether an index begins with these columns."""
@@ -113,8 +127,8 @@ def relation(connection: Connection, table: str) -> Relation:
     row = connection.execute(_FIND, [name, schema, list(_KINDS)]).fetchone()
     if row is None:
         raise ConfigError(f"there is no table {schema}.{name}", hint=near(connection, f"{schema}.{name}"))
-    oid, schema, name, kind, _, pages, size, rows = row
-    columns = connection.execute(_COLUMNS, [oid]).fetchall()
+    oid, schema, name, kind, pages, size, rows, heirs, remote, replicated = row
+    columns = connection.execute(_COLUMNS, [not (heirs or remote), oid]).fetchall()
     types = described(connection, [(c[1], c[2]) for c in columns])
     indexes = connection.execute(_INDEXES, [oid]).fetchall()
     return Relation(
@@ -129,6 +143,8 @@ def relation(connection: Connection, table: str) -> Relation:
         bytes=pages * size if kind in "rm" and rows >= 0 else None,
         rows=rows if rows >= 0 else None,
         place=(schema, name),
+        remote=remote,
+        replicated=replicated,
     )
 
 

@@ -53,6 +53,8 @@ _SESSION = {
     "intervalstyle": "postgres",
     "extra_float_digits": "1",
     "bytea_output": "hex",
+    "array_nulls": "on",
+    "quote_all_identifiers": "off",  # the catalog's own spelling of types
     "lc_monetary": "C",
     "xmloption": "content",
     "standard_conforming_strings": "on",
@@ -95,6 +97,8 @@ def endpoint(dsn: Dsn) -> str:
     with translated("postgres"):
         known = conninfo_to_dict(_text(dsn))
     words = ["postgres"]
+    if "@" in f"{known.get('host', '')}{known.get('dbname', '')}":
+        return "postgres"  # of a URI whose password has an @ or a / in it as it stands, the rest of that is here
     if name := known.get("dbname"):
         words.append(str(name))
     if host := known.get("host") or known.get("hostaddr"):

@@ -229,8 +229,8 @@ class Late:
             )
         if self.mode == "clock" and self.activity.hidden:
             said.append(
-                f"source {name!r}: this role may not see other sessions, and rows that they commit late may be lost:"
-                " GRANT pg_read_all_stats to it, or give the cursor a lag"
+                f"source {name!r}: this role may not see what other sessions do, or track_activities is off, and rows"
+                " that they commit late may be lost: GRANT pg_read_all_stats to it, or give the cursor a lag"
             )
         return tuple(said)
 
@@ -248,14 +248,14 @@ def _mode(order: Order, activity: Activity) -> Mode:
     if cursor.late == "auto":
         if not possible:
             return "ignore"
-        return "clock" if base == "timestamptz" else "snapshot"
+        return "clock" if base == "timestamptz" and not relation.replicated else "snapshot"
     if cursor.late == "clock" and base not in _CLOCKS:
         raise ConfigError(
             f"cursor {cursor.column!r} is {order.columns[0].type.name}, which no clock sets",
             hint='say "late": "snapshot", or leave it out',
         )
     if cursor.late != "ignore" and not possible:
-        where = "a standby" if activity.standby else f"a {relation.kind}"
+        where = "a standby" if activity.standby else "a foreign table" if relation.remote else f"a {relation.kind}"
         raise ConfigError(
             f"{relation.name}: {where} does not tell which transactions wrote its rows",
             hint='leave "late" out, and give the cursor a "lag"',

@@ -90,7 +90,7 @@ class Selection:
         how: dict[str, Any] = {"connections": self.connections}
         if self.session.exported is None:
             how["snapshot"] = "not shared by this server: one connection reads"
-        if self.relation.kind == "foreign table":
+        if self.relation.remote:
             how["rows"] = "those that the foreign server shows: row-level security there hides others without a word"
         return {"kind": self.relation.kind, "about_rows": self.relation.rows, **how, **maybe}
 
@@ -158,7 +158,7 @@ class Selection:
     @property
     def connections(self) -> int:
         """How many connections read all of it at once: several where the table is large and the snapshot is shared."""
-        large = self.relation.kind == "table" and (self.relation.bytes or 0) >= LARGE_BYTES
+        large = self.relation.kind == "table" and not self.relation.remote and (self.relation.bytes or 0) >= LARGE_BYTES
         ranged = self.session.keeper.info.server_version >= _TID_RANGES
         return connections() if large and ranged and self.session.exported is not None else 1
 
