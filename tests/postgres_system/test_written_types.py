@@ -14,7 +14,7 @@ from server import Database
 from test_reading_types import MADE, NATURAL, NEW, TEXT, UNHELD, fill, written
 
 import headrace as hr
-from headrace.errors import ConfigError, DataError
+from headrace.errors import ConfigError, DataError, SchemaError
 from headrace.exact import to_text
 from headrace.schema import Schema, parse_type
 from headrace.systems.memory import MemorySource
@@ -109,6 +109,23 @@ def test_a_value_that_postgres_cannot_hold_is_refused_by_its_columns_name_and_no
     assert "'wrong'" in told.value.message
     made = "SELECT 'public.' || relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
     assert target.run(f"{made} EXCEPT SELECT name FROM _headrace.tables") == []
+
+
+@pytest.mark.parametrize("over", ["numeric(5,2)", "timestamp(0)", "numeric(5,2)[]", "two"])
+def test_a_domain_takes_no_text_that_what_it_is_over_would_round(target, over):
+    name = f"t{secrets.token_hex(4)}"
+    target.run(
+        f"CREATE SCHEMA {name}; SET search_path = {name}; CREATE DOMAIN two AS numeric(5,2);"
+        f"CREATE DOMAIN d AS {over}; CREATE TABLE t (c d, l d[])"
+    )
+    for frame in (pl.DataFrame({"c": ["1.239"]}), pl.DataFrame({"l": [["1.239"]]})):
+        destination = hr.PostgresDestination(dsn=target.dsn, table=f"{name}.t", adopt=True)
+        write = hr.Append()
+        pipeline = hr.Pipeline(name=name, source=MemorySource(frames=[frame]), destination=destination, write=write)
+        with pytest.raises(SchemaError, match=frame.columns[0]):
+            hr.run(pipeline)
+        with pytest.raises(SchemaError), hr.postgres.connect(target.dsn) as db:
+            db.insert(frame, f"{name}.t")
 
 
 def test_years_before_one_and_after_9999_are_kept(target):

@@ -150,7 +150,8 @@ def takes(held: Field, rows: Field) -> bool:
 class Column:
     """A column of a table: its name, its PostgreSQL type, the logical type, and who gives it a value.
 
-    `generated`: always the server. `filled`: the server, where rows do not (a default, an identity).
+    `generated`: always the server. `filled`: the server, where rows do not (a default, an identity). `over` is what a
+    domain, or an array of one, is over: it is that type which takes or rounds a value (empty: it is none).
     """
 
     name: str
@@ -159,6 +160,7 @@ class Column:
     generated: bool = False
     filled: bool = False
     identity: bool = False
+    over: str = ""
 
     @property
     def own(self) -> bool:
@@ -173,8 +175,9 @@ def fits(rows: Field, column: Column) -> bool:
     if rows.origin == f"{SYSTEM} {column.held}" or _held(rows.type) == column.held:
         return True
     if rows.type.name in _TEXTS and column.type.name in _TEXTS:
-        return _says_no(column.held)
-    if rows.type == column.type and _of_texts(rows.type) and not _says_no(column.held.removesuffix("[]")):
+        return _says_no(column.over or column.held)
+    items = (column.over or column.held).removesuffix("[]")
+    if rows.type == column.type and _of_texts(rows.type) and not _says_no(items):
         return False
     held = Field(column.name, column.type, f"{SYSTEM} {column.held}")
     return widens(rows.type, column.type) or takes(held, rows)
@@ -192,9 +195,9 @@ def accepts(column: Column, rows: Type) -> bool:
         case "decimal", (_, places) if scale is not None:
             return bool(scale >= places)
         case name, _ if name in _TEXTS:
-            return _says_no(held)
+            return _says_no(column.over or held)
         case (("list" | "array"), (inner, *_)) if held.endswith("[]") and inner.name not in _NOT_IN_ARRAYS:
-            return accepts(Column(column.name, held[:-2], natural(held[:-2])), inner)
+            return accepts(Column(column.name, held[:-2], natural(held[:-2]), over=column.over), inner)
         case (("list" | "array" | "struct"), _) if held == "jsonb":
             return _held(rows) == "json"
     return fits(Field(column.name, rows), column)
@@ -285,7 +288,7 @@ def _writer(name: str, type: Type, column: Column) -> _Write:
     plain = _plain(name, kind)
 
     def write(values: pl.Series) -> pl.Series:
-        refuse_longer(name, values, column.held)
+        refuse_longer(name, values, column.over or column.held)
         made = plain(values if kind is type else values.cast(kind.polars())).alias(name)
         if made.dtype != pl.String or not made.str.contains(_SPECIAL).any():
             return made

@@ -34,6 +34,10 @@ _WIDEST = 1_590
 _SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 _UNLIMITED = {"character": "bpchar", "bit": "bit varying"}
 """Types that without their limit have one of 1, and the same ones that have none: a cast would cut what they hold."""
+_OVER = """(WITH RECURSIVE d AS (SELECT typbasetype AS oid, typtypmod AS mod FROM pg_type
+    WHERE typtype = 'd' AND atttypid IN (oid, typarray)
+  UNION ALL SELECT t.typbasetype, t.typtypmod FROM d JOIN pg_type AS t USING (oid) WHERE t.typtype = 'd')
+SELECT format_type(oid, mod) FROM d JOIN pg_type AS t USING (oid) WHERE t.typtype <> 'd')"""
 _OURS = ("_headrace", "pg_catalog", "information_schema", "pg_toast")
 
 
@@ -108,11 +112,12 @@ def columns_of(connection: Connection, oid: int, known: Schema | None) -> tuple[
             generated=generated,
             filled=filled and name not in told,
             identity=identity,
+            over=over or "",
         )
-        for name, held, generated, filled, identity in run(
+        for name, held, generated, filled, identity, over in run(
             connection,
             "SELECT attname, format_type(atttypid, atttypmod), attgenerated <> '', atthasdef OR attidentity <> '',"
-            " attidentity = 'a' FROM pg_attribute"
+            f" attidentity = 'a', {_OVER} FROM pg_attribute"
             " WHERE attrelid = $1::bigint::oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             [oid],
         )
