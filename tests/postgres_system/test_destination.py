@@ -488,3 +488,19 @@ def test_a_missing_driver_is_told_with_the_command():
 def test_an_unavailable_server_is_not_found_to_be_empty(shop):
     with pytest.raises(UnavailableError):
         hr.PostgresDestination(dsn="host=127.0.0.1 port=1", table="t").inspect("p")
+
+
+def test_a_table_with_rows_on_a_foreign_server_is_refused(shop):
+    """That server commits before this one: what fails in between would load the rows again."""
+    if not shop.database.run("SELECT 1 FROM pg_available_extensions WHERE name = 'postgres_fdw'"):
+        pytest.skip("this server has no postgres_fdw")
+    shop.database.run(
+        "CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw;"
+        "CREATE TABLE orders (id bigint) PARTITION BY LIST (id); CREATE FOREIGN TABLE one (id bigint) SERVER far;"
+        "ALTER TABLE orders ATTACH PARTITION one FOR VALUES IN (1)"
+    )
+    shop.write("1.csv", "id\n1\n")
+    for table in ("orders", "one"):
+        for verb in (hr.plan, hr.run):
+            with pytest.raises(ConfigError, match="foreign server"):
+                verb(shop.pipeline(table=table, adopt=True))

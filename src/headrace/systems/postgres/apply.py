@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from headrace.errors import ConfigError
 from headrace.flow import Receipt
 from headrace.ledger import succeed
 from headrace.systems.postgres import ledger, quarantine
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from headrace.flow import Commit, TableChange
 
 __all__ = ["apply", "ddl", "settle", "told"]
+
+_FOREIGN = """
+WITH RECURSIVE family AS (
+  SELECT c.oid, c.relkind FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE n.nspname = $1 AND c.relname = $2
+  UNION SELECT c.oid, c.relkind FROM family AS f JOIN pg_inherits AS i ON i.inhparent = f.oid
+  JOIN pg_class AS c ON c.oid = i.inhrelid
+) SELECT 1 FROM family WHERE relkind = 'f' LIMIT 1
+"""
 
 
 def apply(dsn: Dsn, key: ledger.Key, commit: Commit, *, adopt: bool, create_index: bool) -> Receipt:
@@ -53,6 +63,7 @@ def ddl(dsn: Dsn, key: ledger.Key, change: TableChange, *, adopt: bool, create_i
 def told(dsn: Dsn, key: ledger.Key, change: TableChange, *, create_index: bool) -> Sequence[str]:
     """What a person should know of how `apply` would carry the change out."""
     with connected(dsn, name=key.pipeline) as connection, transaction(connection, read_only=True):
+        _refuse_foreign(connection, Table.of(change.table))
         return notes(connection, change, create_index=create_index)
 
 
@@ -65,6 +76,7 @@ def _apply(connection: Connection, key: ledger.Key, commit: Commit, *, adopt: bo
     loads = []
     for index, change in enumerate(commit.changes):
         _set_path(connection, "pg_catalog")
+        _refuse_foreign(connection, Table.of(change.table))
         shape = shaped(connection, change, key, adopt=adopt, create_index=create_index, has_ledger=True)
         if shape.known is not None and not shape.there:
             ledger.forget_others(connection, Table.of(change.table).key, key)
@@ -81,6 +93,15 @@ def _apply(connection: Connection, key: ledger.Key, commit: Commit, *, adopt: bo
         counts.update(load.counts)
     key.remember(connection, commit, seal, head=head, at=at, counts=counts)
     return Receipt(id=commit.id, number=head.number + 1, counts=dict(counts), record=dict(seal.record))
+
+
+def _refuse_foreign(connection: Connection, table: Table) -> None:
+    """Raises ConfigError for a table with rows on another server: that one commits before this one, each by itself."""
+    if run(connection, _FOREIGN, [table.schema, table.name]):
+        raise ConfigError(
+            f"table {table} has rows on a foreign server, which are no one transaction with the ledger",
+            hint="connect to that server itself, or load into a table of this one",
+        )
 
 
 def _set_path(connection: Connection, path: str | None) -> None:
