@@ -504,3 +504,16 @@ def test_a_table_with_rows_on_a_foreign_server_is_refused(shop):
         for verb in (hr.plan, hr.run):
             with pytest.raises(ConfigError, match="foreign server"):
                 verb(shop.pipeline(table=table, adopt=True))
+
+
+def test_a_trigger_that_keeps_rows_does_not_double_them(shop):
+    shop.write("1.csv", "id\n1\n")
+    hr.run(shop.pipeline(hr.Replace()))
+    shop.database.run(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        "CREATE TRIGGER keep BEFORE DELETE ON orders FOR EACH ROW EXECUTE FUNCTION keep()"
+    )
+    shop.write("2.csv", "id\n2\n")
+    with pytest.raises(ConfigError, match="keeps rows from being deleted"):
+        hr.run(shop.pipeline(hr.Replace()))
+    assert shop.rows() == [(1,)]

@@ -52,6 +52,11 @@ __all__ = [
 
 ORDINAL = "_headrace_ordinal"
 DELETED = "_headrace_deleted"
+_KEEPING = """
+SELECT 1 FROM pg_catalog.pg_trigger WHERE tgrelid = $1::regclass AND tgtype::int & 11 = 11
+UNION ALL SELECT 1 FROM pg_catalog.pg_rewrite WHERE ev_class = $1::regclass AND ev_type = '4'
+"""
+"""Triggers before each row that is deleted, and rules for DELETE; to look at a large table costs something."""
 _CODE_POINTS = ("text", "character varying", "character", "name")
 
 
@@ -135,7 +140,7 @@ class Load:
         """Make the table what the change needs. Other readers wait from here on, where it changes shape at all."""
         if self.shape.there and self.shape.anew:
             self.run("DELETE FROM _headrace.tombstones WHERE name = $1", [self.table.key])
-            self.counts["deleted"] += self.run(f"DELETE FROM {self.table.sql}")
+            self.empty()
         for statement in self.shape.statements:
             try:
                 run(self.connection, statement)
@@ -144,6 +149,17 @@ class Load:
                     f"table {self.table} cannot change shape: a view, a rule or a generated column uses a column of it",
                     hint=f"drop what depends on it, run again, and make it anew; what was tried: {statement}",
                 ) from error
+
+    def empty(self) -> None:
+        """Delete all rows. Raises ConfigError where a trigger or a rule of the table has kept some."""
+        self.counts["deleted"] += self.run(f"DELETE FROM {self.table.sql}")
+        if run(self.connection, _KEEPING, [self.table.sql]) and run(
+            self.connection, f"SELECT 1 FROM {self.table.sql} LIMIT 1"
+        ):
+            raise ConfigError(
+                f"table {self.table}: a trigger or a rule of it keeps rows from being deleted",
+                hint="use merge, or take the trigger off: the new rows would stand beside the old ones",
+            )
 
     def copy(
         self, into: str, stream: Callable[[], ArrowStream], *, ordinal: bool = False, flag: str | None = None
@@ -339,7 +355,7 @@ def recompute(load: Load, write: Recompute) -> None:
         if not load.change.complete:
             raise ConfigError(f"table {table}: recompute without its groups", hint="run with --full-refresh")
         if load.shape.there and not load.shape.anew:
-            load.counts["deleted"] += load.run(f"DELETE FROM {table.sql}")
+            load.empty()
         load.counts["inserted"] += load.insert()
         return
     load.stage()

@@ -109,7 +109,7 @@ def replace(load: Load, write: Replace) -> None:
             load.counts["deleted"] += load.count(f"SELECT count(*) FROM {table}")
             load.run(f"TRUNCATE {table}")
         else:
-            load.counts["deleted"] += load.run(f"DELETE FROM {table}")
+            load.empty()
     load.counts["inserted"] += load.insert()
     refuse_empty(load, allow_empty=write.allow_empty)
 
