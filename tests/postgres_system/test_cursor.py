@@ -280,6 +280,16 @@ def test_not_null_is_believed_only_where_the_server_has_looked_at_every_row(data
     assert Reader(database, cursor=Cursor(column="at", nulls="load"), ties="once").read() == [1, 2]
 
 
+def test_an_append_whose_source_has_lost_a_column_is_told_the_way_out(database):
+    database.run("CREATE TABLE t (id int PRIMARY KEY, x int); INSERT INTO t VALUES (1, 1)")
+    reader = Reader(database, cursor="id", ties="once")
+    reader.read()
+    database.run("ALTER TABLE t DROP x")
+    with pytest.raises(ConfigError, match="no column 'x' any more") as told:
+        reader.read()
+    assert "--full-refresh" in told.value.hint
+
+
 def test_a_partition_on_another_server_tells_of_no_transactions(database):
     from psycopg.conninfo import conninfo_to_dict
 

@@ -335,6 +335,10 @@ def _first(order: Order, session: Session, text: str) -> Values:
 
 def _hashed(order: Order, after: Mapping[str, Any]) -> dict[str, str]:
     """The columns of the selection, by the server's names. Raises ConfigError where one that was digested is gone."""
-    for name in after.get("hashed") or {}:
-        order.selection.column(name)
+    have = {c.name for c in order.selection.relation.columns}
+    if gone := next((name for name in after.get("hashed") or {} if name not in have), None):
+        raise ConfigError(
+            f"{order.selection.relation.name} has no column {gone!r} any more, by which it was known what was read",
+            hint="run once with --full-refresh, or put the column back",
+        )
     return {order.selection.names[c.name]: c.type.name for c in order.selection.columns}
