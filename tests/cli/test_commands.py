@@ -275,7 +275,8 @@ def test_a_signal_ends_a_run_and_the_next_one_carries_on(headrace, orders, numbe
     ) as process:  # fmt: skip
         try:
             for _ in range(min(2, os.cpu_count()) if target == "." else 1):
-                assert process.stdout.readline() == "here\n"
+                line = process.stdout.readline()
+                assert line == "here\n", process.stderr.read()
             process.send_signal(number)
             _, err = process.communicate(timeout=60)
         finally:

@@ -264,7 +264,9 @@ class Journal:
             disk.make_folder(folder)
             files = sorted((e.stat().st_mtime_ns, e.path) for e in os.scandir(folder) if e.name.endswith(".json"))
             last = max(self.numbers(self.root), default=0)
-            known = [self.entry(last)] * bool(last) + [json.loads(Path(path).read_bytes()) for _, path in files[-1:]]
+            known = ([self.entry(last)] if last else []) + [
+                json.loads(Path(path).read_bytes()) for _, path in files[-1:]
+            ]
             # Its own instant, by the clock of the entries: a file system's clock may be some milliseconds behind.
             at = later(*(instant(one["at"]) for one in known))
             kept = {**run, "at": at.isoformat(timespec="microseconds")}

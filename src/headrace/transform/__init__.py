@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import re
 import sys
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 __all__ = ["Bound", "Transformed", "load_file", "load_function", "transform"]
+
+_loading = threading.RLock()
+"""Pipelines side by side may load one file: the second waits until the first has executed it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,15 +306,21 @@ def load_function(reference: str, base: Path | None) -> Callable[..., Any]:
 
 
 def load_file(path: Path) -> ModuleType:
-    """The module in a file, executed once in a process for as long as it does not change. Raises ConfigError."""
+    """The module in a file, executed once in a process for as long as it does not change. Raises ConfigError.
+
+    What is executed is the text as it is now: Python's own cache knows a file by the second of its last change.
+    """
     try:
         text = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read", hint="the path is relative to the pipeline's file") from error
     digest = hashlib.blake2b(str(path.resolve()).encode() + text, digest_size=8).hexdigest()
     key = f"headrace_file_{path.stem}_{digest}"
-    if key in sys.modules:
-        return sys.modules[key]
+    with _loading:
+        return sys.modules[key] if key in sys.modules else _executed(key, path, text)
+
+
+def _executed(key: str, path: Path, text: bytes) -> ModuleType:
     spec = importlib.util.spec_from_file_location(key, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is not a Python file")
@@ -318,7 +328,7 @@ def load_file(path: Path) -> ModuleType:
     sys.modules[key] = module
     sys.path.insert(0, str(path.parent.resolve()))  # a transform may import its neighbours, as a script may
     try:
-        spec.loader.exec_module(module)
+        exec(compile(text, str(path), "exec", dont_inherit=True), vars(module))  # noqa: S102  # the user's own code
     except (Exception, SystemExit) as error:  # a script that ends itself does not end us
         del sys.modules[key]
         line = error.lineno if isinstance(error, SyntaxError) else _line_in(error, spec.origin)
