@@ -213,6 +213,7 @@ def replace(load: Load, write: Replace) -> None:
     Raises DataError for no rows at all, unless `write.allow_empty`.
     """
     table = load.table
+    load.run("DELETE FROM _headrace.tombstones WHERE name = ?", [table.key])  # the rows are all there is to know now
     load.counts["deleted"] += load.count(f"SELECT count(*) FROM {table.sql}")
     if carries_more_than_rows(load.connection, table):
         load.run(f"DELETE FROM {table.sql}")

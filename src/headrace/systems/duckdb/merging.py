@@ -99,14 +99,20 @@ def _settle_repeats(load: Load, write: Merge) -> None:
 
 
 def _drop_late(load: Load, write: Merge) -> None:
-    """Take the rows out of the stage that are older than the target's, or than a remembered deletion."""
+    """Take the rows out of the stage that are older than the target's, or than the remembered deletion of a key that
+    the target does not have: another write may have put it there again.
+    """
     if not write.latest_by:
         return
     pairs = [(f"t.{quoted(c)}", f"s.{quoted(c)}") for c in write.latest_by]
-    for known in (load.table.sql, *([f"({_tombstones(load, write)})"] if _tombs(load) else [])):
+    known = [(load.table.sql, "")]
+    if _tombs(load):
+        gone = f"ANTI JOIN {load.table.sql} AS live ON {same('live', 's', write.keys, '=')}"
+        known.append((f"({_tombstones(load, write)})", gone))
+    for older, gone in known:
         load.delete(
             load.staged,
-            f"SELECT s.rowid FROM {load.staged} AS s JOIN {known} AS t ON {same('t', 's', write.keys, '=')}"
+            f"SELECT s.rowid FROM {load.staged} AS s JOIN {older} AS t ON {same('t', 's', write.keys, '=')} {gone}"
             f" WHERE {newer(pairs)}",
         )
 

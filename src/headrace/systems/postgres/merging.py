@@ -87,6 +87,7 @@ def replace(load: Load, write: Replace) -> None:
     Raises DataError for no rows at all, unless `write.allow_empty`, and as `merge` does for keys.
     """
     table = load.table.sql
+    load.run("DELETE FROM _headrace.tombstones WHERE name = $1", [load.table.key])  # the rows are all there is to know
     if write.keys and load.shape.there and not load.shape.anew:
         load.stage()
         refuse_empty(load, allow_empty=write.allow_empty)
@@ -160,13 +161,16 @@ def _settle_repeats(load: Load, keys: Sequence[str], latest_by: Sequence[str]) -
 
 
 def _drop_late(load: Load, write: Merge, *, tombs: bool) -> None:
-    """Take the rows out of the stage that are older than the target's, or than a remembered deletion."""
+    """Take the rows out of the stage that are older than the target's, or than the remembered deletion of a key that
+    the target does not have: another write may have put it there again.
+    """
     compared = [f"{quoted(c)}{load.collated(c)}" for c in write.latest_by]
     pairs = [(f"t.{c}", f"s.{c}") for c in compared]
-    for known in (load.table.sql, *([f"({_tombstones(load, write)})"] if tombs else [])):
-        load.run(
-            f"DELETE FROM {load.staged} AS s USING {known} AS t WHERE {same('t', 's', write.keys)} AND {newer(pairs)}"
-        )
+    late = f"{same('t', 's', write.keys)} AND {newer(pairs)}"
+    load.run(f"DELETE FROM {load.staged} AS s USING {load.table.sql} AS t WHERE {late}")
+    if tombs:
+        gone = f"NOT EXISTS (SELECT FROM {load.table.sql} AS live WHERE {same('live', 's', write.keys)})"
+        load.run(f"DELETE FROM {load.staged} AS s USING ({_tombstones(load, write)}) AS t WHERE {late} AND {gone}")
 
 
 def _refuse_twice(load: Load, keys: Sequence[str]) -> None:

@@ -93,6 +93,24 @@ class Writing(Subject):
         assert holds(destination) == memory(STEPS, write)
 
     @only("merge")
+    @pytest.mark.parametrize("between", ["append", "replace"])
+    def test_a_deletion_does_not_stand_against_a_key_that_another_write_has_put_again(
+        self, tmp_path: Path, between: str
+    ) -> None:
+        steps = (
+            (Step(rows=[(1, "a", 1, "x", False), (2, "a", 1, "y", False), (3, "a", 1, "z", False)]), "merge"),
+            (Step(rows=[(1, "a", 9, "x", True), (3, "a", 9, "z", True)]), "merge"),
+            (Step(rows=[(1, "a", 5, "back", False)]), between),
+            (Step(rows=[(1, "a", 7, "newer", False), (3, "a", 7, "older than its end", False)]), "merge"),
+        )
+        destination, memory = self.destination(tmp_path), MemoryDestination()
+        for step, write in steps:
+            for each in (destination, memory):
+                each.apply(commit_of(each, step, WRITES[write]))
+        assert holds(destination) == holds(memory)
+        assert "newer" in str(holds(destination).rows)
+
+    @only("merge")
     def test_a_merge_keeps_columns_that_the_rows_do_not_have(self, tmp_path: Path) -> None:
         steps = [Step(rows=[(1, "a", 1, "x", False)], wide=True), Step(rows=[(1, "a", 2, "y", False)])]
         play(destination := self.destination(tmp_path), steps, WRITES["merge"])
