@@ -328,7 +328,7 @@ def _executed(key: str, path: Path, text: bytes) -> ModuleType:
     sys.modules[key] = module
     sys.path.insert(0, str(path.parent.resolve()))  # a transform may import its neighbours, as a script may
     try:
-        exec(compile(text, str(path), "exec", dont_inherit=True), vars(module))  # noqa: S102  # the user's own code
+        exec(compile(text, spec.origin or str(path), "exec", dont_inherit=True), vars(module))  # noqa: S102  # the user's own code
     except (Exception, SystemExit) as error:  # a script that ends itself does not end us
         del sys.modules[key]
         line = error.lineno if isinstance(error, SyntaxError) else _line_in(error, spec.origin)
