@@ -59,6 +59,7 @@ def test_a_text_is_read_or_refused_and_never_otherwise(text):
         ("/* x", "x.json:1:1", "not closed"),
         ('{"a": NaN}', "x.json:1:7", "'NaN'"),
         ('{"a": 1e999}', "x.json:1:7", "too large"),
+        ('{"a": ' + "9" * 5000 + "}", "x.json:1:7", "too large"),
         ('{"a": "\\ud800"}', "x.json:1:7", "surrogate"),
         ('{"a": True}', "x.json:1:7", "'True'"),
         ('{"a": .5}', "x.json:1:7", "no JSON value"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headrace.contract import Column, Contract
 from headrace.contract.screen import Screen
-from headrace.errors import ContractError, UnavailableError
+from headrace.errors import ContractError, SchemaError, UnavailableError
 from headrace.exact import from_text
 from headrace.schema import REJECTS, Schema
 from headrace.stream import FrameStream, reraise, scan_batches
@@ -261,3 +261,13 @@ def test_nothing_is_left_on_disk_after_close(tmp_path, monkeypatch):
         assert list(screen.rejects())
         assert list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_may_have_a_column_called_rules():
+    frame = pl.DataFrame({"a": [1, -1], "rules": ["x", "y"]})
+    contract = Contract(columns={"a": Column(min=0)}, on_violation="quarantine")
+    good, rejects, _ = drained(screened(contract, frame))
+    assert good["rules"].to_list() == ["x"]
+    assert [(r["rules"], json.loads(r["row"])["rules"]) for r in rejects.to_dicts()] == [(["a: min"], "y")]
+    with pytest.raises(SchemaError, match="'rules'"):
+        contract.split(frame)

@@ -186,3 +186,19 @@ def test_a_file_that_vanishes_before_its_rows_are_counted_is_not_a_bug(tmp_path)
     gone = File(path=path, name="a.parquet", size=1, modified=1)
     with pytest.raises(UnavailableError, match="has gone"):
         ColumnarReader.rows(SimpleNamespace(format="parquet"), gone)
+
+
+def test_a_file_that_vanishes_between_two_of_its_pieces_is_not_called_broken(tmp_path, monkeypatch):
+    from headrace.errors import UnavailableError
+    from headrace.stream.drawing import drawn
+    from headrace.systems.files import columnar
+
+    monkeypatch.setattr(columnar, "_PIECE_BYTES", 1)
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"a": range(400)}).write_parquet(path, row_group_size=10)
+    (batch,) = FileSource(path=path.name, base=tmp_path).batches(Range(), Snapshot(), "in")
+    drawing = drawn(batch.frame.lazy)
+    next(drawing)
+    path.unlink()
+    with pytest.raises(UnavailableError, match="has gone"):
+        list(drawing)

@@ -189,6 +189,20 @@ def test_a_file_that_is_no_text_as_expected_is_told_what_it_is(tmp_path, data, h
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32-le", "idna"])
+def test_a_file_that_its_encoding_cannot_read_is_named(tmp_path, encoding):
+    (tmp_path / "a.csv").write_bytes(b"a,b\n1,\xc3\xa4\n")
+    with pytest.raises(DataError, match=rf"'a\.csv' is not {encoding}"):
+        read(tmp_path, encoding=encoding)
+
+
+@pytest.mark.parametrize("encoding", ["base64", "rot13", "a\0"])
+def test_what_is_no_encoding_of_texts_is_refused(tmp_path, encoding):
+    (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\n")
+    with pytest.raises(ConfigError, match="unknown encoding"):
+        read(tmp_path, encoding=encoding)
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-8-sig"])
 def test_other_encodings_are_decoded_as_they_stream(tmp_path, encoding, block):

@@ -249,3 +249,10 @@ def test_a_cursor_whose_type_was_only_guessed_as_text_is_refused_until_it_is_dec
     assert '"types": {"c":' in caught.value.hint
     declared = FileSource(path="*.csv", base=tmp_path, cursor=cursor, types={"c": "string"})
     assert next(declared.batches(Range(), Snapshot(), "in")).frame.lazy.collect().height == 1
+
+
+def test_a_cursor_that_is_no_column_is_told_the_files_own(tmp_path):
+    (tmp_path / "a.csv").write_text("id,at\n1,2\n")
+    source = FileSource(path="a.csv", base=tmp_path, cursor="nope")
+    with pytest.raises(ConfigError, match=r"it has id, at$"):
+        list(source.batches(Range(), Snapshot(), "in"))

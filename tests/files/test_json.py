@@ -108,6 +108,19 @@ def test_a_record_of_an_array_that_cannot_be_read_is_rejected_by_line(tmp_path):
     assert told == [(2, ["a key that stands twice"]), (3, ["not JSON: NaN or Infinity"])]
 
 
+@pytest.mark.parametrize("text", ['{"a": 1, "a": null}\n{"a": 4}', '{"a": 1, "a": 2}\n{"\\u0061": 4}'])
+def test_a_key_that_stands_twice_is_found_beside_nulls_and_keys_with_escapes(tmp_path, text):
+    one = batch(tmp_path, text)
+    assert one.frame.lazy.collect()["a"].to_list() == [4]
+    assert [(line, rule) for line, rule, _ in rejects(one)] == [(1, "a key that stands twice")]
+
+
+@pytest.mark.parametrize("last", ["2", "2e1"])
+def test_a_number_in_a_column_of_texts_is_as_it_was_written_whatever_stands_beside_it(tmp_path, last):
+    one = batch(tmp_path, f'{{"a": 1.10, "b": 0}}\n{{"a": "x", "b": {last}}}')
+    assert one.frame.lazy.collect()["a"].to_list() == ["1.10", "x"]
+
+
 def test_an_object_of_thousands_of_rows_by_key_is_refused_as_such(tmp_path):
     text = "{" + ", ".join(f'"{n}": 1' for n in range(10_001)) + "}"
     with pytest.raises(DataError, match="10,001 columns") as caught:

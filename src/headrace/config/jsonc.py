@@ -190,9 +190,11 @@ class _Reader:
         if rest.isalnum() or rest in ("_", "."):
             self.unknown(re.compile(r"[\w.+-]+").match(self.text, self.at)[0])  # type: ignore[index]  # it matched
         self.at = found.end()
-        value: int | float = float(found[0]) if found[1] or found[2] else int(found[0])
+        whole = not (found[1] or found[2])
+        value: int | float = float(found[0])
         if value in (float("inf"), float("-inf")):
             self.fail("this number is too large", "no float64 holds it", place)
+        value = int(found[0]) if whole else value
         return Node(value, place)
 
     def unknown(self, what: str) -> NoReturn:

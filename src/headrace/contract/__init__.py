@@ -108,8 +108,8 @@ class Contract:
         otherwise `on_violation` makes no difference here, and ``fail`` does not raise. Lazy frames give lazy
         frames that stream, and read `frame` each time one of them is collected.
 
-        Raises SchemaError for a missing column or a type that cannot be cast, ConfigError for a rule that does not
-        fit the frame.
+        Raises SchemaError for a missing column, for one called ``rules`` and for a type that cannot be cast,
+        ConfigError for a rule that does not fit the frame.
         """
         from headrace.contract.verdict import split
 

@@ -158,7 +158,7 @@ class Screen:
         quarantined = judge.bad.filter(judge.actions == "quarantine")
         kept = failed.head(max(0, _KEPT - before.failed))
         for rows in (kept, quarantined):
-            spool.write(self._origin.rejects(rows))
+            spool.write(self._origin.rejects(rows, judge.rules(rows)))
         counts = replace(
             counts,
             rejected=before.rejected + quarantined.height,
@@ -270,8 +270,8 @@ class _Origin:
         """``file:line`` of each row, where rows have a place."""
         return [f"{file}:{line}" for file, line in zip(*self._place(rows), strict=True) if file is not None]
 
-    def rejects(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Bad rows as they came → the columns of `schema.REJECTS`; `id` is still the same for equal rows."""
+    def rejects(self, rows: pl.DataFrame, rules: pl.Series) -> pl.DataFrame:
+        """Bad rows as they came, and the rules of each → the columns of `schema.REJECTS`; equal rows have equal ids."""
         fields = [f for f in self.bound.raw if f.name not in (self.place or ())]
         texts = rows.select(to_text(pl.col(f.name), f.type).alias(f.name) for f in fields)
         values = list(texts.iter_rows(named=True))
@@ -283,7 +283,7 @@ class _Origin:
             "source": [self.source] * rows.height,
             "file": files,
             "line": lines,
-            "rules": rows["rules"],
+            "rules": rules,
             "row": [json.dumps(row, ensure_ascii=False) for row in values],
             "key": self._key_texts(rows),
         }

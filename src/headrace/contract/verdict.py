@@ -17,7 +17,7 @@ import polars as pl
 from headrace.contract import Versions
 from headrace.contract.checks import RAW, Bound, Check, bind
 from headrace.contract.repeats import Repeats
-from headrace.errors import ContractError
+from headrace.errors import ContractError, SchemaError
 from headrace.stream import scan_batches
 from headrace.stream.drawing import drawn
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Judge", "Verdict", "check", "split"]
 
 _ACTION = "\0action"
+_RULES = "\0rules"
 _HARD = "\0hard"
 _ACTIONS = ("fail", "quarantine", "drop")
 
@@ -38,9 +39,8 @@ _ACTIONS = ("fail", "quarantine", "drop")
 class Judge:
     """What a batch came to.
 
-    `good` has the contract's types. `bad` are the others as they came, with the columns ``rules`` (list of texts)
-    and `action`, the gravest of what their broken rules ask for: ``fail``, ``quarantine`` or ``drop``. `broken`
-    counts rows by rule, `warned` those by rules that only warn.
+    `good` has the contract's types. `bad` are the others as they came, and beside them `rules` and `actions`.
+    `broken` counts rows by rule, `warned` those by rules that only warn.
     """
 
     good: pl.DataFrame
@@ -50,8 +50,18 @@ class Judge:
 
     @property
     def actions(self) -> pl.Series:
-        """What becomes of each row of `bad`."""
+        """What becomes of each row of `bad`, the gravest that its rules ask for: ``fail``, ``quarantine``, ``drop``."""
         return self.bad[_ACTION]
+
+    @staticmethod
+    def rules(bad: pl.DataFrame) -> pl.Series:
+        """The rules that rows of `bad` break: lists of texts."""
+        return bad[_RULES]
+
+    @property
+    def told(self) -> pl.DataFrame:
+        """`bad` with the rules as a column ``rules``."""
+        return self.bad.drop(_ACTION).rename({_RULES: "rules"})
 
 
 _ONE = Versions()
@@ -131,7 +141,7 @@ class Verdict:
         if not hard.any():
             return Judge(good=wide.select(names), bad=self._no_rows(rows), broken=Counter(), warned=warned)
         bad = wide.filter(hard)
-        told = bad.with_columns(_reasons(self._hard + self._soft), _gravest(self._hard)).select("rules", _ACTION)
+        told = bad.with_columns(_reasons(self._hard + self._soft), _gravest(self._hard)).select(_RULES, _ACTION)
         return Judge(
             good=wide.filter(~hard).select(names),
             bad=rows.filter(hard).with_columns(told.get_columns()),
@@ -141,7 +151,7 @@ class Verdict:
 
     def _no_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
         return rows.clear().with_columns(
-            pl.lit(None, dtype=pl.List(pl.String)).alias("rules"), pl.lit(None, dtype=pl.String).alias(_ACTION)
+            pl.lit(None, dtype=pl.List(pl.String)).alias(_RULES), pl.lit(None, dtype=pl.String).alias(_ACTION)
         )
 
 
@@ -163,7 +173,7 @@ def _counts(rows: pl.DataFrame, checks: Sequence[Check]) -> Counter[str]:
 
 def _reasons(checks: Sequence[Check]) -> pl.Expr:
     names = [pl.when(c.broken).then(pl.lit(c.name)).otherwise(None).cast(pl.String) for c in checks]
-    return pl.concat_list(names).list.drop_nulls().alias("rules")
+    return pl.concat_list(names).list.drop_nulls().alias(_RULES)
 
 
 def _gravest(checks: Sequence[Check]) -> pl.Expr:
@@ -178,13 +188,18 @@ def split(
 ) -> tuple[pl.DataFrame, pl.DataFrame] | tuple[pl.LazyFrame, pl.LazyFrame]:
     """`Contract.split`."""
     verdict = Verdict(contract, frame.lazy())
+    if "rules" in verdict.bound.raw:
+        raise SchemaError(
+            "the rows have a column 'rules', as the reasons of bad rows are called",
+            hint="rename it before they are split",
+        )
     if isinstance(frame, pl.DataFrame):
         with verdict.opened() as judge:
             judged = judge(frame)
-        return judged.good, judged.bad.drop(_ACTION)
+        return judged.good, judged.told
     raw = {**verdict.bound.raw.polars(), "rules": pl.List(pl.String())}
     good = scan_batches(lambda: (j.good for j in verdict.judged()), verdict.bound.schema.polars())
-    return good, scan_batches(lambda: (j.bad.drop(_ACTION) for j in verdict.judged()), raw)
+    return good, scan_batches(lambda: (j.told for j in verdict.judged()), raw)
 
 
 def check(contract: Contract, frame: pl.DataFrame | pl.LazyFrame) -> None:

@@ -102,10 +102,11 @@ class _Reader:
         aside: Collection[str],
     ) -> None:
         if cursor.column not in schema:
-            near = difflib.get_close_matches(cursor.column, schema.names, n=1)
+            names = [n for n in schema.names if n not in (FILE, LINE)]
+            near = difflib.get_close_matches(cursor.column, names, n=1)
             raise ConfigError(
                 f"source {source!r} has no column {cursor.column!r} to be its cursor",
-                hint=f"did you mean {near[0]!r}?" if near else f"it has {', '.join(schema.names)}",
+                hint=f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}",
             )
         if cursor.then or cursor.nulls != "refuse" or cursor.late != "auto" or cursor.lag is not None:
             raise ConfigError(

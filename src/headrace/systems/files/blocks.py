@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +58,15 @@ def opened(file: File, encoding: str) -> Iterator[Any]:
             raise DataError(
                 f"file {file.name!r} is no {file.path.suffix[1:]} archive", hint="rename it, or pack it anew"
             )
-        yield stream if _is_utf8(encoding) else _Decoded(stream, encoding)
+        yield stream if _is_utf8(encoding) else _Decoded(stream, encoding, file.name)
 
 
 def _is_utf8(encoding: str) -> bool:
     try:
+        with suppress(UnicodeError):
+            b" ".decode(encoding)  # a codec that gives no text (base64) is refused
         return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
-    except LookupError:
+    except (LookupError, ValueError):
         raise ConfigError(
             f"unknown encoding {encoding!r}", hint='write it as Python names it: "utf-8", "latin-1", "cp1252", "utf-16"'
         ) from None
@@ -110,8 +112,8 @@ class _Zstd:
 class _Decoded:
     """Another encoding, as UTF-8."""
 
-    def __init__(self, stream: Any, encoding: str) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, encoding: str, name: str) -> None:
+        self._stream, self._encoding, self._name = stream, encoding, name
         self._decoder = codecs.getincrementaldecoder(encoding)(errors="surrogateescape")
         self._ended = False
 
@@ -119,7 +121,14 @@ class _Decoded:
         while not self._ended:
             data = self._stream.read(size)
             self._ended = not data
-            text = self._decoder.decode(data, final=not data)
+            try:
+                text = self._decoder.decode(data, final=not data)
+            except UnicodeError:  # of characters of several bytes nobody knows where the next one begins
+                raise DataError(
+                    f"file {self._name!r} is not {self._encoding}",
+                    hint='say "encoding" as it was written; without it, UTF-8 is read',
+                    details={"file": self._name},
+                ) from None
             if text:
                 return text.encode("utf-8", "surrogatepass")
         return b""

@@ -34,11 +34,14 @@ _GUESS_RECORDS = 20
 
 @dataclass(frozen=True)
 class Head:
-    """What a file's first lines say: its fields, its delimiter, and whether that was guessed. No fields: empty."""
+    """What a file's first lines say: its fields, its delimiter, and whether that was guessed. No fields: empty.
+    `texts` are the fields of which numbers too are kept as they are written (JSON).
+    """
 
     fields: tuple[str, ...]
     delimiter: str = ","
     guessed: bool = False
+    texts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

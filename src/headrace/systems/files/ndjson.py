@@ -1,8 +1,9 @@
 """NDJSON and JSON arrays: Polars parses what is proven to be exact in its hands, Python's parser the rest.
 
 Polars reads numbers into 64 bits, drops keys that it was not told of, and turns a lone surrogate into a null. So a
-block with a long number, an exponent, a surrogate or an unknown key goes the careful way, as does one that does not
-parse; there each line is read for itself, numbers as they are written.
+block with a long number, an exponent, a surrogate, a key that is unknown or written with escapes, or a fraction in a
+column of texts goes the careful way, as does one that does not parse; there each line is read for itself, numbers as
+they are written.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import io
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["JSONReader"]
 
 T = TypeVar("T")
-_RISKY = r'[0-9][0-9.]{15,}|[0-9][eE][+-]?[0-9]|\\u[dD][89a-fA-F]|"-0|-0(?:[^0-9.]|$)'
+_RISKY = r'[0-9][0-9.]{15,}|[0-9][eE][+-]?[0-9]|\\u[dD][89a-fA-F]|"-0|-0(?:[^0-9.]|$)|\\[u/](?:[^"\\\n]|\\.)*"\s*:'
 _AHEAD = 3
 _CHUNK = 1024 * 1024
 _DEEP = "nested too deeply"
@@ -174,7 +175,7 @@ class JSONReader:
         """
         names = dict(zip(head.fields, fields, strict=True))
         wanted = {k: n for k, n in names.items() if n in columns}
-        work = partial(self._piece, file, names, wanted)
+        work = partial(self._piece, file, names, wanted, head.texts)
         with opened(file, self.source.encoding) as stream:
             blocks = self._blocks(file, stream)
             waiting: deque[Any] = deque()
@@ -193,7 +194,7 @@ class JSONReader:
         """Single records (line, text) through the same parser."""
         data = b"\n".join(t.replace("\n", " ").encode("utf-8", "surrogatepass") for _, t in texts)
         names = dict(zip(head.fields, fields, strict=True))
-        return self._piece(file, names, names, _Lines(data, 1, tuple(n for n, _ in texts)))
+        return self._piece(file, names, names, head.texts, _Lines(data, 1, tuple(n for n, _ in texts)))
 
     def _blocks(self, file: File, stream: Any) -> Iterator[_Lines]:
         if self.format == "json":
@@ -203,9 +204,11 @@ class JSONReader:
         while (block := cutter.cut()) is not None:
             yield _Lines(block.data, block.line)
 
-    def _piece(self, file: File, names: dict[str, str], wanted: dict[str, str], lines: _Lines) -> Texts:
+    def _piece(
+        self, file: File, names: dict[str, str], wanted: dict[str, str], written: frozenset[str], lines: _Lines
+    ) -> Texts:
         texts, numbers = lines.records()
-        frame = self._fast(b"\n".join(texts), len(texts), names, wanted)
+        frame = self._fast(b"\n".join(texts), len(texts), names, wanted, written & wanted.keys())
         bad: list[Reject] = []
         if frame is None:
             frame, texts, numbers, bad = self._careful(file, texts, numbers, names, wanted)
@@ -217,10 +220,13 @@ class JSONReader:
             size=sum(map(len, texts)) + len(texts),
         )
 
-    def _fast(self, data: bytes, count: int, names: dict[str, str], wanted: dict[str, str]) -> pl.DataFrame | None:
+    def _fast(
+        self, data: bytes, count: int, names: dict[str, str], wanted: dict[str, str], written: frozenset[str]
+    ) -> pl.DataFrame | None:
         """The block in Polars' hands; None where it is not certain to be exact there."""
         text = as_text(data)
-        if not data or not wanted or text is None or text.str.contains(_RISKY)[0]:
+        risky = rf"{_RISKY}|{_any_key(written)}-?[0-9]+\." if written else _RISKY  # Polars writes 1.10 as 1.1
+        if not data or not wanted or text is None or text.str.contains(risky)[0]:
             return None
         try:
             found = pl.scan_ndjson(io.BytesIO(data), infer_schema_length=None).collect_schema()
@@ -265,10 +271,23 @@ class JSONReader:
 
 
 def _may_repeat(text: pl.Series, frame: pl.DataFrame) -> bool:
-    """Whether a key may stand twice in a record, of which Polars takes one: there are more keys than values."""
-    keys = '"(?:' + "|".join(re.escape(json.dumps(k, ensure_ascii=False)[1:-1]) for k in frame.columns) + r')"\s*:'
+    """Whether a key may stand twice in a record, of which Polars takes the first: there are more keys than values, or a
+    key has a value and is null too.
+    """
+    keys = _any_key(frame.columns)
     values = sum(frame.count().row(0))
-    return bool(text.str.count_matches(keys)[0] != values + text.str.count_matches(keys + r"\s*null")[0])
+    nulls = text.str.extract_all(keys + "null").explode()
+    if text.str.count_matches(keys)[0] != values + len(nulls):
+        return True
+    found = nulls.unique()
+    some = [key for key in frame.columns if found.str.contains(_any_key([key])).any()]
+    lines = text.str.split("\n").explode() if some else text
+    return any(lines.filter(frame[k].is_not_null()).str.contains(_any_key([k]) + "null").any() for k in some)
+
+
+def _any_key(keys: Iterable[str]) -> str:
+    """A pattern of one of the keys, up to where its value begins."""
+    return '"(?:' + "|".join(re.escape(json.dumps(k, ensure_ascii=False)[1:-1]) for k in keys) + r')"\s*:\s*'
 
 
 def _unknown(key: str, infer: int | str) -> str:

@@ -176,6 +176,7 @@ class Reading:
         except (pl.exceptions.PolarsError, HeadraceError, OSError) as error:
             if reader.reads(file):
                 raise
+            check_same(file)
             raise broken(file, reader.format) from error
 
     def _query(

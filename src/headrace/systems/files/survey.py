@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Survey", "survey"]
 
 _WIDEST = 10_000  # what DuckDB and Polars plan in seconds; a few times more takes them many minutes
+_TEXTS = ("string", "categorical", "enum")
 Reader = CSVReader | JSONReader | ColumnarReader
 RESERVED = "_headrace_"
 _ADDED = {"file": Type("string"), "line": Type("int64"), "modified": Type("datetime", ("us", "UTC"))}
@@ -239,11 +240,12 @@ def _json(
                     details={"file": file.name, "line": refused[0]},
                 )
         raise DataError("no file has a record, and nothing says what its columns are", hint='declare them in "types"')
-    heads = {f.name: Head(every) for f in files}  # a key may come late in any file
     names = renamed(source, files[0], every) if files else every
     types = {n: guesses[k].type for k, n in zip(every, names, strict=True) if k in guesses}
     types |= {n: parse_type(t) for n, t in pinned.items()}
     columns = tuple(_column(n, declared, types, count) for n in names)
+    texts = frozenset(k for k, c in zip(every, columns, strict=True) if c.type.name in _TEXTS)
+    heads = {f.name: Head(every, texts=texts) for f in files}  # a key may come late in any file
     inferred = {c.name: str(c.type) for c in columns if c.inferred is not None and c.name not in pinned}
     facts = {"inferred": inferred, "sample_rows": "all" if source.infer == "all" else count}
     return Survey(reader.format, reader, Layout(columns), heads=heads, facts=facts)
