@@ -305,6 +305,11 @@ class TableChange:
     census: Census | None = None
 
     @property
+    def latest_by(self) -> tuple[str, ...]:
+        """The columns that say which of two rows of a key is newer, where the write keeps that one alone."""
+        return tuple(getattr(self.write, "latest_by", ())) if self.write.type == "merge" else ()
+
+    @property
     def takes_all(self) -> bool:
         """Whether rows that this pipeline did not bring may go: all that the table held, or what the source lacks."""
         kind = self.write.type
@@ -325,8 +330,8 @@ class Rejects:
     `rows` has the columns of `schema.REJECTS`, and gives `count` rows (0: it need not be opened). Earlier rejects of
     this pipeline leave the quarantine when their id is in `resolved` (a replay), in `loaded` (a replay into an append)
     or in `discarded` (given up; the reason is in the record), when a good row of the same `keys` is in the commit
-    (recompute: when their key is among the change's groups), when `superseded` names them, or all of them when
-    `replace_all` (a full refresh).
+    that is not older by the change's `latest_by` (recompute: when their key is among the change's groups), when
+    `superseded` names them, or all of them when `replace_all` (a full refresh).
     The destination remembers `discarded` for ever, and `loaded` until a commit replaces all: `Snapshot` tells them.
     """
 

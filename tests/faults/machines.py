@@ -179,11 +179,20 @@ class Files(RuleBasedStateMachine):
         self.rejects |= {at: r for at, r in bad.items() if at not in self.given_up | self.loaded}
 
     def _load(self, good: list[dict[str, Any]]) -> None:
-        """These rows were good; rejects of their keys are settled, those of groups are told anew."""
+        """These rows were good; rejects of their keys are settled (but for a merge's newer ones), those of groups are
+        told anew.
+        """
         self.model.load(good)
         names = self.model.keys
-        keys = {tuple(r[k] for k in names) for r in good} if names else set()
-        kept = {at: r for at, r in self.rejects.items() if r["v"] == "x" or (names and (r["id"],) not in keys)}
+        until: dict[Any, float] = {}
+        for r in good if names else ():
+            key = tuple(r[k] for k in names)
+            until[key] = max(until.get(key, -1), r["moved"]) if self.write == "merge" else float("inf")
+        kept = {
+            at: r
+            for at, r in self.rejects.items()
+            if r["v"] == "x" or (names and r["moved"] > until.get((r["id"],), -1))
+        }
         if self.write == "recompute":
             sums = {(f'{{"g": "{g}", "total": "{v}"}}', None): v for g, v in self.model.totals().items() if v < 0}
             kept |= {at: {"v": v} for at, v in sums.items() if at not in self.given_up}

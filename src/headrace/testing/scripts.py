@@ -73,11 +73,20 @@ def _census(step: Step) -> Census:
     return Census(keys=lambda: FrameStream(keys), max=0.5, mark=MARK if step.marked else None)
 
 
-def reject(id: str, *, key: str | None = None, file: str | None = None) -> dict[str, Any]:
-    """A rejected row, as a row of `schema.REJECTS`."""
-    row: dict[str, Any] = dict.fromkeys(REJECTS.names)
+def reject(id: str, *, key: str | None = None, file: str | None = None, row: str | None = None) -> dict[str, Any]:
+    """A rejected row, as a row of `schema.REJECTS`; `row` is how it came, as JSON."""
+    empty: dict[str, Any] = dict.fromkeys(REJECTS.names)
     stage = "contract" if file is None else "parse"
-    return {**row, "id": id, "stage": stage, "source": SOURCE, "file": file, "rules": ["a rule"], "key": key}
+    return {
+        **empty,
+        "id": id,
+        "stage": stage,
+        "source": SOURCE,
+        "file": file,
+        "rules": ["a rule"],
+        "row": row,
+        "key": key,
+    }
 
 
 def _rejects(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

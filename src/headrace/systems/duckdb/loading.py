@@ -72,7 +72,7 @@ class Load:
     @property
     def good(self) -> str:
         """What earlier rejects are compared with, in SQL, only with `keep_stage`: the rows as they came (of a
-        merge or a history just their keys), of a recompute its groups.
+        merge or a history just their keys and a merge's order), of a recompute its groups.
         """
         if self.change.groups is not None:
             return self.groups
@@ -124,9 +124,10 @@ class Load:
             self.run(f"CREATE TEMP TABLE {self.staged} AS {rows}")
         self.counts["rows"] = self.count(f"SELECT count(*) FROM {self.staged}")
         if self.keep_stage and self._keys:
-            keys = ", ".join(map(quoted, self._keys))
             self.require(self._keys, "key")
-            self.run(f"CREATE TEMP TABLE {self.good} AS SELECT {keys} FROM {self.staged}")
+            self.require(self.change.latest_by, "latest_by column")
+            kept = ", ".join(map(quoted, dict.fromkeys((*self._keys, *self.change.latest_by))))
+            self.run(f"CREATE TEMP TABLE {self.good} AS SELECT {kept} FROM {self.staged}")
         return self.counts["rows"]
 
     def take_groups(self, by: Sequence[str]) -> None:

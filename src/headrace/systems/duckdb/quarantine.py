@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from headrace.contract.overtaking import KEY, overtaken
 from headrace.exact import to_text
-from headrace.schema import REJECTS
+from headrace.schema import REJECTS, Schema
 from headrace.stream import FrameStream
 from headrace.systems.duckdb.frames import batches
-from headrace.transform.columns import Column, physical, quoted
+from headrace.transform.columns import Column, logical, physical, quoted
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
     from headrace.flow import Rejects
@@ -92,9 +92,15 @@ def _leave(connection: DuckDBPyConnection, key: Key, rejects: Rejects, loads: Se
         )
     if settled := [*rejects.resolved, *rejects.loaded, *rejects.discarded]:
         connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, settled])
-    for keys in _good_keys(connection, rejects.keys, loads) if rejects.keys else ():
-        connection.register("_headrace_keys", keys)
-        connection.execute(f'{mine} AND "key" IN (SELECT "key" FROM _headrace_keys)', key.values)
+    for good, latest_by in _good_rows(connection, rejects.keys, loads) if rejects.keys else ():
+        connection.register("_headrace_keys", good.select(pl.col(KEY).alias("key")).to_arrow())
+        theirs = f'FROM _headrace.rejects WHERE {_MINE} AND "key" IN (SELECT "key" FROM _headrace_keys)'
+        if len(latest_by):
+            waiting = connection.sql(f'SELECT id, "key", "row" {theirs}', params=key.values).pl()
+            gone = overtaken(waiting, good, latest_by)
+            connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, gone])
+        else:
+            connection.execute(f"DELETE {theirs}", key.values)
         connection.unregister("_headrace_keys")
 
 
@@ -114,22 +120,26 @@ def _enter(connection: DuckDBPyConnection, key: Key, rejects: Rejects, *, number
     return int(count)
 
 
-def _good_keys(connection: DuckDBPyConnection, names: Sequence[str], loads: Sequence[Load]) -> Iterator[pa.Table]:
-    """The keys of the commit's good rows, written as `key` is in `REJECTS`, some at a time. Not distinct: what DuckDB
-    takes for the same (0.0 and -0.0) may be two texts.
+def _good_rows(
+    connection: DuckDBPyConnection, names: Sequence[str], loads: Sequence[Load]
+) -> Iterator[tuple[pl.DataFrame, Schema]]:
+    """The commit's good rows as `overtaken` takes them, some at a time. Not distinct: what DuckDB takes for the same
+    key (0.0 and -0.0) may be two texts.
     """
     for load in loads:
         columns = [c for n in names for c in load.columns if c.name == n]
         if len(columns) != len(names) or not load.keep_stage:
             continue
         texts = [to_text(pl.col(c.name), c.type).alias(c.name) for c in columns]
-        picked = ", ".join(quoted(n) for n in names)
+        order = [c for n in load.change.latest_by for c in load.columns if c.name == n]
+        picked = list({c.name: c for c in (*columns, *order)}.values())
+        taken = ", ".join(quoted(c.name) for c in picked)
         at = -1
         while (end := _piece_end(connection, load.good, at)) is not None:
-            piece = f"SELECT {picked} FROM {load.good} WHERE rowid > {at} AND rowid <= {end}"
-            rows = pl.concat([b.select(texts) for b in batches(connection, piece, columns)] or [pl.DataFrame()])
-            written = [json.dumps(row, ensure_ascii=False) for row in rows.iter_rows()]
-            yield pl.DataFrame({"key": pl.Series(written, dtype=pl.String)}).to_arrow()
+            piece = f"SELECT {taken} FROM {load.good} WHERE rowid > {at} AND rowid <= {end}"
+            rows = pl.concat(batches(connection, piece, picked))
+            written = [json.dumps(row, ensure_ascii=False) for row in rows.select(texts).iter_rows()]
+            yield rows.select(pl.Series(KEY, written, dtype=pl.String), *(c.name for c in order)), logical(tuple(order))
             at = end
 
 

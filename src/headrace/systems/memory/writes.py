@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from headrace.contract.overtaking import KEY, overtaken
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
 from headrace.schema import REJECTS, AddColumn, CreateTable, Field, Schema, WidenColumn
 from headrace.systems.memory.history import history
@@ -236,7 +237,7 @@ def unsettled(old: pl.DataFrame, new: pl.DataFrame, rejects: Rejects, changes: S
     """The quarantine after a commit: the earlier rejects that nothing has settled, then the new ones."""
     again = set(new["id"])
     gone = {*rejects.resolved, *rejects.loaded, *rejects.discarded}
-    good = _good_keys(rejects.keys, changes)
+    good = _overtaken(old, rejects.keys, changes)
     stays = [
         not (
             rejects.replace_all
@@ -247,7 +248,7 @@ def unsettled(old: pl.DataFrame, new: pl.DataFrame, rejects: Rejects, changes: S
                 and (told.files is None or row["file"] in told.files)
                 for told in rejects.superseded
             )
-            or (row["key"] is not None and tuple(json.loads(row["key"])) in good)
+            or row["id"] in good
         )
         and row["id"] not in again
         for row in old.iter_rows(named=True)
@@ -255,12 +256,16 @@ def unsettled(old: pl.DataFrame, new: pl.DataFrame, rejects: Rejects, changes: S
     return pl.concat([old.filter(pl.Series(stays, dtype=pl.Boolean)), new.select(old.columns)])
 
 
-def _good_keys(keys: Sequence[str], changes: Sequence[Drained]) -> set[Key]:
-    """The keys that the commit has good rows of; for a recompute those of the groups it replaced."""
-    found: set[Key] = set()
+def _overtaken(old: pl.DataFrame, keys: Sequence[str], changes: Sequence[Drained]) -> set[str]:
+    """The rejects whose key the commit has a good row of that is not older; for a recompute, a replaced group."""
+    found = set[str]()
     for drained in changes:
-        rows = drained.rows if drained.groups is None else drained.groups
+        rows, change = drained.rows if drained.groups is None else drained.groups, drained.change
         if keys and set(keys) <= set(rows.columns):
-            typed = rows.cast({k: drained.change.schema[k].polars() for k in keys})
-            found |= set(key_texts(typed, keys))
+            require(rows, change.latest_by, change.table)
+            typed = rows.cast({n: change.schema[n].polars() for n in (*keys, *change.latest_by)})
+            texts = [json.dumps(key, ensure_ascii=False) for key in key_texts(typed, keys)]
+            good = typed.select(pl.Series(KEY, texts, dtype=pl.String), *change.latest_by)
+            waiting = old.filter(pl.col("key").is_in(texts))
+            found.update(overtaken(waiting, good, Schema(tuple(Field(n, change.schema[n]) for n in change.latest_by))))
     return found

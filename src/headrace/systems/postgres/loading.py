@@ -109,7 +109,7 @@ class Load:
     @property
     def good(self) -> str:
         """What earlier rejects are compared with, in SQL, only with `keep`: the rows as they came (of a merge or a
-        history just their keys), of a recompute its groups.
+        history just their keys and a merge's order), of a recompute its groups.
         """
         if self.change.groups is not None:
             return self.groups
@@ -212,10 +212,11 @@ class Load:
         self.counts["rows"] = came
         if self.keep and self.keys:
             self.require(self.keys, "key")
-            keys = ", ".join(map(quoted, self.keys))
+            self.require(self.change.latest_by, "latest_by column")
+            kept = ", ".join(map(quoted, dict.fromkeys((*self.keys, *self.change.latest_by))))
             self.run(
                 f"CREATE TEMP TABLE {self.good.removeprefix('pg_temp.')} ON COMMIT DROP AS"
-                f" SELECT DISTINCT {keys} FROM {self.staged}"
+                f" SELECT DISTINCT {kept} FROM {self.staged}"
             )
         return came
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 import psycopg
 
+from headrace.contract.overtaking import KEY, overtaken
 from headrace.exact import to_text
-from headrace.schema import REJECTS
+from headrace.schema import REJECTS, Field, Schema
 from headrace.stream.drawing import drawn
 from headrace.systems.postgres.connection import run
 from headrace.systems.postgres.encoding import Column, encoded
@@ -137,24 +138,34 @@ def _raw() -> pl.Expr:
 
 
 def _superseded(connection: Connection, key: Key, names: Sequence[str], loads: Sequence[Load]) -> list[str]:
-    """The ids of rejects whose key a good row of this commit has."""
-    kept = run(connection, f'SELECT id, "key" FROM _headrace.rejects WHERE {_MINE} AND "key" IS NOT NULL', key.values)
-    waiting: dict[tuple[str | None, ...], list[str]] = {}
-    for id, text in kept:
-        waiting.setdefault(tuple(json.loads(text)), []).append(id)
-    found: list[str] = []
-    for good in _good_keys(connection, names, loads) if waiting else ():
-        found += waiting.pop(good, [])
-    return found
+    """The ids of rejects that a good row of this commit takes the place of."""
+    theirs = f'FROM _headrace.rejects WHERE {_MINE} AND "key" IS NOT NULL'
+    kept = run(connection, f'SELECT id, "key" {theirs}', key.values)
+    keyed = pl.DataFrame(kept, schema={"id": pl.String, "key": pl.String}, orient="row")
+    found = set[str]()
+    for good, latest_by in _good_rows(connection, names, loads) if kept else ():
+        waiting = keyed.join(good.select(key=KEY), on="key", how="semi")
+        if len(latest_by):
+            values = [*key.values, waiting["id"].to_list()]
+            rows = run(connection, f'SELECT id, "key", "row" {theirs} AND id = ANY ($3::text[])', values)
+            waiting = pl.DataFrame(rows, schema=dict.fromkeys(("id", "key", "row"), pl.String), orient="row")
+        found.update(overtaken(waiting, good, latest_by))
+    return sorted(found)
 
 
-def _good_keys(connection: Connection, names: Sequence[str], loads: Sequence[Load]) -> Iterator[tuple[str | None, ...]]:
-    """The keys of the commit's good rows, as exact texts."""
+def _good_rows(
+    connection: Connection, names: Sequence[str], loads: Sequence[Load]
+) -> Iterator[tuple[pl.DataFrame, Schema]]:
+    """The commit's good rows as `overtaken` takes them, some at a time."""
     for load in loads:
         columns = [c for n in names for c in load.columns if c.name == n]
         if len(columns) != len(names) or not load.keep:
             continue
         texts = [to_text(pl.col(c.name), c.type).alias(c.name) for c in columns]
-        query = f"SELECT DISTINCT {', '.join(quoted(n) for n in names)} FROM {load.good}"
-        for batch in batches(connection, query, columns):
-            yield from batch.select(texts).iter_rows()
+        order = [c for n in load.change.latest_by for c in load.columns if c.name == n]
+        latest_by = Schema(tuple(Field(c.name, c.type) for c in order))
+        picked = list({c.name: c for c in (*columns, *order)}.values())
+        query = f"SELECT DISTINCT {', '.join(quoted(c.name) for c in picked)} FROM {load.good}"
+        for batch in batches(connection, query, picked):
+            written = [json.dumps(row, ensure_ascii=False) for row in batch.select(texts).iter_rows()]
+            yield batch.select(pl.Series(KEY, written, dtype=pl.String), *latest_by.names), latest_by

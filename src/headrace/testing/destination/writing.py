@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -109,6 +110,20 @@ class Writing(Subject):
                 each.apply(commit_of(each, step, WRITES[write]))
         assert holds(destination) == holds(memory)
         assert "newer" in str(holds(destination).rows)
+
+    @only("merge")
+    def test_an_older_good_row_does_not_take_a_newer_one_out_of_quarantine(self, tmp_path: Path) -> None:
+        """It was lost: the late row is no version that the table would keep, and nobody could replay the newer one."""
+        waits = {"newer": 9, "equal": 5, "older": 4, "no order": None, "no number": "soon"}
+        rejects = [
+            reject(id, key=f'["{n}"]', row=json.dumps({"id": str(n), "at": at if at is None else str(at)}))
+            for n, (id, at) in enumerate(waits.items())
+        ]
+        late = [(n, "a", 5, "good", False) for n in range(len(waits))]
+        steps = [Step(rows=[(0, "a", 7, "x", False)], rejects=rejects), Step(rows=late)]
+        play(destination := self.destination(tmp_path), steps, WRITES["merge"])
+        assert holds(destination) == memory(steps, WRITES["merge"])
+        assert holds(destination).rejects == ["newer"]
 
     @only("merge")
     def test_a_merge_keeps_columns_that_the_rows_do_not_have(self, tmp_path: Path) -> None:
