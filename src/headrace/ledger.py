@@ -130,7 +130,10 @@ def refuse_foreign(table: object, writers: Collection[str], pipeline: str, *, th
 
 
 def refuse_unready(table: object, added: Iterable[Field], have: Collection[str]) -> None:
-    """Refuse a table that was taken over and has no column for what the write itself keeps. Raises SchemaError."""
+    """Refuse a table that has no column for what the write itself keeps: it was taken over, or another write made it.
+
+    Raises SchemaError.
+    """
     if missing := next((f for f in added if f.name not in have), None):
         raise SchemaError(
             f"table {table} has no column {missing.name!r}, which a history keeps beside the rows",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import ConfigError, DataError, SchemaError
 from headrace.systems.duckdb import DuckDBDestination
-from headrace.writes import History
+from headrace.writes import History, Merge
 
 BY_AT = History(keys=("id",), latest_by=("at",))
 
@@ -137,6 +137,13 @@ def test_the_versions_do_not_depend_on_how_the_rows_were_split(tmp_path_factory,
     for start, end in zip(at, [*at[1:], frame.height], strict=True):
         load(split, frame[start:end], BY_AT)
     assert versions(split) == versions(whole)
+
+
+def test_a_table_of_another_write_is_refused_by_the_column_that_a_history_lacks(target):
+    rows = {"id": [1], "since": [day(1)], "v": ["a"]}
+    load(target, rows, Merge(keys=("id",)))
+    with pytest.raises(SchemaError, match="has no column 'valid_from'"):  # no conflict: it would be one for ever
+        load(target, rows, History(keys=("id",), latest_by=("since",)))
 
 
 def test_a_table_that_was_taken_over_without_the_historys_columns_is_refused_by_name(target):

@@ -119,6 +119,10 @@ def test_a_history_in_a_table_without_its_columns_is_refused_by_name(shop):
     shop.write("1.csv", "id,n\n2,b\n")
     with pytest.raises(hr.SchemaError, match="has no column 'valid_from'"):
         hr.run(shop.pipeline(hr.History(keys=("id",)), adopt=True))
+    hr.run(shop.pipeline(hr.Merge(keys=("id",)), adopt=True))
+    shop.write("2.csv", "id,n\n2,c\n")
+    with pytest.raises(hr.SchemaError, match="has no column 'valid_from'"):  # a table that it keeps, by another write
+        hr.run(shop.pipeline(hr.History(keys=("id",)), adopt=True))
 
 
 def test_a_replace_by_keys_touches_only_what_differs(shop):

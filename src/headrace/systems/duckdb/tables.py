@@ -153,7 +153,7 @@ def prepare(
     have = columns_of(connection, table, wanted)
     _refuse_rowid(table, change, [c.name for c in have])
     if not (there and swapped):
-        if known is None and there and not change.fresh:
+        if there and not change.fresh:
             refuse_unready(table, added, [c.name for c in have])
         _check_same(table, have, wanted)
     ledger.own(connection, table.key, key, wanted, tuple(f.name for f in added))

@@ -174,7 +174,7 @@ def shaped(
             if change.fresh
             else _altered(table, change, have, (*change.changes, *_widened(known, added)))
         )
-        if known is None and not change.fresh:
+        if not change.fresh:
             refuse_unready(table, added, [c.name for c in columns])
         _check_same(table, columns, wanted, known)
     _check_width(table, columns)
