@@ -201,6 +201,11 @@ def test_every_type_is_exact_or_its_own_text(file):
     assert str(row["small"]) == "0.1" + "0" * 36
 
 
+def test_a_query_may_end_with_a_comment(file):
+    sql(file, "CREATE TABLE s AS SELECT 1 AS i")
+    assert drain(source(file, query="SELECT i FROM s -- all"))[0]["i"].to_list() == [1]
+
+
 @pytest.mark.parametrize("value", ["union_value(a := 1)", "[MAP([1], [2])]"])
 def test_a_type_that_nothing_carries_exactly_is_refused_by_name(file, value):
     sql(file, "CREATE TABLE s (i INT)")

@@ -202,3 +202,14 @@ def test_a_file_that_vanishes_between_two_of_its_pieces_is_not_called_broken(tmp
     path.unlink()
     with pytest.raises(UnavailableError, match="has gone"):
         list(drawing)
+
+
+@pytest.mark.parametrize("format", ["parquet", "ipc", "excel"])
+def test_a_file_that_cannot_be_opened_is_no_bug(tmp_path, format):
+    from headrace.errors import RejectedError, UnavailableError
+    from headrace.systems.files.columnar import ColumnarReader
+    from headrace.systems.files.paths import File
+
+    for name, error in (("gone", UnavailableError), (".", RejectedError)):
+        with pytest.raises(error, match=f"'{name}'" if name == "gone" else "cannot be read"):
+            ColumnarReader(FileSource(path="x"), format).schema(File(tmp_path / name, name, 1, 1))

@@ -328,7 +328,10 @@ def test_only_the_columns_and_rows_that_are_asked_for_come(tmp_path):
     assert reject["line"] == 3
 
 
-@pytest.mark.parametrize("words", [{"delimiter": ",,"}, {"quote": ","}, {"infer": 0}, {"path": ""}])
+@pytest.mark.parametrize(
+    "words",
+    [{"delimiter": ",,"}, {"quote": ","}, {"infer": 0}, {"infer": 10**30}, {"path": ""}, {"skip_footer": -1}],
+)
 def test_a_dialect_that_cannot_be_is_refused(words):
     with pytest.raises(ConfigError):
         FileSource(**{"path": "x.csv", "delimiter": ",", **words})

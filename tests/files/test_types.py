@@ -151,3 +151,9 @@ def test_the_plan_says_which_row_made_a_column_text(tmp_path):
         "n": "row 4 of the sample is not exactly int64",
         "d": "row 3 of the sample is not exactly date",
     }
+
+
+@pytest.mark.parametrize("words", [{"true": ("1", "y"), "false": ("1",)}, {"decimal": ";"}])
+def test_a_way_to_read_texts_that_has_two_meanings_or_none_is_refused(words):
+    with pytest.raises(ConfigError):
+        TextType(type="bool", **words)

@@ -120,6 +120,10 @@ class TextType:
 
     def __post_init__(self) -> None:
         check_type(self.type, "type")
+        if both := set(self.true or ()).intersection(self.false or ()):
+            raise ConfigError(f"the text {min(both)!r} is both true and false", hint="each text means one of them")
+        if self.decimal not in (None, ".", ","):
+            raise ConfigError(f'"decimal" cannot be {self.decimal!r}', hint='write "." or ","')
 
 
 def track(  # each is one fact of the read

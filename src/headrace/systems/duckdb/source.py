@@ -84,7 +84,7 @@ def _compared(batch: Batch, found: _Reading, deletes: Deletes, range: Range, sna
 
 def _query(source: DuckDBSource, connection: DuckDBPyConnection) -> str:
     if source.query is not None:
-        return source.query.strip().rstrip(";")
+        return f"{source.query.strip().rstrip(';')}\n"  # it may end with a comment
     return f"FROM {Table.of(source.table or '').within(connection).sql}"
 
 

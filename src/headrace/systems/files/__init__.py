@@ -90,6 +90,7 @@ class FileSource:
                 '"cursor" and "latest" exclude each other', hint="latest is for files that are each read once"
             )
         self._check_words()
+        self._check_numbers()
 
     def _check_words(self) -> None:
         for column, name in self.types.items():
@@ -104,7 +105,12 @@ class FileSource:
                 raise ConfigError(f'"{name}" must be one character, not {text!r}', hint='write e.g. ";" or "\\t"')
         if self.quote is not None and self.quote == self.delimiter:
             raise ConfigError('"quote" and "delimiter" are the same', hint='"quote": null reads without quotes')
-        if self.infer != "all" and (not isinstance(self.infer, int) or self.infer < 1):
+
+    def _check_numbers(self) -> None:
+        for name in ("skip_rows", "skip_footer"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f'"{name}" cannot be {getattr(self, name)}', hint="it is a number of lines")
+        if self.infer != "all" and (not isinstance(self.infer, int) or not 1 <= self.infer < 2**63):
             raise ConfigError(f'"infer" cannot be {self.infer!r}', hint='give a number of rows, or "all"')
 
     @property

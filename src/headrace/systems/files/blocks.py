@@ -14,10 +14,11 @@ from headrace.systems.files.grammar import RECORD_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
 
     from headrace.systems.files.paths import File
 
-__all__ = ["BLOCK", "Block", "Cutter", "opened", "too_long"]
+__all__ = ["BLOCK", "Block", "Cutter", "bytes_of", "opened", "too_long"]
 
 BLOCK = 8 * 1024 * 1024
 _BOM = codecs.BOM_UTF8
@@ -39,13 +40,7 @@ def opened(file: File, encoding: str) -> Iterator[Any]:
     Bytes that the encoding does not know come as bytes that are no UTF-8, so that their line is found.
     Raises DataError for an archive that is cut off or broken, when it is read.
     """
-    try:
-        raw = file.path.open("rb")
-    except FileNotFoundError as error:
-        raise UnavailableError(f"file {file.name!r} has gone", hint="run again") from error
-    except OSError as error:
-        raise RejectedError(f"file {file.name!r} cannot be read", hint="look at its rights") from error
-    with raw:
+    with bytes_of(file) as raw:
         magic = raw.peek(4)[:4]
         stream: Any = raw
         if magic[:2] == b"\x1f\x8b":
@@ -59,6 +54,16 @@ def opened(file: File, encoding: str) -> Iterator[Any]:
                 f"file {file.name!r} is no {file.path.suffix[1:]} archive", hint="rename it, or pack it anew"
             )
         yield stream if _is_utf8(encoding) else _Decoded(stream, encoding, file.name)
+
+
+def bytes_of(file: File) -> BufferedReader:
+    """The file as it is. Raises UnavailableError when it has gone, RejectedError when it may not be read."""
+    try:
+        return file.path.open("rb")
+    except FileNotFoundError as error:
+        raise UnavailableError(f"file {file.name!r} has gone", hint="run again") from error
+    except OSError as error:
+        raise RejectedError(f"file {file.name!r} cannot be read", hint="look at its rights") from error
 
 
 def _is_utf8(encoding: str) -> bool:

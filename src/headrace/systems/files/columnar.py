@@ -13,6 +13,7 @@ from headrace.errors import DataError, HeadraceError
 from headrace.schema import Schema
 from headrace.stream import scan_batches
 from headrace.stream.drawing import drawn
+from headrace.systems.files.blocks import bytes_of
 from headrace.systems.files.excel import sheet
 from headrace.systems.files.paths import File, check_same
 
@@ -36,7 +37,7 @@ class ColumnarReader:
     format: str
 
     def schema(self, file: File) -> Schema:
-        """The file's columns. Raises DataError naming a file that is broken or cut off."""
+        """The file's columns. Raises DataError naming a file that is broken or cut off, and what `bytes_of` raises."""
         self._check_whole(file)
         try:
             found = Schema.of_polars(self.scan(file).collect_schema())
@@ -106,7 +107,7 @@ class ColumnarReader:
         return True
 
     def _ipc(self, file: File) -> pl.LazyFrame:
-        with file.path.open("rb") as raw:
+        with bytes_of(file) as raw:
             as_file = raw.read(len(_IPC_FILE)) == _IPC_FILE
         if as_file:
             return pl.scan_ipc(file.path, glob=False, hive_partitioning=False)
@@ -115,9 +116,9 @@ class ColumnarReader:
 
     def _check_whole(self, file: File) -> None:
         """A writer that was killed leaves a file that may read well up to where it ends."""
-        if self.format == "excel":
-            return
-        with file.path.open("rb") as raw:
+        with bytes_of(file) as raw:
+            if self.format == "excel":
+                return
             head = raw.read(8)
             raw.seek(max(file.size - 8, 0))
             tail = raw.read(8)
