@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from headrace.cursor import Latest
-from headrace.errors import ConfigError, DataError, UnavailableError
+from headrace.errors import ConfigError, DataError, RejectedError, UnavailableError
 from headrace.flow import Range, Snapshot
 from headrace.protocols import Source
 from headrace.schema import REJECTS
@@ -359,3 +359,9 @@ def test_a_word_of_latest_that_is_a_column_too_is_refused(tmp_path, word):
     assert batch.whole.lazy.collect().rows() == [(1, 1)]
     with pytest.raises(ConfigError, match="a column of the files too"):
         next(FileSource(path="*.csv", base=tmp_path, read="all", latest=latest).batches(Range(), Snapshot(), "in"))
+
+
+def test_a_path_that_cannot_be_looked_at_is_no_bug(tmp_path):
+    source = FileSource(path=f"{'x' * 300}/*.csv", base=tmp_path)
+    with pytest.raises(RejectedError, match="cannot be looked at"):
+        list(source.batches(Range(), Snapshot(), "in"))

@@ -73,8 +73,19 @@ def hive_parts(name: str) -> dict[str, str | None]:
 def find(patterns: Sequence[str], base: Path | None, *, format: str | None, allow_missing: bool) -> list[File]:
     """The files that `patterns` mean, in name order.
 
-    Raises ConfigError for a pattern that means none (with near misses), unless `allow_missing`.
+    Raises ConfigError for a pattern that means none (with near misses), unless `allow_missing`; RejectedError for a
+    folder that may not be looked into.
     """
+    try:
+        return _found(patterns, base, format, allow_missing=allow_missing)
+    except OSError as error:
+        raise RejectedError(
+            f"the path {str(error.filename)!r} cannot be looked at ({error.strerror})",
+            hint="look at its rights, and at its length",
+        ) from error
+
+
+def _found(patterns: Sequence[str], base: Path | None, format: str | None, *, allow_missing: bool) -> list[File]:
     rooted = [str((base or Path()) / Path(p).expanduser()) for p in patterns]
     fixed = [_fixed(p) for p in rooted]
     root = os.path.commonpath([os.path.abspath(f) for f in fixed])  # noqa: PTH100  # no links resolved
