@@ -1,5 +1,7 @@
 import os
+import tempfile
 import time
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -365,3 +367,27 @@ def test_a_path_that_cannot_be_looked_at_is_no_bug(tmp_path):
     source = FileSource(path=f"{'x' * 300}/*.csv", base=tmp_path)
     with pytest.raises(RejectedError, match="cannot be looked at"):
         list(source.batches(Range(), Snapshot(), "in"))
+
+
+@pytest.mark.parametrize("path", ["part", "part/*/*.csv", "part/**/*.csv", "part/**"])
+def test_a_folder_that_may_not_be_looked_into_is_refused_and_its_files_not_missed(path):
+    me = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        base = Path(name)
+        base.chmod(0o755)
+        for part in ("a", "b", "_hidden"):
+            (base / "part" / part).mkdir(parents=True)
+            (base / "part" / part / "x.csv").write_text("v\n1\n")
+
+        def found(closed: str) -> list[str]:
+            (base / "part" / closed).chmod(0)
+            os.seteuid(65534 if me == 0 else me)  # to root nothing is closed
+            try:
+                return [file.name for file in find([path], base, format=None, allow_missing=False)]
+            finally:
+                os.seteuid(me)
+                (base / "part" / closed).chmod(0o755)
+
+        assert len(found("_hidden")) == 2
+        with pytest.raises(RejectedError, match="cannot be looked at"):
+            found("b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import glob
 import os
@@ -16,7 +17,7 @@ from headrace.errors import ConfigError, DataError, RejectedError, UnavailableEr
 from headrace.flow import FileStamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["FORMATS", "File", "check_same", "find", "format_of", "hive_parts", "name_order", "stat"]
 
@@ -141,16 +142,39 @@ def _matches(pattern: str, format: str | None) -> Iterable[str]:
     """What the pattern means, as absolute paths without ``..``; not all are files."""
     path = Path(pattern)
     if path.is_dir():
-        inside = (p for p in path.rglob("*") if not _hidden(p.relative_to(path).parts))
-        return [os.path.abspath(p) for p in inside if format is not None or format_of(p) is not None]  # noqa: PTH100
+        return [os.path.abspath(p) for p in _inside(path) if format is not None or format_of(p) is not None]  # noqa: PTH100
     if not _MAGIC.search(pattern) or path.exists():
         return [os.path.abspath(pattern)]  # noqa: PTH100
     fixed = _fixed(pattern)
     skip = len(str(fixed)) if fixed.parts else 0
     wanted = path.name[:1] in "._"
+    _look_into(pattern, len(fixed.parts))
     found = glob.glob(pattern, recursive=True, include_hidden=wanted)  # noqa: PTH207
     shown = (p for p in found if wanted or not _hidden(p[skip:].split("/")))
     return [os.path.abspath(p) for p in shown]  # noqa: PTH100
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """The files below a folder. Raises OSError for a folder that may not be looked into: its files would be missed."""
+    for place, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not _hidden([name])]
+        yield from (Path(place, name) for name in names if not _hidden([name]))
+
+
+def _refuse(error: OSError) -> None:
+    raise error
+
+
+def _look_into(pattern: str, fixed: int) -> None:
+    """Raises OSError where a folder that the pattern goes through may not be looked into: glob passes it over."""
+    parts = Path(pattern).parts
+    ends = [*range(fixed, len(parts)), *([len(parts)] if parts[-1] == "**" else [])]
+    for end in ends:
+        above = f"{Path(*parts[:end])}/" if end else ""
+        for folder in glob.glob(above, recursive=True) if end > fixed else [above or "."]:  # noqa: PTH207
+            if not _hidden(Path(folder).parts[fixed:]):
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # nothing there to be missed
+                    os.scandir(folder).close()
 
 
 def _hidden(parts: Iterable[str]) -> bool:
