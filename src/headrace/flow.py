@@ -306,8 +306,13 @@ class TableChange:
 
     @property
     def latest_by(self) -> tuple[str, ...]:
-        """The columns that say which of two rows of a key is newer, where the write keeps that one alone."""
-        return tuple(getattr(self.write, "latest_by", ())) if self.write.type == "merge" else ()
+        """The columns that say which of two rows of a key is newer, where the write heeds it."""
+        return tuple(getattr(self.write, "latest_by", ()))
+
+    @property
+    def keeps_versions(self) -> bool:
+        """Whether all rows of a key stay, each as its version, and not the newest alone."""
+        return self.write.type == "history"
 
     @property
     def takes_all(self) -> bool:
@@ -330,8 +335,8 @@ class Rejects:
     `rows` has the columns of `schema.REJECTS`, and gives `count` rows (0: it need not be opened). Earlier rejects of
     this pipeline leave the quarantine when their id is in `resolved` (a replay), in `loaded` (a replay into an append)
     or in `discarded` (given up; the reason is in the record), when a good row of the same `keys` is in the commit
-    that is not older by the change's `latest_by` (recompute: when their key is among the change's groups), when
-    `superseded` names them, or all of them when `replace_all` (a full refresh).
+    that is not older by the change's `latest_by` (history: one of the same version; recompute: when their key is among
+    the change's groups), when `superseded` names them, or all of them when `replace_all` (a full refresh).
     The destination remembers `discarded` for ever, and `loaded` until a commit replaces all: `Snapshot` tells them.
     """
 

@@ -162,6 +162,7 @@ class Files(RuleBasedStateMachine):
         if new and fault == "held" and attempts == 1:
             with contextlib.suppress(hr.ConflictError):  # the system is still committing when the next run comes
                 kinds.act("run", one, retry=retry)
+            one.destination.settle(one.name, "of nobody")  # that run may have had nothing to do, and waited for nobody
         if new and (attempts == 2 or fault in ("none", "lost", "held")):
             self._committed(verb)
 
@@ -179,23 +180,17 @@ class Files(RuleBasedStateMachine):
         self.rejects |= {at: r for at, r in bad.items() if at not in self.given_up | self.loaded}
 
     def _load(self, good: list[dict[str, Any]]) -> None:
-        """These rows were good; rejects of their keys are settled (but for a merge's newer ones), those of groups are
-        told anew.
+        """These rows were good; rejects of their keys that are not newer (history: of their versions) are settled,
+        those of groups are told anew.
         """
         self.model.load(good)
-        names = self.model.keys
-        until: dict[Any, float] = {}
-        for r in good if names else ():
-            key = tuple(r[k] for k in names)
-            until[key] = max(until.get(key, -1), r["moved"]) if self.write == "merge" else float("inf")
-        kept = {
-            at: r
-            for at, r in self.rejects.items()
-            if r["v"] == "x" or (names and r["moved"] > until.get((r["id"],), -1))
-        }
+        kept = {at: r for at, r in self.rejects.items() if r["v"] == "x" or (self.model.keys and not any(
+            g["id"] == r["id"] and (g["moved"] == r["moved"] if self.write == "history" else g["moved"] >= r["moved"])
+            for g in good
+        ))}  # fmt: skip
         if self.write == "recompute":
             sums = {(f'{{"g": "{g}", "total": "{v}"}}', None): v for g, v in self.model.totals().items() if v < 0}
             kept |= {at: {"v": v} for at, v in sums.items() if at not in self.given_up}
-        elif not names:
+        elif not self.model.keys:
             kept = self.rejects
         self.rejects = kept

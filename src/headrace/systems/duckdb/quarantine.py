@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.contract.overtaking import KEY, overtaken
+from headrace.contract.overtaking import KEY, Good, overtaken
 from headrace.exact import to_text
-from headrace.schema import REJECTS, Schema
+from headrace.schema import REJECTS
 from headrace.stream import FrameStream
 from headrace.systems.duckdb.frames import batches
 from headrace.transform.columns import Column, logical, physical, quoted
@@ -92,12 +92,12 @@ def _leave(connection: DuckDBPyConnection, key: Key, rejects: Rejects, loads: Se
         )
     if settled := [*rejects.resolved, *rejects.loaded, *rejects.discarded]:
         connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, settled])
-    for good, latest_by in _good_rows(connection, rejects.keys, loads) if rejects.keys else ():
-        connection.register("_headrace_keys", good.select(pl.col(KEY).alias("key")).to_arrow())
+    for good in _good_rows(connection, rejects.keys, loads) if rejects.keys else ():
+        connection.register("_headrace_keys", good.rows.select(pl.col(KEY).alias("key")).to_arrow())
         theirs = f'FROM _headrace.rejects WHERE {_MINE} AND "key" IN (SELECT "key" FROM _headrace_keys)'
-        if len(latest_by):
+        if len(good.latest_by):
             waiting = connection.sql(f'SELECT id, "key", "row" {theirs}', params=key.values).pl()
-            gone = overtaken(waiting, good, latest_by)
+            gone = overtaken(waiting, good)
             connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, gone])
         else:
             connection.execute(f"DELETE {theirs}", key.values)
@@ -120,10 +120,8 @@ def _enter(connection: DuckDBPyConnection, key: Key, rejects: Rejects, *, number
     return int(count)
 
 
-def _good_rows(
-    connection: DuckDBPyConnection, names: Sequence[str], loads: Sequence[Load]
-) -> Iterator[tuple[pl.DataFrame, Schema]]:
-    """The commit's good rows as `overtaken` takes them, some at a time. Not distinct: what DuckDB takes for the same
+def _good_rows(connection: DuckDBPyConnection, names: Sequence[str], loads: Sequence[Load]) -> Iterator[Good]:
+    """The commit's good rows, some at a time. Not distinct: what DuckDB takes for the same
     key (0.0 and -0.0) may be two texts.
     """
     for load in loads:
@@ -139,7 +137,11 @@ def _good_rows(
             piece = f"SELECT {taken} FROM {load.good} WHERE rowid > {at} AND rowid <= {end}"
             rows = pl.concat(batches(connection, piece, picked))
             written = [json.dumps(row, ensure_ascii=False) for row in rows.select(texts).iter_rows()]
-            yield rows.select(pl.Series(KEY, written, dtype=pl.String), *(c.name for c in order)), logical(tuple(order))
+            yield Good(
+                rows=rows.select(pl.Series(KEY, written, dtype=pl.String), *(c.name for c in order)),
+                latest_by=logical(tuple(order)),
+                versions=load.change.keeps_versions,
+            )
             at = end
 
 

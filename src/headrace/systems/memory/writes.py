@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.contract.overtaking import KEY, overtaken
+from headrace.contract.overtaking import KEY, Good, overtaken
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
 from headrace.schema import REJECTS, AddColumn, CreateTable, Field, Schema, WidenColumn
 from headrace.systems.memory.history import history
@@ -257,7 +257,7 @@ def unsettled(old: pl.DataFrame, new: pl.DataFrame, rejects: Rejects, changes: S
 
 
 def _overtaken(old: pl.DataFrame, keys: Sequence[str], changes: Sequence[Drained]) -> set[str]:
-    """The rejects whose key the commit has a good row of that is not older; for a recompute, a replaced group."""
+    """The rejects that a good row of the commit takes the place of; for a recompute, those of a replaced group."""
     found = set[str]()
     for drained in changes:
         rows, change = drained.rows if drained.groups is None else drained.groups, drained.change
@@ -265,7 +265,10 @@ def _overtaken(old: pl.DataFrame, keys: Sequence[str], changes: Sequence[Drained
             require(rows, change.latest_by, change.table)
             typed = rows.cast({n: change.schema[n].polars() for n in (*keys, *change.latest_by)})
             texts = [json.dumps(key, ensure_ascii=False) for key in key_texts(typed, keys)]
-            good = typed.select(pl.Series(KEY, texts, dtype=pl.String), *change.latest_by)
-            waiting = old.filter(pl.col("key").is_in(texts))
-            found.update(overtaken(waiting, good, Schema(tuple(Field(n, change.schema[n]) for n in change.latest_by))))
+            good = Good(
+                rows=typed.select(pl.Series(KEY, texts, dtype=pl.String), *change.latest_by),
+                latest_by=Schema(tuple(Field(n, change.schema[n]) for n in change.latest_by)),
+                versions=change.keeps_versions,
+            )
+            found.update(overtaken(old.filter(pl.col("key").is_in(texts)), good))
     return found

@@ -109,7 +109,7 @@ class Load:
     @property
     def good(self) -> str:
         """What earlier rejects are compared with, in SQL, only with `keep`: the rows as they came (of a merge or a
-        history just their keys and a merge's order), of a recompute its groups.
+        history just their keys and their order), of a recompute its groups.
         """
         if self.change.groups is not None:
             return self.groups

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import psycopg
 
-from headrace.contract.overtaking import KEY, overtaken
+from headrace.contract.overtaking import KEY, Good, overtaken
 from headrace.exact import to_text
 from headrace.schema import REJECTS, Field, Schema
 from headrace.stream.drawing import drawn
@@ -143,20 +143,18 @@ def _superseded(connection: Connection, key: Key, names: Sequence[str], loads: S
     kept = run(connection, f'SELECT id, "key" {theirs}', key.values)
     keyed = pl.DataFrame(kept, schema={"id": pl.String, "key": pl.String}, orient="row")
     found = set[str]()
-    for good, latest_by in _good_rows(connection, names, loads) if kept else ():
-        waiting = keyed.join(good.select(key=KEY), on="key", how="semi")
-        if len(latest_by):
+    for good in _good_rows(connection, names, loads) if kept else ():
+        waiting = keyed.join(good.rows.select(key=KEY), on="key", how="semi")
+        if len(good.latest_by):
             values = [*key.values, waiting["id"].to_list()]
             rows = run(connection, f'SELECT id, "key", "row" {theirs} AND id = ANY ($3::text[])', values)
             waiting = pl.DataFrame(rows, schema=dict.fromkeys(("id", "key", "row"), pl.String), orient="row")
-        found.update(overtaken(waiting, good, latest_by))
+        found.update(overtaken(waiting, good))
     return sorted(found)
 
 
-def _good_rows(
-    connection: Connection, names: Sequence[str], loads: Sequence[Load]
-) -> Iterator[tuple[pl.DataFrame, Schema]]:
-    """The commit's good rows as `overtaken` takes them, some at a time."""
+def _good_rows(connection: Connection, names: Sequence[str], loads: Sequence[Load]) -> Iterator[Good]:
+    """The commit's good rows, some at a time."""
     for load in loads:
         columns = [c for n in names for c in load.columns if c.name == n]
         if len(columns) != len(names) or not load.keep:
@@ -168,4 +166,5 @@ def _good_rows(
         query = f"SELECT DISTINCT {', '.join(quoted(c.name) for c in picked)} FROM {load.good}"
         for batch in batches(connection, query, picked):
             written = [json.dumps(row, ensure_ascii=False) for row in batch.select(texts).iter_rows()]
-            yield batch.select(pl.Series(KEY, written, dtype=pl.String), *latest_by.names), latest_by
+            rows = batch.select(pl.Series(KEY, written, dtype=pl.String), *latest_by.names)
+            yield Good(rows=rows, latest_by=latest_by, versions=load.change.keeps_versions)

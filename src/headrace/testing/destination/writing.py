@@ -125,6 +125,18 @@ class Writing(Subject):
         assert holds(destination) == memory(steps, WRITES["merge"])
         assert holds(destination).rejects == ["newer"]
 
+    @only("history")
+    def test_a_good_version_takes_no_other_one_out_of_quarantine(self, tmp_path: Path) -> None:
+        """It was lost: each version counts, and a later one of its key does not stand for it."""
+        rejects = [
+            reject(f"at {at}", key='["1"]', row=json.dumps({"id": "1", "at": at if at is None else str(at)}))
+            for at in (None, 4, 5, 9)
+        ]
+        steps = [Step(rows=[(1, "a", 1, "x", False)], rejects=rejects), Step(rows=[(1, "a", 5, "good", False)])]
+        play(destination := self.destination(tmp_path), steps, WRITES["history"])
+        assert holds(destination) == memory(steps, WRITES["history"])
+        assert sorted(holds(destination).rejects) == ["at 4", "at 9", "at None"]
+
     @only("merge")
     def test_a_merge_keeps_columns_that_the_rows_do_not_have(self, tmp_path: Path) -> None:
         steps = [Step(rows=[(1, "a", 1, "x", False)], wide=True), Step(rows=[(1, "a", 2, "y", False)])]
