@@ -5,34 +5,27 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from workloads.lineitem import KEYS, LEDGER, first, load
+
 MARK = 1.3
-KEYS = ("l_orderkey", "l_linenumber")
-
-
-def _run(out: Path) -> None:
-    import headrace as hr
-
-    hr.run(
-        hr.Pipeline(
-            name="lineitem",
-            source=hr.FileSource(path=str(out / "in" / "*.parquet")),
-            destination=hr.DuckDBDestination(path=str(out / "w.duckdb"), table="lineitem"),
-            write=hr.Merge(keys=KEYS, latest_by=("updated_at",)),
-        )
-    )
 
 
 def setup_headrace(data: Path, out: Path) -> None:
     """The first load."""
-    (out / "in").mkdir()
-    os.link(data / "base.parquet", out / "in" / "base.parquet")
-    _run(out)
+    first(data, out)
+    _load(out)
 
 
 def headrace(data: Path, out: Path) -> None:
-    """headrace, no settings."""
+    """Headrace, no settings."""
     os.link(data / "changes.parquet", out / "in" / "changes.parquet")
-    _run(out)
+    _load(out)
+
+
+def _load(out: Path) -> None:
+    import headrace as hr
+
+    load(out, hr.Merge(keys=KEYS, latest_by=("updated_at",)))
 
 
 def setup_floor_duckdb(data: Path, out: Path) -> None:
@@ -41,7 +34,7 @@ def setup_floor_duckdb(data: Path, out: Path) -> None:
 
     with duckdb.connect(out / "w.duckdb") as con:
         con.execute(f"CREATE TABLE lineitem AS FROM '{data / 'base.parquet'}'")
-        con.execute("CREATE TABLE ledger (number BIGINT, file VARCHAR, done TIMESTAMPTZ)")
+        con.execute(LEDGER)
 
 
 def floor_duckdb(data: Path, out: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from workloads.lineitem import KEYS, LEDGER, first, load
+
 MARK = 1.5
-KEYS = ("l_orderkey", "l_linenumber")
 CHANGES = "hash(l_orderkey, l_linenumber) % 60 = 0"
 
 
@@ -18,32 +18,24 @@ def _changes(data: Path, file: Path) -> None:
         con.execute(f"COPY ({changed} FROM '{data / 'base.parquet'}' WHERE {CHANGES}) TO '{file}' (COMPRESSION zstd)")
 
 
-def _run(out: Path) -> None:
-    import headrace as hr
-
-    hr.run(
-        hr.Pipeline(
-            name="lineitem",
-            source=hr.FileSource(path=str(out / "in" / "*.parquet")),
-            destination=hr.DuckDBDestination(path=str(out / "w.duckdb"), table="lineitem"),
-            write=hr.History(keys=KEYS, latest_by=("updated_at",)),
-        )
-    )
-
-
 def setup_headrace(data: Path, out: Path) -> None:
     """The first load."""
-    (out / "in").mkdir()
-    os.link(data / "base.parquet", out / "in" / "base.parquet")
-    _run(out)
+    first(data, out)
+    _load(out)
     _changes(data, out / "changes.parquet")
 
 
 def headrace(data: Path, out: Path) -> None:
-    """headrace, no settings."""
+    """Headrace, no settings."""
     del data
     (out / "changes.parquet").rename(out / "in" / "changes.parquet")
-    _run(out)
+    _load(out)
+
+
+def _load(out: Path) -> None:
+    import headrace as hr
+
+    load(out, hr.History(keys=KEYS, latest_by=("updated_at",)))
 
 
 def setup_floor_duckdb(data: Path, out: Path) -> None:
@@ -53,7 +45,7 @@ def setup_floor_duckdb(data: Path, out: Path) -> None:
     with duckdb.connect(out / "w.duckdb") as con:
         first = "SELECT *, updated_at AS valid_from, NULL::TIMESTAMP AS valid_to"
         con.execute(f"CREATE TABLE lineitem AS {first} FROM '{data / 'base.parquet'}'")
-        con.execute("CREATE TABLE ledger (number BIGINT, file VARCHAR, done TIMESTAMPTZ)")
+        con.execute(LEDGER)
     _changes(data, out / "changes.parquet")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from workloads.lineitem import LEDGER, first, load
 
 MARK = 1.5
 BY = "l_suppkey"
@@ -21,46 +22,36 @@ def _late(data: Path, out: Path) -> None:
         con.execute(f"COPY ({late}) TO '{out / 'late.parquet'}' (COMPRESSION zstd)")
 
 
-def _run(out: Path) -> None:
-    import headrace as hr
-
-    hr.run(
-        hr.Pipeline(
-            name="totals",
-            source=hr.FileSource(path=str(out / "in" / "*.parquet")),
-            transforms=(hr.sql(TOTALS.format("source")),),
-            destination=hr.DuckDBDestination(path=str(out / "w.duckdb"), table="totals"),
-            write=hr.Recompute(by=(BY,)),
-        )
-    )
-
-
 def setup_headrace(data: Path, out: Path) -> None:
     """The first load."""
-    (out / "in").mkdir()
-    os.link(data / "base.parquet", out / "in" / "base.parquet")
+    first(data, out)
     _late(data, out)
-    _run(out)
+    _load(out)
 
 
 def headrace(data: Path, out: Path) -> None:
-    """headrace, no settings."""
+    """Headrace, no settings."""
     del data
     (out / "late.parquet").rename(out / "in" / "late.parquet")
-    _run(out)
+    _load(out)
+
+
+def _load(out: Path) -> None:
+    import headrace as hr
+
+    load(out, hr.Recompute(by=(BY,)), hr.sql(TOTALS.format("source")), table="totals")
 
 
 def setup_floor_duckdb(data: Path, out: Path) -> None:
     """The first load."""
     import duckdb
 
-    (out / "in").mkdir()
-    os.link(data / "base.parquet", out / "in" / "base.parquet")
+    first(data, out)
     _late(data, out)
     query = TOTALS.format(f"'{out}/in/*.parquet'")
     with duckdb.connect(out / "w.duckdb") as con:
         con.execute(f"CREATE TABLE totals AS {query}")
-        con.execute("CREATE TABLE ledger (number BIGINT, file VARCHAR, done TIMESTAMPTZ)")
+        con.execute(LEDGER)
 
 
 def floor_duckdb(data: Path, out: Path) -> None:

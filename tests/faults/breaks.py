@@ -14,28 +14,25 @@ def the_ledger_is_outside_the_transaction() -> None:
     """DuckDB: the rows are committed, and then the ledger."""
     from headrace.systems.duckdb.ledger import Key
 
-    remember = Key.remember
-
-    def late(self: Key, connection: Any, *args: Any, **kwargs: Any) -> None:
-        connection.execute("COMMIT")
-        connection.execute("BEGIN")
-        remember(self, connection, *args, **kwargs)
-
-    Key.remember = late  # type: ignore[method-assign]
+    _commit_before(Key)
 
 
 def the_ledger_is_outside_the_servers_transaction() -> None:
     """PostgreSQL: the same."""
     from headrace.systems.postgres.ledger import Key
 
-    remember = Key.remember
+    _commit_before(Key)
 
-    def late(self: Key, connection: Any, *args: Any, **kwargs: Any) -> None:
+
+def _commit_before(key: Any) -> None:
+    remember = key.remember
+
+    def late(self: Any, connection: Any, *args: Any, **kwargs: Any) -> None:
         connection.execute("COMMIT")
         connection.execute("BEGIN")
         remember(self, connection, *args, **kwargs)
 
-    Key.remember = late  # type: ignore[method-assign]
+    key.remember = late
 
 
 def the_entry_comes_after_the_files() -> None:

@@ -139,49 +139,51 @@ def running(binaries: Path | None = None, **settings: str) -> Iterator[Server]:
     if binaries is None and (given := os.environ.get("HEADRACE_TEST_DSN")):
         yield Server(given)
         return
-    folder = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
-    try:
+    with _folder("headrace-postgres-") as folder:
         binaries = _readable(binaries or _wheel(), folder)
-        if os.geteuid() == 0:
-            shutil.chown(folder, _NOBODY)
-        port = _free_port()
         setup = ["-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         command = [str(binaries / "initdb"), "-D", str(folder / "data"), *setup]
         subprocess.run(_as_nobody(command), check=True, capture_output=True, cwd="/")
-        place = {"port": str(port), "unix_socket_directories": str(folder), "listen_addresses": "127.0.0.1"}
-        dsn = make_conninfo(host=str(folder), port=port, user="postgres")
-        server = Server(dsn, binaries, folder, {**_QUICK, **place, **settings})
-        server.start()
-        try:
+        with _started(folder, binaries, {**_QUICK, "listen_addresses": "127.0.0.1", **settings}) as server:
             yield server
-        finally:
-            server.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def standby(primary: Server) -> Iterator[Server]:
     """A server that follows the primary, which takes what is committed there and no writes of its own."""
     assert primary.binaries is not None
-    folder = Path(tempfile.mkdtemp(prefix="headrace-standby-"))
-    try:
-        if os.geteuid() == 0:
-            shutil.chown(folder, _NOBODY)
+    with _folder("headrace-standby-") as folder:
         copy = [str(primary.binaries / "pg_basebackup"), "-D", str(folder / "data"), "-d", primary.to("postgres"), "-R"]
         command = _as_nobody([*copy, "--checkpoint=fast", "--no-sync"])
         subprocess.run(command, check=True, capture_output=True, cwd="/")
-        port = str(_free_port())
-        settings = {**primary.settings, "port": port, "unix_socket_directories": str(folder)}
-        dsn = make_conninfo(host=str(folder), port=port, user="postgres")
-        server = Server(dsn, primary.binaries, folder, settings)
-        server.start()
-        try:
+        with _started(folder, primary.binaries, primary.settings) as server:
             yield server
-        finally:
-            server.stop()
+
+
+@contextlib.contextmanager
+def _folder(prefix: str) -> Iterator[Path]:
+    """A folder of the user that the server runs as."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        if os.geteuid() == 0:
+            shutil.chown(folder, _NOBODY)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _started(folder: Path, binaries: Path, settings: dict[str, str]) -> Iterator[Server]:
+    """The server whose data are in the folder, on a port and a socket of its own."""
+    port = _free_port()
+    own = {"port": str(port), "unix_socket_directories": str(folder)}
+    dsn = make_conninfo(host=str(folder), port=port, user="postgres")
+    server = Server(dsn, binaries, folder, {**settings, **own})
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def _free_port() -> int:

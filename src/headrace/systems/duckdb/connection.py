@@ -4,7 +4,8 @@ DuckDB lets one process in. Within it, all connections to a file share one insta
 or not: so this module counts who uses an instance, and a writer waits until the read-only one is gone.
 
 To open a file costs more CPU than a small commit. So while a run holds a table of it, a commit leaves it open for what
-follows at once, the run's record or its next look (`held`), and whoever that is closes it.
+follows, the run's record or its next look (`held`), and whoever that is closes it. Between several commits of one run
+the source is asked for its next rows first, and other processes are kept out for so long.
 """
 
 from __future__ import annotations
@@ -41,7 +42,6 @@ class _Instance:
     connection: duckdb.DuckDBPyConnection
     writable: bool
     users: int = 0
-    left: bool = False
 
 
 _instances: dict[str, _Instance] = {}
@@ -166,8 +166,8 @@ def _using(real: str, *, writable: bool, leave: bool = False) -> Iterator[duckdb
     finally:
         with _gate:
             instance.users -= 1
-            instance.left = leave and well and _holds[real] > 0
-            if not (instance.users or instance.left):
+            stays = leave and well and _holds[real] > 0
+            if not (instance.users or stays):
                 if _instances.get(real) is instance:
                     del _instances[real]
                 _close(instance)
