@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
 from headrace.flow import FileStamp, Snapshot
 from headrace.schema import Field, Schema
+from headrace.writes import Replace
 
 if TYPE_CHECKING:
-    from headrace.flow import Census, Commit
+    from headrace.flow import Census, Commit, TableChange
 
 __all__ = [
     "VERSION",
@@ -25,6 +26,7 @@ __all__ = [
     "entries",
     "later",
     "refuse_census",
+    "refuse_emptying",
     "refuse_foreign",
     "refuse_newer",
     "refuse_null_key",
@@ -182,6 +184,18 @@ def refuse_census(table: object, census: Census, *, gone: int, living: int, know
             " may go at once",
             hint='look at the source: is it whole? If it is, raise "max" in "deletes" for one run',
             details={"gone": gone, "rows": living},
+        )
+
+
+def refuse_emptying(target: str, change: TableChange, rows: int) -> None:
+    """Refuse a replace by no rows at all, unless it is allowed. Asked after the seal, which may know why.
+
+    Raises DataError.
+    """
+    if isinstance(change.write, Replace) and not rows and not change.write.allow_empty:
+        raise DataError(
+            f"{target}: there are no rows to replace it with",
+            hint='look at the source; say "allow_empty": true if nothing is meant to be there',
         )
 
 

@@ -116,8 +116,8 @@ class Destination(Ledger, Protocol):
         """Apply the commit: atomic, and durable when this returns.
 
         It may have no `changes`: only the seal, then (a discard). Of rejects with one id one is kept. Raises DataError
-        for a NULL key (merge, history) and for a replace by no rows at all, unless it is allowed; SchemaError for rows
-        that do not fit the table.
+        for a NULL key (merge, history) and, once the seal has nothing to say, for a replace by no rows at all, unless
+        it is allowed; SchemaError for rows that do not fit the table.
 
         The ledger already has ``commit.id``: its receipt is returned and nothing is changed (the answer was
         lost, the effect was not). The number of the target's last commit, of any pipeline, is not

@@ -16,14 +16,7 @@ import polars as pl
 
 from headrace.contract.screen import Screen
 from headrace.engine.census import census
-from headrace.engine.decisions import (
-    Reading,
-    fingerprint,
-    key_columns,
-    refuse_another,
-    refuse_mixing,
-    refuse_sharing,
-)
+from headrace.engine.decisions import Reading, fingerprint, key_columns, refuse_another, refuse_mixing, refuse_sharing
 from headrace.engine.keys import keyed, require, settled, versions
 from headrace.engine.passes import Passes
 from headrace.engine.regroup import Groups, reread, why_all, why_anew
@@ -128,9 +121,8 @@ def increment(
         fresh=fresh,
         census=None if fresh else census(pipeline, batches, key_columns(write), rows.everything),
     )
-    adopt = snapshot.owned or getattr(
-        pipeline.destination, "adopt", False
-    )  # the destination would say so too, but late
+    # the destination would say so too, but late
+    adopt = snapshot.owned or getattr(pipeline.destination, "adopt", False)
     refuse_foreign(change.table, snapshot.others, pipeline.name, there=snapshot.schema is not None, adopt=adopt)
     refuse_sharing(change, snapshot)
     sealed = Sealing(

@@ -101,13 +101,9 @@ def _untyped(contract: Contract | None, origins: Mapping[str, str]) -> dict[str,
 def _placed(pipeline: Pipeline, chosen: Mapping[str, Frame], more: pl.LazyFrame | None) -> pl.LazyFrame | None:
     """The result's rows with their places, where they are just a source's: no transform has lost them."""
     ((name, frame), *others) = chosen.items()
-    if (
-        others
-        or pipeline.steps
-        or _own(pipeline, name) is not None
-        or pipeline.contract is None
-        or frame.placed is None
-    ):
+    if others or pipeline.steps or pipeline.contract is None or _own(pipeline, name) is not None:
+        return None
+    if frame.placed is None:
         return None
     return (
         frame.placed if more is None else pl.concat([frame.placed, more.select(frame.placed.collect_schema().names())])

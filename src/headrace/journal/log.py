@@ -18,7 +18,7 @@ from headrace.errors import ConfigError, ConflictError, RejectedError
 from headrace.flow import Commit, FileStamp, Receipt, Seal, Snapshot
 from headrace.journal import settle
 from headrace.journal.state import VERSION, Account, Attempt, State, Written, dump, entry_of, instant, receipt_of
-from headrace.ledger import entries, later
+from headrace.ledger import entries, later, refuse_emptying
 
 if TYPE_CHECKING:
     import polars as pl
@@ -155,6 +155,8 @@ class Journal:
         with self._attempt(state.number + 1) as attempt:
             written = write(attempt, state)
             seal = commit.seal()
+            for change in commit.changes:
+                refuse_emptying(str(self.where), change, written.counts["rows"])
             rejects = self._stage_rejects(attempt, state.account(commit.pipeline), seal, written)
             entry = entry_of(commit, attempt, written, seal, rejects, after=state.at)
             self._commit(attempt, entry)

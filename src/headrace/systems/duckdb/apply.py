@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from headrace.flow import Receipt
-from headrace.ledger import succeed
+from headrace.ledger import refuse_emptying, succeed
 from headrace.systems.duckdb import ledger, quarantine
 from headrace.systems.duckdb.connection import exhausted, limited, limits, transaction, writing
 from headrace.systems.duckdb.history import close_absent, history
@@ -60,6 +60,7 @@ def _apply(connection: DuckDBPyConnection, key: ledger.Key, commit: Commit, *, a
     rejected = quarantine.update(connection, key, seal.rejects, loads, number=head.number + 1, at=at, some=some)
     counts = Counter(rejected=rejected)
     for load in loads:
+        refuse_emptying(f"table {load.table}", load.change, load.counts["inserted"])
         if isinstance(load.change.write, History):
             close_absent(load, load.change.write, key)
         load.clear()
@@ -72,8 +73,8 @@ def _write(load: Load) -> None:
     match load.change.write:
         case Append():
             append(load)
-        case Replace() as write:
-            replace(load, write)
+        case Replace():
+            replace(load)
         case Partitions() as write:
             partitions(load, write)
         case Merge() as write:

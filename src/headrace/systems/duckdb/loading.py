@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.errors import ConfigError, DataError
+from headrace.errors import ConfigError
 from headrace.ledger import refuse_absent
 from headrace.schema import Schema
 from headrace.stream import FrameStream
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from headrace.flow import ArrowStream, TableChange
-    from headrace.writes import Partitions, Recompute, Replace
+    from headrace.writes import Partitions, Recompute
 
 __all__ = ["ORDINAL", "Load", "append", "partitions", "recompute", "replace", "same"]
 
@@ -208,11 +208,8 @@ def append(load: Load) -> None:
     load.counts["inserted"] += load.insert()
 
 
-def replace(load: Load, write: Replace) -> None:
-    """Build the new table aside and swap; or empty and fill a table that carries more than rows.
-
-    Raises DataError for no rows at all, unless `write.allow_empty`.
-    """
+def replace(load: Load) -> None:
+    """Build the new table aside and swap; or empty and fill a table that carries more than rows."""
     table = load.table
     load.run("DELETE FROM _headrace.tombstones WHERE name = ?", [table.key])  # the rows are all there is to know now
     load.counts["deleted"] += load.count(f"SELECT count(*) FROM {table.sql}")
@@ -226,11 +223,6 @@ def replace(load: Load, write: Replace) -> None:
         load.counts["inserted"] += load.insert(into=aside)
         load.run(f"DROP TABLE {table.sql}")
         load.run(f"ALTER TABLE {aside.sql} RENAME TO {quoted(table.name)}")
-    if not load.counts["inserted"] and not write.allow_empty:
-        raise DataError(
-            f"table {table}: there are no rows to replace it with",
-            hint='look at the source; say "allow_empty": true if an empty table is meant',
-        )
 
 
 def partitions(load: Load, write: Partitions) -> None:

@@ -15,6 +15,7 @@ import polars as pl
 
 from headrace.contract.overtaking import KEY, Good, overtaken
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
+from headrace.ledger import refuse_emptying
 from headrace.schema import REJECTS, AddColumn, CreateTable, Field, Schema, WidenColumn
 from headrace.systems.memory.history import history
 from headrace.systems.memory.rows import Key, Order, check_keys, gathered, key_texts, keys_of, orders_of, require
@@ -98,12 +99,8 @@ def _carried_out(table: Table, drained: Drained, at: datetime, rejected: pl.Data
     match change.write:
         case Append():
             return _put(table, [table.rows, rows])
-        case Replace(allow_empty=allow_empty):
-            if rows.is_empty() and not allow_empty:
-                raise DataError(
-                    f"table {change.table!r} would be replaced by no rows at all",
-                    hint='look at the source; say "allow_empty": true if an empty table is meant',
-                )
+        case Replace():
+            refuse_emptying(f"table {change.table!r}", change, rows.height)
             return _put(table, [rows])
         case Partitions(by=by):
             kept = _without(table.rows, by, rows)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace import exact
-from headrace.errors import ConfigError, DataError, UnavailableError
+from headrace.errors import ConfigError, UnavailableError
 from headrace.flow import Commit, Receipt, Snapshot, TableChange
 from headrace.journal import Attempt, Journal, State, Written
 from headrace.journal.sink import Sink, drain
@@ -96,11 +96,6 @@ def _write(journal: Journal, changes: Sequence[TableChange], format: Format, att
     except BaseException:
         sink.drop()
         raise
-    if not sink.rows and not change.write.allow_empty:
-        raise DataError(
-            f"{journal.where}: no rows to replace the file with",
-            hint='look at the source; say "allow_empty": true if an empty file is meant',
-        )
     return Written(
         added=[{"name": name, "rows": sink.rows, "bytes": size}],
         removed=list(state.data),

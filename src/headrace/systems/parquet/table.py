@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace import exact
-from headrace.errors import ConfigError, DataError
+from headrace.errors import ConfigError
 from headrace.flow import Commit, Receipt, Snapshot, TableChange
 from headrace.journal import Attempt, Journal, State, Written
 from headrace.journal.sink import drain
@@ -90,14 +90,9 @@ def _write(journal: Journal, changes: Sequence[TableChange], layout: Layout, att
         case Append():
             with drain(change, journal.where) as rows:
                 added, removed = write_rows(rows, attempt, layout, change, journal.where), []
-        case Replace(allow_empty=allow_empty):
+        case Replace():
             with drain(change, journal.where) as rows:
                 added, removed = write_rows(rows, attempt, layout, change, journal.where), old
-            if not allow_empty and not sum(file["rows"] for file in added):
-                raise DataError(
-                    f"{journal.where}: no rows to replace the table with",
-                    hint='look at the source; say "allow_empty": true if an empty table is meant',
-                )
         case Partitions(by=by):
             added, removed = split(journal, State() if change.fresh else state, attempt, layout, change, by)
         case other:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from headrace.errors import ConfigError
 from headrace.flow import Receipt
-from headrace.ledger import succeed
+from headrace.ledger import refuse_emptying, succeed
 from headrace.systems.postgres import ledger, quarantine
 from headrace.systems.postgres.connection import Dsn, connected, run, transaction
 from headrace.systems.postgres.history import close_absent, history
@@ -88,6 +88,7 @@ def _apply(connection: Connection, key: ledger.Key, commit: Commit, *, adopt: bo
     rejected = quarantine.update(connection, key, seal.rejects, loads, number=head.number + 1, at=at)
     counts = Counter(rejected=rejected)
     for load in loads:
+        refuse_emptying(f"table {load.table}", load.change, load.counts["rows"])
         if isinstance(load.change.write, History):
             close_absent(load, load.change.write, key)
         counts.update(load.counts)

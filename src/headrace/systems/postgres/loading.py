@@ -16,7 +16,7 @@ import polars as pl
 import psycopg
 
 from headrace.contract.sqlrules import SQLRules
-from headrace.errors import ConfigError, DataError, SchemaError
+from headrace.errors import ConfigError, SchemaError
 from headrace.ledger import refuse_absent
 from headrace.schema import Field, Schema
 from headrace.stream import FrameStream
@@ -46,7 +46,6 @@ __all__ = [
     "framed",
     "partitions",
     "recompute",
-    "refuse_empty",
     "same",
 ]
 
@@ -365,12 +364,3 @@ def recompute(load: Load, write: Recompute) -> None:
     load.counts["deleted"] += load.delete_groups(write.by, load.groups)
     inside = " AND ".join(f"s.{quoted(n)} IS NOT DISTINCT FROM g.{quoted(n)}" for n in write.by)
     load.counts["inserted"] += load.insert_stage(f"WHERE EXISTS (SELECT FROM {load.groups} AS g WHERE {inside})")
-
-
-def refuse_empty(load: Load, *, allow_empty: bool) -> None:
-    """Raises DataError for a replace by no rows at all, unless it is allowed."""
-    if not load.counts["rows"] and not allow_empty:
-        raise DataError(
-            f"table {load.table}: there are no rows to replace it with",
-            hint='look at the source; say "allow_empty": true if an empty table is meant',
-        )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from headrace.errors import DataError, SchemaError
 from headrace.ledger import newer, refuse_census, refuse_nested, refuse_null_key
-from headrace.systems.postgres.loading import DELETED, ORDINAL, Load, refuse_empty, same
+from headrace.systems.postgres.loading import DELETED, ORDINAL, Load, same
 from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.tables import existing, unique_on
 
@@ -84,13 +84,12 @@ def take_census(load: Load, write: Merge, census: Census) -> None:
 def replace(load: Load, write: Replace) -> None:
     """The rows become the whole table. Readers see it as it was until the commit.
 
-    Raises DataError for no rows at all, unless `write.allow_empty`, and as `merge` does for keys.
+    Raises DataError as `merge` does for keys.
     """
     table = load.table.sql
     load.run("DELETE FROM _headrace.tombstones WHERE name = $1", [load.table.key])  # the rows are all there is to know
     if write.keys and load.shape.there and not load.shape.anew:
         load.stage()
-        refuse_empty(load, allow_empty=write.allow_empty)
         load.require(write.keys, "key")
         refuse_nested(load.table, load.change.schema, write.keys)
         refuse_null_keys(load, write.keys)
@@ -112,7 +111,6 @@ def replace(load: Load, write: Replace) -> None:
         else:
             load.empty()
     load.counts["inserted"] += load.insert()
-    refuse_empty(load, allow_empty=write.allow_empty)
 
 
 def refuse_null_keys(load: Load, keys: Sequence[str]) -> None:

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.errors import ConfigError, DataError, SchemaError
+from headrace.errors import ConfigError, ContractError, DataError, SchemaError
+from headrace.flow import Seal
 from headrace.stream import FrameStream
 from headrace.systems.memory import MemoryDestination
 from headrace.testing.destination.subject import FIRST, SECOND, STEPS, Subject, made, memory, only
@@ -221,6 +222,17 @@ class Writing(Subject):
         assert holds(destination) == before
         destination.apply(commit_of(destination, Step(rows=[]), Replace(allow_empty=True)))
         assert holds(destination).rows == []
+
+    @only("replace")
+    def test_why_there_are_no_rows_is_said_before_that_there_are_none(self, tmp_path: Path) -> None:
+        destination = self.destination(tmp_path)
+        empty = commit_of(destination, Step(rows=[]), Replace())
+
+        def judge() -> Seal:
+            raise ContractError("all lines are malformed")
+
+        with pytest.raises(ContractError, match="malformed"):
+            destination.apply(replace(empty, seal=judge))
 
     @only("append", "partitions", "merge", "history")
     def test_no_new_rows_leave_the_table_as_it_is(self, tmp_path: Path, write: str) -> None:
