@@ -22,7 +22,6 @@ __all__ = [
     "create",
     "make_folder",
     "move",
-    "refuse_empty",
     "remove",
     "remove_tree",
     "replace",
@@ -52,14 +51,6 @@ _HINTS = {
     errno.ENOLCK: ("the file system cannot lock files", "choose a path on a local disk"),
     errno.EXDEV: ("the folder lies on two file systems", "keep the folder on one file system"),
 }
-
-
-def refuse_empty(path: str, what: str) -> None:
-    """Raises ConfigError for an empty path: it would be the folder that paths are relative to."""
-    if not path:
-        raise ConfigError(
-            f"the path of the {what} is empty", hint='write e.g. "path": "out/orders", or "." if you mean it'
-        )
 
 
 @contextlib.contextmanager

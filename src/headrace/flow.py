@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from headrace.paths import rooted
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -102,7 +104,7 @@ class Place:
     @staticmethod
     def absolute(base: Path | None, path: str | Path) -> str:
         """The path from `base`, without .. and with links as they are: a pattern has no real path."""
-        return os.path.abspath((base or Path()) / Path(path).expanduser())  # noqa: PTH100 - see above
+        return os.path.abspath(rooted(base, path))  # noqa: PTH100 - see above
 
 
 @dataclass(frozen=True, kw_only=True)

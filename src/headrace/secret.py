@@ -90,7 +90,7 @@ def _forms(secret: Secret, base: Path | None) -> dict[str, str]:
     found = {}
     if "/" in text and "\n" not in text:
         root = Path(os.path.abspath(base or Path()))  # noqa: PTH100 - no links resolved
-        whole = os.path.abspath(root / Path(text).expanduser())  # noqa: PTH100 - the same
+        whole = os.path.abspath(root / os.path.expanduser(text))  # noqa: PTH100, PTH111 - the same; it may be no path
         fixed = {re.split(r"[^/]*[*?\[]", path)[0].rstrip("/") for path in (text, whole)}
         forms |= {whole, *(os.path.normpath(path) for path in {text, *fixed} if "/" in path.strip("/"))}
         folder = Path(whole).parent

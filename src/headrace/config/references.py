@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.config.jsonc import Node, node_of
+from headrace.errors import ConfigError
+from headrace.paths import rooted
 from headrace.secret import Secret
 
 if TYPE_CHECKING:
@@ -46,12 +48,9 @@ def resolve(node: Node, options: tuple[Any, ...], path: str, decoder: Decoder) -
             return decoder.note(path, message, 'set it, or give a "default" beside "env"', node.place)
     else:
         try:
-            text = (decoder.base / Path(named.value).expanduser()).read_text(encoding="utf-8")
-        except OSError as error:
-            message = f"the file {named.value} cannot be read ({error.strerror})"
-            return decoder.note(path, message, "paths start from the pipeline's folder", node.place)
-        except UnicodeDecodeError:
-            return decoder.note(path, f"the file {named.value} is not UTF-8 text", "", node.place)
+            text = rooted(decoder.base, named.value).read_text(encoding="utf-8")
+        except (ConfigError, OSError, UnicodeDecodeError) as error:
+            return decoder.note(path, *_unread(named.value, error), node.place)
         text = text.removesuffix("\n").removesuffix("\r")
     secret = Secret(text, {kind: named.value}, base=decoder.base)
     if _takes_text(options):
@@ -60,6 +59,15 @@ def resolve(node: Node, options: tuple[Any, ...], path: str, decoder: Decoder) -
         return node_of(json.loads(text), node.place)
     except ValueError:
         return Node(secret, node.place)
+
+
+def _unread(name: str, error: ConfigError | OSError | UnicodeDecodeError) -> tuple[str, str]:
+    """Why a file cannot be read, and what to do."""
+    if isinstance(error, ConfigError):
+        return error.message, error.hint
+    if isinstance(error, UnicodeDecodeError):
+        return f"the file {name} is not UTF-8 text", ""
+    return f"the file {name} cannot be read ({error.strerror})", "paths start from the pipeline's folder"
 
 
 def _takes_text(options: tuple[Any, ...]) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.engine.census import refuse_deletes
 from headrace.errors import ConfigError
+from headrace.paths import rooted
 from headrace.units import size
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace, Write
 
@@ -271,10 +272,10 @@ def _code(step: Any, base: Path | None) -> Any:
     if callable(reference):
         return _source_text(reference)
     if isinstance(reference, str):
-        place = (base or Path()) / reference.rpartition(":")[0]
+        place = rooted(base, reference.rpartition(":")[0])
         return [reference, place.read_text("utf-8") if place.is_file() else ""]
     if step.sql_file is not None:
-        place = (base or Path()) / step.sql_file
+        place = rooted(base, step.sql_file)
         return place.read_text("utf-8") if place.is_file() else step.sql_file
     return step.sql
 

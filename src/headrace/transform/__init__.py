@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from headrace.errors import ConfigError, HeadraceError, TransformError
+from headrace.paths import rooted
 from headrace.pipeline import PythonStep, SQLStep, Step
 from headrace.transform.lineage import Origin, Relation
 
@@ -197,7 +198,7 @@ def _sql_text(step: SQLStep, base: Path | None) -> str:
         raise ConfigError("an SQL step takes either sql or sql_file")
     if step.sql is not None:
         return step.sql
-    path = (base or Path()) / str(step.sql_file)
+    path = rooted(base, str(step.sql_file))
     try:
         return path.read_text("utf-8")
     except OSError as error:
@@ -294,7 +295,7 @@ def load_function(reference: str, base: Path | None) -> Callable[..., Any]:
     place, _, name = reference.rpartition(":")
     if not place or not name:
         raise ConfigError(f"transform {reference!r} is not file.py:name", hint='write e.g. "transforms.py:clean"')
-    module = load_file((base or Path()) / place) if place.endswith(".py") else _load_module(place)
+    module = load_file(rooted(base, place)) if place.endswith(".py") else _load_module(place)
     function = getattr(module, name, None)
     if not callable(function):
         named = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.contract import Contract
 from headrace.cursor import Cursor, Deletes
-from headrace.disk import refuse_empty
 from headrace.errors import ConfigError
 from headrace.flow import Place
+from headrace.paths import refuse_no_path, rooted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,7 +50,7 @@ class DuckDBDestination:
     base: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        refuse_empty(self.path, "duckdb destination")
+        refuse_no_path(self.path, "duckdb destination")
         if Path(self.path).stem.lower() == "_headrace":  # DuckDB could not tell the file from the ledger's schema
             raise ConfigError(f"{self.path!r} has the name of headrace's own schema", hint="give the file another name")
         if (self.table is None) == (self.schema is None):
@@ -153,7 +153,7 @@ class DuckDBDestination:
 
     @property
     def _file(self) -> Path:
-        return (self.base or Path()) / self.path
+        return rooted(self.base, self.path)
 
     @property
     def _table(self) -> Table:
@@ -188,7 +188,7 @@ class DuckDBSource:
     base: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        refuse_empty(self.path, "duckdb source")
+        refuse_no_path(self.path, "duckdb source")
         if (self.table is None) == (self.query is None):
             raise ConfigError(f"duckdb source {self.path!r}: give either table or query", hint='e.g. "table": "orders"')
         if isinstance(self.cursor, str):
@@ -202,7 +202,7 @@ class DuckDBSource:
         """
         from headrace.systems.duckdb.source import batches
 
-        return batches(self, (self.base or Path()) / self.path, range, snapshot, name)
+        return batches(self, rooted(self.base, self.path), range, snapshot, name)
 
     def confirm(self, position: Position) -> None:
         """Nothing waits for it."""

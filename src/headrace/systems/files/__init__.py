@@ -11,6 +11,7 @@ from headrace.cursor import Cursor, Latest, TextType
 from headrace.errors import ConfigError
 from headrace.flow import Place
 from headrace.logical import check_type
+from headrace.paths import refuse_no_path
 
 if TYPE_CHECKING:
     import polars as pl
@@ -83,8 +84,8 @@ class FileSource:
         for name in ("path", "header", "nulls"):
             if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(value))
-        if not self.patterns or not all(self.patterns):
-            raise ConfigError("the path is empty", hint='write e.g. "path": "in/orders_*.csv"')
+        for pattern in self.patterns or ("",):
+            refuse_no_path(pattern, "files source")
         if self.cursor is not None and self.latest is not None:
             raise ConfigError(
                 '"cursor" and "latest" exclude each other', hint="latest is for files that are each read once"

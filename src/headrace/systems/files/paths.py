@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from headrace.errors import ConfigError, DataError, RejectedError, UnavailableError
 from headrace.flow import FileStamp
+from headrace.paths import rooted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -87,11 +88,11 @@ def find(patterns: Sequence[str], base: Path | None, *, format: str | None, allo
 
 
 def _found(patterns: Sequence[str], base: Path | None, format: str | None, *, allow_missing: bool) -> list[File]:
-    rooted = [str((base or Path()) / Path(p).expanduser()) for p in patterns]
-    fixed = [_fixed(p) for p in rooted]
+    whole = [str(rooted(base, pattern)) for pattern in patterns]
+    fixed = [_fixed(p) for p in whole]
     root = os.path.commonpath([os.path.abspath(f) for f in fixed])  # noqa: PTH100  # no links resolved
     found: dict[str, File] = {}
-    for pattern, written in zip(rooted, patterns, strict=True):
+    for pattern, written in zip(whole, patterns, strict=True):
         files = {p: file for p in _matches(pattern, format) if (file := _listed(p, root)) is not None}
         if not files and not allow_missing:
             raise _nothing(pattern, written)

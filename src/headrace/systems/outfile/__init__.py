@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from headrace.disk import refuse_empty
 from headrace.errors import ConfigError
 from headrace.flow import Place
+from headrace.paths import refuse_no_path, rooted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -63,7 +63,7 @@ class FileDestination:
     base: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        refuse_empty(self.path, "file destination")
+        refuse_no_path(self.path, "file destination")
         known = ("csv", "tsv", "ndjson", "ipc")
         if self.format is not None and self.format not in known:
             raise ConfigError(f'"format" cannot be {self.format!r}', hint=f"one of {', '.join(known)}")
@@ -123,6 +123,6 @@ class FileDestination:
     def _journal(self) -> Journal:
         from headrace.journal import Journal
 
-        file = (self.base or Path()) / self.path
+        file = rooted(self.base, self.path)
         log = file.with_name(f"{file.name}.headrace")
         return Journal(log, where=file, place=lambda _name: file, overwrites=True)

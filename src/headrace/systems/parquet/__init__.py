@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from headrace.disk import refuse_empty
 from headrace.flow import Place
+from headrace.paths import refuse_no_path, rooted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -62,7 +62,7 @@ class ParquetDestination:
     base: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        refuse_empty(self.path, "parquet destination")
+        refuse_no_path(self.path, "parquet destination")
 
     def inspect(self, pipeline: str) -> Snapshot:
         """What the folder holds now. Raises ConfigError, RejectedError."""
@@ -108,7 +108,7 @@ class ParquetDestination:
 
     @property
     def _journal(self) -> Journal:
-        return _journal((self.base or Path()) / self.path)
+        return _journal(rooted(self.base, self.path))
 
 
 def scan_table(path: str | Path) -> pl.LazyFrame:
@@ -122,7 +122,7 @@ def scan_table(path: str | Path) -> pl.LazyFrame:
     """
     from headrace.systems.parquet import scan
 
-    return scan.scan_table(_journal(Path(path)))
+    return scan.scan_table(_journal(rooted(None, path)))
 
 
 def _journal(folder: Path) -> Journal:

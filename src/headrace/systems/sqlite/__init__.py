@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.contract import Contract
 from headrace.cursor import Cursor
-from headrace.disk import refuse_empty
 from headrace.errors import ConfigError
 from headrace.flow import Place
+from headrace.paths import refuse_no_path, rooted
 
 if TYPE_CHECKING:
     from headrace.flow import Batch, Position, Range, Snapshot
@@ -41,7 +41,7 @@ class SQLiteSource:
     base: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        refuse_empty(self.path, "sqlite source")
+        refuse_no_path(self.path, "sqlite source")
         if (self.table is None) == (self.query is None):
             raise ConfigError(f"sqlite source {self.path!r}: give either table or query", hint='e.g. "table": "orders"')
         if isinstance(self.cursor, str):
@@ -55,7 +55,7 @@ class SQLiteSource:
         """
         from headrace.systems.sqlite.source import batches
 
-        return batches(self, (self.base or Path()) / self.path, range, snapshot, name)
+        return batches(self, rooted(self.base, self.path), range, snapshot, name)
 
     def confirm(self, position: Position) -> None:
         """Nothing waits for it."""
