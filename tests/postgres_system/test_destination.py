@@ -510,14 +510,19 @@ def test_a_table_with_rows_on_a_foreign_server_is_refused(shop):
                 verb(shop.pipeline(table=table, adopt=True))
 
 
-def test_a_trigger_that_keeps_rows_does_not_double_them(shop):
-    shop.write("1.csv", "id\n1\n")
-    hr.run(shop.pipeline(hr.Replace()))
+@pytest.mark.parametrize(
+    "write", [hr.Replace(), hr.Replace(keys=("id",)), hr.Partitions(by=("part",))], ids=["all", "keyed", "partitions"]
+)
+def test_a_trigger_that_keeps_rows_does_not_double_them(shop, write):
+    source = hr.FileSource(path="in/*.csv", base=shop.folder, read="new" if isinstance(write, hr.Partitions) else "all")
+    shop.write("1.csv", "id,part\n1,1\n")
+    hr.run(shop.pipeline(write, source=source))
     shop.database.run(
         "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
         "CREATE TRIGGER keep BEFORE DELETE ON orders FOR EACH ROW EXECUTE FUNCTION keep()"
     )
-    shop.write("2.csv", "id\n2\n")
+    (shop.folder / "in" / "1.csv").unlink()
+    shop.write("2.csv", "id,part\n2,1\n")
     with pytest.raises(ConfigError, match="keeps rows from being deleted"):
-        hr.run(shop.pipeline(hr.Replace()))
-    assert shop.rows() == [(1,)]
+        hr.run(shop.pipeline(write, source=source))
+    assert shop.rows() == [(1, 1)]

@@ -150,15 +150,22 @@ class Load:
                 ) from error
 
     def empty(self) -> None:
-        """Delete all rows. Raises ConfigError where a trigger or a rule of the table has kept some."""
-        self.counts["deleted"] += self.run(f"DELETE FROM {self.table.sql}")
-        if run(self.connection, _KEEPING, [self.table.sql]) and run(
-            self.connection, f"SELECT 1 FROM {self.table.sql} LIMIT 1"
-        ):
+        """Delete all rows. Raises as `delete`."""
+        self.counts["deleted"] += self.delete(f"FROM {self.table.sql}")
+
+    def delete(self, doomed: str) -> int:
+        """Delete these rows (SQL from FROM on) of the table, which the commit's own replace; how many.
+
+        Raises ConfigError where a trigger or a rule of the table has kept some.
+        """
+        deleted = self.run(f"DELETE {doomed}")
+        kept = run(self.connection, _KEEPING, [self.table.sql]) and run(self.connection, f"SELECT 1 {doomed} LIMIT 1")
+        if kept:
             raise ConfigError(
                 f"table {self.table}: a trigger or a rule of it keeps rows from being deleted",
                 hint="use merge, or take the trigger off: the new rows would stand beside the old ones",
             )
+        return deleted
 
     def copy(
         self, into: str, stream: Callable[[], ArrowStream], *, ordinal: bool = False, flag: str | None = None
@@ -242,9 +249,8 @@ class Load:
                 f"t.{quoted(n)} IS NULL AND g.{quoted(n)} IS NULL" if null else f"t.{quoted(n)} = g.{quoted(n)}"
                 for n, null in zip(by, pattern, strict=True)
             ]
-            deleted += self.run(
-                f"DELETE FROM {self.table.sql} AS t"
-                f" WHERE EXISTS (SELECT FROM {groups} AS g WHERE {' AND '.join(tests)})"
+            deleted += self.delete(
+                f"FROM {self.table.sql} AS t WHERE EXISTS (SELECT FROM {groups} AS g WHERE {' AND '.join(tests)})"
             )
         return deleted
 

@@ -96,9 +96,8 @@ def replace(load: Load, write: Replace) -> None:
         _refuse_repeats(load, write.keys)
         load.reshape()
         _refuse_twice(load, write.keys)
-        load.counts["deleted"] += load.run(
-            f"DELETE FROM {table} AS t WHERE NOT EXISTS (SELECT FROM {load.staged} AS s WHERE"
-            f" {same('t', 's', write.keys)})"
+        load.counts["deleted"] += load.delete(
+            f"FROM {table} AS t WHERE NOT EXISTS (SELECT FROM {load.staged} AS s WHERE {same('t', 's', write.keys)})"
         )
         load.counts["updated"] += _update(load, write.keys, "true")
         absent = f"NOT EXISTS (SELECT FROM {table} AS t WHERE {same('t', 's', write.keys)})"
