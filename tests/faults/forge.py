@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -209,9 +210,9 @@ def _import_all() -> None:
 def _become(asked: dict[str, Any]) -> None:
     """The command's process: its folder, environment, output. Never returns."""
     os.chdir(asked["folder"])
+    os.sched_setaffinity(0, {_cpu()})
     os.environ.clear()
     os.environ.update(asked["env"])
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     for descriptor, kind in ((1, "out"), (2, "err")):
         said = os.open(Path(asked["said"]).with_suffix(f".{kind}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(said, descriptor)
@@ -225,7 +226,24 @@ def _become(asked: dict[str, Any]) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
     from headrace.cli import main
 
-    main(asked["arguments"])
+    try:
+        main(asked["arguments"])
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:  # a traceback of the command's, which is a failure of the suite's
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)  # the interpreter's own end takes apart all that was imported: longer than the run
+
+
+
+def _cpu() -> int:
+    """One for each worker, as far as there are enough."""
+    cpus, worker = sorted(os.sched_getaffinity(0)), os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    return cpus[int(worker.removeprefix("gw")) % len(cpus)]
 
 
 def _let_be_traced() -> None:

@@ -21,7 +21,10 @@ def test_no_dimension_of_the_suite_is_empty():
 def test_two_calm_runs_leave_the_same(scenario, tmp_path, databases, forge):
     # one of them in a process that was started, and not forked: the forge is the command
     ways = [Laid.run if scenario == _SHORT[0] else forge.run, forge.run]
-    assert _calm(scenario, tmp_path / "1", databases, ways[0]) == _calm(scenario, tmp_path / "2", databases, ways[1])
+    one, two = (_calm(scenario, tmp_path / str(n), databases, way) for n, way in enumerate(ways))
+    for n, stage in enumerate(one):
+        for part in stage:
+            assert (n, part, stage[part]) == (n, part, two[n][part])
 
 
 def _calm(scenario, folder, databases, run):
