@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import codecs
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from headrace.systems.files.layout import Reject, Texts
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource
     from headrace.systems.files.paths import File
+    from headrace.systems.files.shapes import Shape
 
 __all__ = ["CSVReader", "Head"]
 
@@ -111,11 +112,19 @@ class CSVReader:
         return _guess(data, self.source.quote), True
 
     def read(
-        self, file: File, fields: Sequence[str], columns: Sequence[str], finish: Callable[[Texts], T], *, head: Head
+        self,
+        file: File,
+        fields: Sequence[str],
+        columns: Sequence[str],
+        finish: Callable[[Texts], T],
+        *,
+        head: Head,
+        shapes: Mapping[str, Shape] | None = None,
     ) -> Iterator[T]:
         """The file as pieces of texts, each through `finish` on a thread, in order.
 
-        `fields` are names for the file's fields, `columns` those that are wanted of them.
+        `fields` are names for the file's fields, `columns` those that are wanted of them. Where all texts of a piece
+        have the `shapes` of their columns, those columns come as values.
         """
         if not head.fields:
             return
@@ -123,15 +132,17 @@ class CSVReader:
         with opened(file, self.source.encoding) as stream:
             cutter = self._cutter(file, stream)
             self._head(file, cutter)
-            yield from self._pieces(
-                file, cutter, grammar, _Parser(file, grammar, tuple(fields), tuple(columns)), finish
-            )
+            parser = _Parser(file, grammar, tuple(fields), tuple(columns), shapes or {})
+            yield from self._pieces(file, cutter, grammar, parser, finish)
 
     def _pieces(
         self, file: File, cutter: Cutter, grammar: Grammar, parser: _Parser, finish: Callable[[Texts], T]
     ) -> Iterator[T]:
         def proven(block: Block) -> T | None:
-            return finish(parser.texts(block.data, ((0, block.line),))) if grammar.proves(block.data) else None
+            starts = ((0, block.line),)
+            if (shaped := parser.shaped(block.data, starts)) is not None:
+                return finish(shaped)
+            return finish(parser.texts(block.data, starts)) if grammar.proves(block.data) else None
 
         waiting: deque[tuple[Block, Future[T | None]]] = deque()
         stuck = 0
@@ -244,6 +255,7 @@ class _Parser:
     grammar: Grammar
     fields: tuple[str, ...]
     columns: tuple[str, ...]
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
 
     @cached_property
     def _wanted(self) -> list[int]:
@@ -251,7 +263,25 @@ class _Parser:
 
     def texts(self, data: bytes, starts: tuple[tuple[int, int], ...], bad: tuple[Reject, ...] = ()) -> Texts:
         """The records of `data`. `starts` are (offset, line) of each run of lines that follow one another."""
-        frame = self._frame(data)
+        return self._piece(self._frame(data), data, starts, bad)
+
+    def shaped(self, data: bytes, starts: tuple[tuple[int, int], ...]) -> Texts | None:
+        """As `texts`, with values in the columns that have a shape; None where not all texts are known to have it."""
+        if not self._shaped.shapes or not self._shaped.proves(data):
+            return None
+        try:
+            return self._piece(self._frame(data, self.shapes), data, starts, ())
+        except pl.exceptions.ComputeError:  # a date that is none
+            return None
+
+    @cached_property
+    def _shaped(self) -> Grammar:
+        patterns = [self.shapes[f].pattern if f in self.shapes else None for f in self.fields]
+        return replace(self.grammar, shapes=tuple(patterns) if any(patterns) else ())
+
+    def _piece(
+        self, frame: pl.DataFrame, data: bytes, starts: tuple[tuple[int, int], ...], bad: tuple[Reject, ...]
+    ) -> Texts:
         return Texts(
             frame,
             lines=lambda: _lines(data, starts, self.grammar, frame.height),
@@ -260,14 +290,15 @@ class _Parser:
             size=len(data),
         )
 
-    def _frame(self, data: bytes) -> pl.DataFrame:
+    def _frame(self, data: bytes, shapes: Mapping[str, Shape] | None = None) -> pl.DataFrame:
         names = [self.fields[i] for i in self._wanted]
+        types = [shapes[n].dtype if shapes and n in shapes else pl.String() for n in self.fields]
         if not data:
             return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
         frame = pl.read_csv(
             _BOM + data if data.startswith(_BOM) else data,  # Polars takes one away, as the file's mark
             has_header=False,
-            infer_schema=False,
+            schema={str(at): dtype for at, dtype in enumerate(types)},
             separator=self.grammar.delimiter,
             quote_char=self.grammar.quote,
             columns=self._wanted,

@@ -52,11 +52,15 @@ class Survey:
 
 @dataclass(frozen=True)
 class Grammar:
-    """Records of `width` fields between `delimiter`s; `quote` None: nothing is quoted."""
+    """Records of `width` fields between `delimiter`s; `quote` None: nothing is quoted.
+
+    `shapes` are patterns that the fields' texts must have besides (none: any text), for `proves` alone.
+    """
 
     delimiter: str
     quote: str | None
     width: int
+    shapes: tuple[str | None, ...] = ()
 
     @cached_property
     def _field(self) -> str:
@@ -68,16 +72,23 @@ class Grammar:
     def _proof(self) -> str:
         d = re.escape(self.delimiter)
         rest = f"(?:{d}{self._field}){{{self.width - 1}}}" if self.width > 1 else ""
-        return rf"\A(?:{self._field}{rest}\r?\n)*\z"
+        record = d.join(map(self._shaped, self.shapes)) if self.shapes else self._field + rest
+        return rf"\A(?:{record}\r?\n)*\z"
+
+    def _shaped(self, shape: str | None) -> str:
+        q = re.escape(self.quote or "")
+        return self._field if shape is None else f"(?:{shape}|{q}(?:{shape}){q}|)" if q else f"(?:{shape}|)"
 
     def proves(self, block: bytes) -> bool:
-        """Whether `block` is nothing but whole, well-formed records in UTF-8."""
+        """Whether `block` is nothing but whole, well-formed records in UTF-8, whose fields have the shapes."""
         text = as_text(block)
         if text is None:
             return False
         try:
             return bool(text.str.contains(self._proof)[0])
         except pl.exceptions.ComputeError:  # more columns than the regex engine takes
+            if self.shapes:
+                return False
             survey = self.survey(block, 1, whole=True)
             return not survey.bad and survey.runs == ((0, len(block), 1),)
 

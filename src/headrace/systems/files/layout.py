@@ -82,8 +82,9 @@ class Reject:
 @dataclass(frozen=True)
 class Texts:
     """A piece of a file as texts: `frame` has a String column for each field that was asked for (None: rows without
-    any). `lines` gives each row's line, `raw` the texts of some rows as they stand in the file. `bad` are records
-    that have no row. `size` is what the piece takes in the file, unpacked, in bytes.
+    any); a column of another type holds values already. `lines` gives each row's line, `raw` the texts of some rows as
+    they stand in the file. `bad` are records that have no row. `size` is what the piece takes in the file, unpacked,
+    in bytes.
     """
 
     frame: pl.DataFrame
@@ -172,11 +173,12 @@ def convert(piece: Texts, layout: Layout, judged: tuple[Column, ...], file: File
     Rows that do not fit become rejects with their raw text.
     """
     present = [c for c in judged if c.origin == "field" and c.name in fields]
-    values = pl.DataFrame([_values(piece.frame, c, layout) for c in present])
-    for column in present:
+    texts = [c for c in present if piece.frame[c.name].dtype == pl.String]
+    values = pl.DataFrame([_values(piece.frame, c, layout) if c in texts else piece.frame[c.name] for c in present])
+    for column in texts:
         if column.inferred is not None:
             values = strict(piece.frame, values, column)
-    bad = _misfits(piece.frame, values, present, layout)
+    bad = _misfits(piece.frame, values, texts, layout)
     height = piece.frame.height
     rejects = list(piece.bad)
     keep: pl.Series | None = None

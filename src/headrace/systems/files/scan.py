@@ -19,8 +19,10 @@ from headrace.stream import scan_generator
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool
 from headrace.systems.files.columnar import ColumnarReader, broken
+from headrace.systems.files.csv import CSVReader
 from headrace.systems.files.layout import Column, Reject, convert, hive_value, placed
 from headrace.systems.files.paths import File, check_same, hive_parts
+from headrace.systems.files.shapes import shapes
 from headrace.systems.files.survey import renamed
 
 if TYPE_CHECKING:
@@ -136,7 +138,12 @@ class Reading:
         wanted = [c.name for c in one.judged if c.origin == "field" and c.name in fields]
         finish = partial(convert, layout=self._placed, judged=one.judged, file=file, fields=frozenset(fields))
         begun = one.bytes
-        for part in reader.read(file, fields, wanted, finish, head=head):
+        if isinstance(reader, CSVReader):
+            known = shapes([c for c in one.judged if c.name in wanted], self._placed)
+            parts = reader.read(file, fields, wanted, finish, head=head, shapes=known)
+        else:
+            parts = reader.read(file, fields, wanted, finish, head=head)
+        for part in parts:
             one.rows += part.read
             one.bytes = min(one.bytes + part.size, begun + file.size)  # of an archive it is the unpacked bytes
             yield one.send(part.frame), part.rejects
