@@ -230,7 +230,7 @@ def _become(asked: dict[str, Any]) -> None:
         main(asked["arguments"])
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
-    except BaseException:  # a traceback of the command's, which is a failure of the suite's
+    except BaseException:  # noqa: BLE001  # its traceback is a failure of the suite's
         traceback.print_exc()
         code = 1
     atexit._run_exitfuncs()

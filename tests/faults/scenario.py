@@ -335,7 +335,7 @@ _OF_THE_COPY = re.compile(r'("(?:id|database|snapshot|state)": )"[^"]*"|("oid": 
 
 
 def _plain(value: Any) -> Any:
-    """JSON without what is another one in each copy: a commit's id, a database, its tables' and transactions' numbers."""
+    """JSON without what is another one in each copy: a commit's id, a database's name, its numbers."""
     return json.loads(_OF_THE_COPY.sub(r'\1\2"#"', json.dumps(value, sort_keys=True, default=str)))
 
 
