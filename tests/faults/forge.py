@@ -239,7 +239,6 @@ def _become(asked: dict[str, Any]) -> None:
     os._exit(code)  # the interpreter's own end takes apart all that was imported: longer than the run
 
 
-
 def _cpu() -> int:
     """One for each worker, as far as there are enough."""
     cpus, worker = sorted(os.sched_getaffinity(0)), os.environ.get("PYTEST_XDIST_WORKER", "gw0")
