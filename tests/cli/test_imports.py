@@ -73,6 +73,18 @@ def test_a_run_imports_only_what_its_pipeline_uses(tmp_path):
     assert set(UNUSED) & set(ast.literal_eval(done.stdout)) == set()
 
 
+def test_what_needs_no_sql_does_without_duckdb(tmp_path):
+    code = f"""if True:
+        import sys, polars as pl, headrace as hr
+        pl.DataFrame({{"a": [1, 2]}}).write_parquet({str(tmp_path / "a.parquet")!r})
+        source = hr.FileSource(path={str(tmp_path / "a.parquet")!r})
+        target = hr.ParquetDestination(path={str(tmp_path / "lake")!r})
+        steps = (lambda source: source.filter(a=1),)
+        hr.run(hr.Pipeline(name="p", source=source, destination=target, transforms=steps))
+        print("duckdb" in sys.modules)"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 @pytest.mark.parametrize("name", headrace.__all__)
 def test_every_exported_name_is_there(name):
     assert getattr(headrace, name) is not None

@@ -7,7 +7,7 @@ import pytest
 
 from headrace.demo.project import transforms as demo
 from headrace.pipeline import Step, python, sql
-from headrace.transform import Transformed, transform
+from headrace.transform import Transformed, syntax, transform
 
 COLUMNS = pl.Schema(
     {"g": pl.String, "k": pl.Int64, "v": pl.Int64, "ts": pl.Datetime("us"), "tags": pl.List(pl.String), "s": pl.String}
@@ -256,3 +256,12 @@ def test_declared_rows_stand_alone_but_not_with_what_was_grouped_before():
 
     assert bound(python(opaque, rows=True)).why_all_groups(("g",)) is None
     assert bound(counted, python(opaque, rows=True)).why_all_groups(("g",)) is not None
+
+
+def test_what_is_said_of_the_common_functions_is_what_duckdb_says():
+    everything, few = syntax.all_functions(), syntax.functions("sum")
+    assert few.aggregates == syntax.functions("+").aggregates == everything.aggregates & few.aggregates
+    for name in few.aggregates | syntax._COMMON_SCALARS:
+        assert name not in everything.volatile | everything.clocks
+        assert (name in everything.aggregates) == (name in few.aggregates)
+    assert syntax.functions("random") is everything

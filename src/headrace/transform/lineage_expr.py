@@ -195,7 +195,7 @@ def _children(node: Any) -> Iterator[_Node]:
 
 
 def _function(name: str, node: _Node, scope: Scope, said: Said) -> None:
-    known = functions()
+    known = functions(name)
     if name in known.volatile:
         said.mixing[f"{name}()"] = said.regrouping[f"{name}()"] = None
     if name in known.clocks:

@@ -5,7 +5,9 @@ What is analysed is what runs: no second opinion about the dialect. Nothing here
 
 from __future__ import annotations
 
+import atexit
 import functools
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,32 +19,54 @@ import duckdb
 from headrace import interruption
 from headrace.errors import ConfigError
 
-__all__ = ["CLOCK_WORDS", "Functions", "Syntax", "functions", "identifier", "session"]
+__all__ = ["CLOCK_WORDS", "Functions", "Syntax", "all_functions", "functions", "identifier", "session"]
 
 MEMORY_LIMIT = "400MB"
 
 
 class session:  # noqa: N801 - used as a function
-    """A DuckDB of its own in memory that can reach nothing but what is registered."""
+    """A database of its own in memory that can reach nothing but what is registered.
+
+    Without `spill`, for what reads no rows, it is in a DuckDB that lives as long as the process: to start one takes
+    longer than to bind a query.
+    """
 
     def __init__(self, spill: Path | None = None) -> None:
         self.spill = spill
+        self._name = f"headrace_{next(_numbers)}"
 
     def __enter__(self) -> duckdb.DuckDBPyConnection:
-        self.con = duckdb.connect(":memory:")
-        if self.spill is not None:
+        if self.spill is None:
+            self.con = _shared().cursor()
+            self.con.execute(f"ATTACH ':memory:' AS {self._name}")
+            self.con.execute(f"USE {self._name}")
+        else:
+            self.con = duckdb.connect(":memory:")
             self.con.execute("SET memory_limit = ?", [MEMORY_LIMIT])
             self.con.execute("SET temp_directory = ?", [str(self.spill)])
+            self.con.execute("SET enable_external_access = false")
         self.con.execute("SET TimeZone = 'UTC'")
         self.con.execute("SET python_enable_replacements = false")
-        self.con.execute("SET enable_external_access = false")
         self.breakable = interruption.breakable(self.con.interrupt)
         self.breakable.__enter__()
         return self.con
 
     def __exit__(self, *_: object) -> None:
         self.breakable.__exit__(None, None, None)
+        if self.spill is None:
+            self.con.execute("USE memory")
+            self.con.execute(f"DETACH {self._name}")
         self.con.close()
+
+
+_numbers = itertools.count()
+
+
+@functools.cache
+def _shared() -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(":memory:", config={"enable_external_access": "false"})
+    atexit.register(con.close)  # DuckDB complains of connections that are open when Python ends
+    return con
 
 
 def identifier(name: str) -> str:
@@ -127,19 +151,33 @@ _CLOCKS = CLOCK_WORDS | {
 }
 
 
+# what nearly every query uses: to ask DuckDB for all its functions takes as long as to bind a query
+_COMMON = Functions(
+    aggregates=frozenset(("avg", "count", "count_star", "max", "min", "sum")), volatile=frozenset(), clocks=frozenset()
+)
+_COMMON_SCALARS = frozenset(("+", "-", "*", "/", "||", "abs", "lower", "replace", "round", "trim", "upper"))
+
+
+def functions(name: str) -> Functions:
+    """Functions, `name` among them, sorted by what their value depends on."""
+    return _COMMON if name in _COMMON.aggregates | _COMMON_SCALARS else all_functions()
+
+
 @functools.cache
-def functions() -> Functions:
-    """DuckDB's own functions, sorted by what their value depends on."""
+def all_functions() -> Functions:
+    """DuckDB's own functions."""
     with session() as con:
         rows = con.execute(
-            "SELECT lower(function_name), function_type, stability, macro_definition FROM duckdb_functions()"
+            "SELECT lower(function_name), function_type, stability,"
+            " CASE function_type WHEN 'macro' THEN json_serialize_sql('SELECT ' || macro_definition) END"
+            " FROM duckdb_functions()"
         ).fetchall()
         found = {
-            "aggregates": {name for name, kind, _, _ in rows if kind == "aggregate"},
-            "volatile": {name for name, _, stability, _ in rows if stability == "VOLATILE"},
+            "aggregates": {name for name, kind, *_ in rows if kind == "aggregate"},
+            "volatile": {name for name, _, stability, *_ in rows if stability == "VOLATILE"},
             "clocks": set(_CLOCKS),
         }
-        macros = [(name, _words(con, text)) for name, kind, _, text in rows if kind == "macro"]
+        macros = [(name, _words(tree)) for name, *_, tree in rows if tree is not None]
     while more := [
         (sort, name) for sort, names in found.items() for name, words in macros if words & names and name not in names
     ]:
@@ -148,10 +186,9 @@ def functions() -> Functions:
     return Functions(**{sort: frozenset(names) for sort, names in found.items()})
 
 
-def _words(con: duckdb.DuckDBPyConnection, definition: str) -> set[str]:
+def _words(tree: str) -> set[str]:
     """The functions and bare words of a macro's definition; one that does not parse is taken for an aggregate."""
-    query = f"SELECT {definition}"
-    parsed = json.loads(con.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchall()[0][0])
+    parsed = json.loads(tree)
     return {"sum"} if parsed["error"] else set(_named(parsed["statements"]))
 
 

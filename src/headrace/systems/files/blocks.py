@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK", "Block", "Cutter", "bytes_of", "opened", "too_long"]
 
-BLOCK = 8 * 1024 * 1024
+BLOCK = 4 * 1024 * 1024
 _BOM = codecs.BOM_UTF8
 
 

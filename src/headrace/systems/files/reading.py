@@ -19,7 +19,6 @@ from headrace.flow import Batch, Counts, FileStamp, Frame, News, Range, Retold, 
 from headrace.stream import scan_generator
 from headrace.stream.drawing import drawn
 from headrace.systems.files.columnar import ColumnarReader
-from headrace.systems.files.latest import former, newest
 from headrace.systems.files.paths import File, find, name_order
 from headrace.systems.files.scan import Reading
 from headrace.systems.files.survey import Survey, survey
@@ -127,6 +126,8 @@ def _all(source: FileSource, files: Sequence[File], range: Range, name: str) -> 
     reading = Reading(source, survey(source, files, {}), files, name)
     frame = _frame(reading)
     if source.latest is not None:
+        from headrace.systems.files.latest import newest
+
         rows = newest(reading.placed, source.latest, [f.name for f in files], reading.doubtful)
         frame = Frame(lazy=rows.drop(FILE, LINE), placed=rows, scan=frame.scan)
     version = _version(files)
@@ -231,6 +232,8 @@ class _Everything:
     def _newest(self, reading: Reading) -> pl.LazyFrame:
         if self.source.latest is None:
             return reading.placed
+        from headrace.systems.files.latest import newest
+
         return newest(reading.placed, self.source.latest, [f.name for f in reading.files], reading.doubtful)
 
     def former(self, new: Reading, old: Sequence[File]) -> Frame:
@@ -239,6 +242,8 @@ class _Everything:
         assert latest is not None  # noqa: S101  # asked for only then
 
         def placed() -> pl.LazyFrame:
+            from headrace.systems.files.latest import former
+
             earlier = Reading(self.source, self.reading().survey, old, self.name)
             return former(earlier.placed, new.lazy, latest)
 
