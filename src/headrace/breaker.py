@@ -17,11 +17,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, cast
 
 from headrace.errors import CircuitOpenError, ConfigError
+from headrace.frozen import frozen
 from headrace.retry import check_callable, check_on, is_failure
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class _Circuit:
 _entered: ContextVar[tuple[tuple[CircuitBreaker, int], ...]] = ContextVar("headrace_breakers", default=())
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False)
 class CircuitBreaker:
     """Refuses calls for `reset_timeout` seconds after `failures` failures in a row, then lets ONE through.
 

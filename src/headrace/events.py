@@ -7,13 +7,15 @@ none of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
+
+from headrace.frozen import frozen
 
 __all__ = ["CommitApplied", "Event", "Observer", "Progress", "RunFinished", "RunStarted", "Warned"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Event:
     """The root: which pipeline, which run."""
 
@@ -25,12 +27,12 @@ class Event:
         return {"event": type(self).__name__, **asdict(self)}
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class RunStarted(Event):
     """A run has begun; nothing has been read."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Progress(Event):
     """Rows have passed to the destination. Counts are of this run; `files_total` is 0 where not known."""
 
@@ -40,14 +42,14 @@ class Progress(Event):
     files_total: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Warned(Event):
     """Something that a person should know and that does not stop the run."""
 
     message: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class CommitApplied(Event):
     """A commit is durable in the destination."""
 
@@ -56,7 +58,7 @@ class CommitApplied(Event):
     rejected: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class RunFinished(Event):
     """The run has ended; `status` is loaded, nothing_new, failed or skipped."""
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from headrace.frozen import frozen
 from headrace.paths import rooted
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ArrowStream(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Range:
     """What to read: from just after `after` (None: from the beginning) up to now.
 
@@ -75,7 +76,7 @@ class Range:
     reader: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class FileStamp:
     """One file as it was when it was read: the name relative to the fixed part of the path, size in bytes,
     and `version`, an etag or the modification time in nanoseconds, as text.
@@ -86,7 +87,7 @@ class FileStamp:
     version: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Place:
     """Where rows lie, as a value that is compared and never understood: who writes a place runs before who reads it.
 
@@ -107,7 +108,7 @@ class Place:
         return os.path.abspath(rooted(base, path))  # noqa: PTH100 - see above
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Frame:
     """Rows, lazily, with a description of where they come from.
 
@@ -124,7 +125,7 @@ class Frame:
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Counts:
     """What a drained batch has read. Rows as they came from the source, before contract and transforms."""
 
@@ -133,7 +134,7 @@ class Counts:
     files: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class News:
     """What a batch is about to read, known before any row is: for `plan` and for progress.
 
@@ -153,7 +154,7 @@ class News:
     misses: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Superseded:
     """Earlier rejects whose place a read has taken, since their rows were judged anew: those of `source` (None: of the
     result's contract) in `stages` (see `schema.REJECTS`), of `files` (None: whatever their file).
@@ -164,7 +165,7 @@ class Superseded:
     files: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Retold:
     """What a drained batch tells of rows that could not be read, and which earlier rejects that takes the place of.
 
@@ -184,7 +185,7 @@ class Retold:
         return any(s == Superseded(source=s.source) for s in self.superseded)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Batch:
     """What is new in a source, larger than memory.
 
@@ -214,7 +215,7 @@ class Batch:
     keys: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Held:
     """What the destination holds of one table: its logical `schema` (None: there is no table), whether headrace made it
     or took it over (`owned`), and the `others`, the other pipelines that have commits in it. `scan` reads it, and
@@ -228,7 +229,7 @@ class Held:
     newest: Callable[[str], str | None] = lambda _column: None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Snapshot:
     """What the destination holds for one pipeline, at one instant.
 
@@ -269,7 +270,7 @@ class Snapshot:
         return replace(self, **vars(self.tables(table)))
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Census:
     """All keys that a source still has: the table's other rows are gone from it.
 
@@ -284,7 +285,7 @@ class Census:
     mark: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class TableChange:
     """How one table changes.
 
@@ -330,7 +331,7 @@ class TableChange:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Rejects:
     """The rejected rows of a commit, and what becomes of earlier ones.
 
@@ -352,7 +353,7 @@ class Rejects:
     replace_all: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Seal:
     """What is known only once all rows are drained: the end of a commit.
 
@@ -368,7 +369,7 @@ class Seal:
     forget_files: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Commit:
     """One atomic step of one pipeline.
 
@@ -391,7 +392,7 @@ class Commit:
         return ", ".join(dict.fromkeys(change.write.type for change in self.changes)) or None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Receipt:
     """What the ledger says of a commit. `counts`: rows (drained), inserted, updated, deleted, rejected (where known).
 

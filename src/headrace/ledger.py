@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
 from headrace.flow import FileStamp, Snapshot
+from headrace.frozen import frozen
 from headrace.schema import Field, Schema
 from headrace.writes import Replace
 
@@ -41,7 +42,7 @@ VERSION = 1
 """Of the ledger's tables."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Owned:
     """A table that headrace keeps: its logical schema, the pipelines that write it, and the columns that no
     row brings because the write adds them (`History`).
@@ -52,7 +53,7 @@ class Owned:
     added: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Head:
     """The last commits: `number`, `top` (its id) and `at` are those of the target's, whoever made it, the rest is of
     the pipeline's own.

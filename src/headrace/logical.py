@@ -11,11 +11,11 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from headrace.errors import ConfigError, SchemaError
+from headrace.frozen import frozen
 
 if TYPE_CHECKING:
     import polars as pl
@@ -69,7 +69,7 @@ EXAMPLES = {
 """The types by example, and what they mean."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Type:
     """A parsed type. `name` is its kind; `args` what stands in the brackets, parsed.
 

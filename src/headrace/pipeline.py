@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import ConfigError
+from headrace.frozen import frozen
 from headrace.schema import SchemaPolicy
 from headrace.writes import Append, Write
 
@@ -26,7 +27,7 @@ __all__ = ["Pipeline", "PythonStep", "SQLStep", "Step", "Table", "python", "sql"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class SQLStep:
     """One SELECT in DuckDB's dialect over the frames by name. Exactly one of `sql` and `sql_file` is given.
 
@@ -38,7 +39,7 @@ class SQLStep:
     as_: str | None = field(default=None, metadata={"key": "as"})
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class PythonStep:
     """A function of lazy frames: the function itself, or ``file.py:name`` (or ``module:name``) in JSON.
 
@@ -66,7 +67,7 @@ def python(function: str | Callable[..., pl.LazyFrame], *, as_: str | None = Non
     return PythonStep(python=function, as_=as_, rows=rows)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Table:
     """One of the tables of a pipeline of many: how it is read and written. What is left out (in Python ``...``) is as
     the pipeline's `defaults` say; in them, as the source and the pipeline do.
@@ -92,7 +93,7 @@ class Table:
         return {name: value for name, value in vars(self).items() if value is not ... and name != "table"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Pipeline:
     """Sources, transforms, contract, destination and write, under a name that the ledger keeps.
 

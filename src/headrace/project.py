@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from headrace import interruption
 from headrace.errors import ConfigError, HeadraceError
 from headrace.flow import Place
+from headrace.frozen import frozen
 
 if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
@@ -28,7 +29,7 @@ __all__ = ["Project"]
 _LISTEN = 0.1  # seconds between looks whether a signal has come
 
 
-@dataclass(frozen=True)
+@frozen
 class Project:
     """Pipelines and, by name, those that must have run before each."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from typing import Any, Literal
 
 from headrace.errors import HeadraceError
+from headrace.frozen import frozen
 from headrace.secret import masked
 
 __all__ = ["CheckReport", "CommitReport", "NotKnown", "Plan", "Refused", "RunReport", "Status"]
@@ -26,7 +27,7 @@ class _Said:
                 object.__setattr__(self, one.name, masked(getattr(self, one.name)))
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class CommitReport(_Said):
     """One commit that a run applied. `counts`: rows, inserted, updated, deleted, rejected, dropped."""
 
@@ -37,7 +38,7 @@ class CommitReport(_Said):
     changes: Sequence[str] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class RunReport(_Said):
     """What a run did. `status`: loaded, nothing_new, failed or skipped. `seconds` is wall time, `peak_mb` the
     process's greatest resident memory so far.
@@ -93,7 +94,7 @@ class RunReport(_Said):
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Plan(_Said):
     """What `run` would do now. Nothing was written to find out.
 
@@ -139,7 +140,7 @@ class Plan(_Said):
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class CheckReport(_Said):
     """A pipeline that would run, as far as can be known without reading its data."""
 
@@ -160,7 +161,7 @@ class CheckReport(_Said):
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class NotKnown(_Said):
     """What cannot be planned or checked yet: what the pipeline reads is still to be written by `before`."""
 
@@ -177,7 +178,7 @@ class NotKnown(_Said):
         return f"{self.pipeline}: not known before {', '.join(self.before)} has run\n  because {self.because}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Refused(_Said):
     """A pipeline of a project that would not run, and why."""
 

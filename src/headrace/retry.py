@@ -15,11 +15,12 @@ import inspect
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, cast
 
 from headrace.errors import CircuitOpenError, ConfigError, HeadraceError, UnavailableError
+from headrace.frozen import frozen
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -74,7 +75,7 @@ def check_callable(function: Callable[..., Any], owner: str) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class RetryDetails:
     """What a hook is told before each wait. Seconds throughout.
 
@@ -124,7 +125,7 @@ class Attempt:
         return f"Attempt(number={self.number})"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Retry:
     """How often and how long to try again what was not available.
 

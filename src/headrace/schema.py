@@ -9,11 +9,12 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.errors import ConfigError, SchemaError
+from headrace.frozen import frozen
 from headrace.logical import Type, parse_type, widens
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@frozen
 class Field:
     """One column: its name and its type. `origin` is the type that a source's system gave it, as that system writes it
     behind the system's name: ``postgres numeric(30,5)`` (None: nothing is known, or a transform may have changed it).
@@ -49,7 +50,7 @@ class Field:
     origin: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Schema:
     """Columns in order. As JSON: ``[{"name": …, "type": …}, …]``, with ``"origin"`` where there is one."""
 
@@ -166,7 +167,7 @@ def renamed(names: Sequence[str], rename: Mapping[str, str]) -> tuple[str, ...]:
     return now
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class SchemaPolicy:
     """What becomes of a table whose rows change shape.
 
@@ -180,7 +181,7 @@ class SchemaPolicy:
     missing: Literal["refuse", "keep"] = "refuse"
 
 
-@dataclass(frozen=True)
+@frozen
 class CreateTable:
     """The table does not exist yet."""
 
@@ -188,7 +189,7 @@ class CreateTable:
     kind: ClassVar[str] = "create"
 
 
-@dataclass(frozen=True)
+@frozen
 class AddColumn:
     """A column that the table does not have; its old rows get NULL."""
 
@@ -196,7 +197,7 @@ class AddColumn:
     kind: ClassVar[str] = "add"
 
 
-@dataclass(frozen=True)
+@frozen
 class WidenColumn:
     """A column whose type grows so that every old value stays exact.
 

@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
+
+from headrace.frozen import frozen
 
 __all__ = ["Append", "History", "Merge", "Partitions", "Recompute", "Replace", "Write"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Append:
     """Add the rows."""
 
     type: ClassVar[str] = "append"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Replace:
     """The rows become the whole table, in one instant: readers never see it partial or empty.
 
@@ -34,7 +35,7 @@ class Replace:
     truncate: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Partitions:
     """Replace the partitions that the batch touches: all rows whose `by` columns equal those of a new row."""
 
@@ -42,7 +43,7 @@ class Partitions:
     by: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Merge:
     """Update the rows whose `keys` (default: the source's primary key) exist, insert the others.
 
@@ -60,7 +61,7 @@ class Merge:
     delete_when: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class History:
     """Keep every version of each key (slowly changing dimension, type 2).
 
@@ -79,7 +80,7 @@ class History:
     close_absent: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Recompute:
     """Rebuild the groups that the new rows touch, from everything read so far.
 

@@ -6,19 +6,19 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from headrace.cli.signals import INTERRUPTED, caught
 from headrace.errors import ConfigError
+from headrace.frozen import frozen
 from headrace.units import seconds
 
 __all__ = ["Answer", "Common", "Duration", "common", "pipeline", "pipelines"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Common:
     """The options of every command. `verbosity`: -1 quiet, 0, 1 verbose."""
 
@@ -29,7 +29,7 @@ class Common:
     verbosity: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Answer:
     """What a command says: a JSON document, and the same for people. `errors` go to stderr."""
 

@@ -13,6 +13,7 @@ from headrace.config import references
 from headrace.config.jsonc import Node, Place
 from headrace.config.shapes import Opaque, Role, keys_of, members, near, role_of, tag_of
 from headrace.errors import ConfigError
+from headrace.frozen import frozen
 from headrace.secret import Secret
 
 __all__ = ["FAILED", "Decoder", "Problem"]
@@ -24,7 +25,7 @@ _LISTS = (tuple, list, Sequence)
 _MAPPINGS = (dict, Mapping)
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen
 class Problem:
     """One mistake: the path of keys to it, what is wrong, what to do, and where it stands."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from headrace.errors import ConfigError
+from headrace.frozen import frozen
 
 __all__ = ["Node", "Place", "node_of", "parse", "plain", "read"]
 
@@ -21,7 +22,7 @@ _DEPTH = 100
 _DECODER = json.JSONDecoder()
 
 
-@dataclass(frozen=True)
+@frozen
 class Place:
     """Where a value stands: a file (or ``--set``), line and column, both from 1 (0: not in a text)."""
 
@@ -33,7 +34,7 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
-@dataclass(frozen=True)
+@frozen
 class Node:
     """A JSON value and its place. `value` is a dict of nodes, a list of nodes, or a scalar.
 

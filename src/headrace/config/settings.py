@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from headrace.config.jsonc import Node, Place, node_of, parse, read
 from headrace.config.shapes import near
 from headrace.errors import ConfigError
+from headrace.frozen import frozen
 
 __all__ = ["FILE", "Override", "Settings", "assign", "merge", "override"]
 
@@ -19,7 +20,7 @@ _KEYS = ("connections", "defaults", "profiles")
 _SEGMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^.\[\]"]+)|\[([0-9]+)\]')
 
 
-@dataclass(frozen=True)
+@frozen
 class Override:
     """A value for the key at a dotted path. A key with a dot in it is quoted: ``columns."a.b".min``."""
 
@@ -32,7 +33,7 @@ class Override:
         return self.path[0] in ("connections", "defaults")
 
 
-@dataclass(frozen=True)
+@frozen
 class Settings:
     """What a folder's pipelines share: connections by name, and defaults that are merged under each pipeline.
 

@@ -13,11 +13,12 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from headrace.frozen import frozen
 
 __all__ = ["DESTINATIONS", "SOURCES", "Key", "Opaque", "Role", "keys_of", "members", "near", "role_of", "tag_of"]
 
@@ -51,7 +52,7 @@ class Opaque(metaclass=_Opaque):
     """A type that JSON cannot give: a Polars expression, a frame, a function."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Role:
     """A system in a pipeline: which tags it may have, and the class behind each."""
 
@@ -77,7 +78,7 @@ class DestinationRole:
     role = Role("destination", DESTINATIONS)
 
 
-@dataclass(frozen=True)
+@frozen
 class Key:
     """One JSON key of a dataclass: the keyword that it gives, and its type."""
 

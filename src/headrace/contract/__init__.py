@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from headrace.errors import ConfigError
+from headrace.frozen import frozen
 from headrace.logical import check_type
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ __all__ = ["Column", "Contract", "OnViolation", "Rule", "Versions"]
 OnViolation = Literal["fail", "quarantine", "drop", "warn"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Column:
     """What one column must be. A NULL breaks `nullable` and nothing else.
 
@@ -51,7 +52,7 @@ class Column:
                 raise ConfigError(f"length {list(self.length)} is impossible", hint="write [min, max], e.g. [1, 20]")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Rule:
     """A boolean expression over the row that must not be FALSE (NULL passes, as in SQL's CHECK)."""
 
@@ -62,7 +63,7 @@ class Rule:
         _check_action(self.on_violation)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Contract:
     """Columns, rules and bounds. `rules` map a name to an SQL boolean expression (in Python a Polars one too).
 
@@ -122,7 +123,7 @@ class Contract:
         check(self, frame)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Versions:
     """Rows of equal `keys` that differ in `by` are versions of one row, of which the write keeps the newest. The last
     version of a key is read again with the next: that alone breaks no ``unique``.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -18,6 +17,7 @@ from headrace.contract import Column, Contract, Rule
 from headrace.contract.sqlrules import SQLRules
 from headrace.errors import ConfigError, HeadraceError, SchemaError
 from headrace.exact import cast
+from headrace.frozen import frozen
 from headrace.schema import Schema, Type, parse_type
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _INTEGERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "ui
 _TEXTS = ("string", "json", "categorical", "enum")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Check:
     """One rule: its name in rejects, what a broken one means for the row, and where it is broken."""
 
@@ -41,7 +41,7 @@ class Check:
     broken: pl.Expr
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Bound:
     """A contract bound to columns.
 

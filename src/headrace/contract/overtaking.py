@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from headrace.exact import from_text
+from headrace.frozen import frozen
 
 if TYPE_CHECKING:
     from headrace.schema import Schema
@@ -19,7 +19,7 @@ KEY = "\0key"
 """The column of good rows that holds their key as `schema.REJECTS` has it: no column of rows is called so."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Good:
     """Good rows of a commit: their keys (`KEY`) and the columns of `latest_by`. `versions`: see `overtaken`."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ import polars as pl
 from headrace.contract import Contract, Versions
 from headrace.errors import ContractError
 from headrace.exact import to_text
+from headrace.frozen import frozen
 from headrace.schema import REJECTS, Schema, reject_id
 from headrace.stream import FrameStream, scan_batches
 from headrace.stream.drawing import drawn
@@ -39,7 +40,7 @@ _KEPT = 1_000
 _REJECT_ROWS = 50_000
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class ScreenCounts:
     """What a whole pass came to, in rows. `by_rule` counts the rows that broke a rule (one row may break several),
     `warned` those that broke a rule which only warns. `rejected` went to quarantine, `dropped` are gone, `failed`
@@ -248,7 +249,7 @@ class Screen:
         self.close()
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class _Parsed:
     """What the parser rejected, and whose ceilings it weighs in."""
 
@@ -257,7 +258,7 @@ class _Parsed:
     contract: Contract
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class _Origin:
     """Where rows come from and how they are named, for rejects."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from headrace.contract import Versions
 from headrace.contract.checks import RAW, Bound, Check, bind
 from headrace.contract.repeats import Repeats
 from headrace.errors import ContractError, SchemaError
+from headrace.frozen import frozen
 from headrace.stream import scan_batches
 from headrace.stream.drawing import drawn
 
@@ -35,7 +35,7 @@ _HARD = "\0hard"
 _ACTIONS = ("fail", "quarantine", "drop")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Judge:
     """What a batch came to.
 

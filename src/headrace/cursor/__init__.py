@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from headrace.errors import ConfigError
+from headrace.frozen import frozen
 from headrace.logical import check_type
 from headrace.units import seconds
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Cursor", "Deletes", "Latest", "TextType", "track"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Cursor:
     """The column whose greatest value says how far a source has been read.
 
@@ -55,7 +56,7 @@ class Cursor:
         return f"rows that come later and whose {self.column!r} is below the greatest one read"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Deletes:
     """How a merge finds the rows that its source has deleted: no cursor sees them.
 
@@ -92,7 +93,7 @@ class Deletes:
         return waited and there, now.isoformat() if compared is None or (waited and there) else compared
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Latest:
     """Which row of several with equal `keys` counts: the one with the greatest `by`. For replace, recompute, files that
     are read whole, and a merge by the same keys and columns; other writes refuse it.
@@ -106,7 +107,7 @@ class Latest:
     by: tuple[str, ...] = ("file", "line")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class TextType:
     """How the texts of one column are read. `format` is strptime's; `true` and `false` are the texts of a bool;
     `decimal` is the decimal point, ``.`` or ``,`` (None: the source's).

@@ -24,6 +24,7 @@ import polars as pl
 
 from headrace import exact
 from headrace.errors import ConfigError, DataError
+from headrace.frozen import frozen
 from headrace.schema import REJECTS, Schema, Type, parse_type, reject_id, widens
 from headrace.stream import scan_generator
 from headrace.stream.drawing import drawn
@@ -45,7 +46,7 @@ _ORDERED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Tracked:
     """Rows after a position. `position`, `rows` and `rejects` tell the truth once `lazy` has been drained."""
 

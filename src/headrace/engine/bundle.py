@@ -7,13 +7,14 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.engine.decisions import Reading, fingerprint, reading, refuse_start
 from headrace.engine.increment import Increment, Watch, increment
 from headrace.errors import ConfigError, HeadraceError, TransformError
 from headrace.flow import Batch, Commit, Range, Seal, Snapshot, TableChange
+from headrace.frozen import frozen
 from headrace.pipeline import Table
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__ = ["Bundle", "bundles"]
 _PATTERN = re.compile(r"[*?\[]")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Bundle:
     """The increments of all tables, by the source's names of them, and the one commit of those that have news."""
 

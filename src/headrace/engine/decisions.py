@@ -10,12 +10,13 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.engine.census import refuse_deletes
 from headrace.errors import ConfigError
+from headrace.frozen import frozen
 from headrace.paths import rooted
 from headrace.units import size
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace, Write
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Reading:
     """How a run reads its sources.
 

@@ -7,9 +7,9 @@ see meanwhile) and the sources (what a later run will not see).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headrace.frozen import frozen
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace, Write
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["WRITES", "Guarantee", "guarantee"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Guarantee:
     """`promise` is what holds whatever happens to a run, `because` by what means; ``{state}`` in it stands for how
     position and rows are one commit.

@@ -24,6 +24,7 @@ from headrace.engine.rows import PLACE, Replayed, Rows, bound, source_screen
 from headrace.engine.sealing import Sealing
 from headrace.errors import TransformError
 from headrace.flow import Batch, Commit, Snapshot, TableChange
+from headrace.frozen import frozen
 from headrace.ledger import refuse_foreign
 from headrace.schema import Schema, evolve
 from headrace.stream import FrameStream, scan_batches
@@ -153,7 +154,7 @@ def increment(
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class _Regrouped:
     """What a write that sees everything does over again: see `Increment`. `found` are the groups, where not all are."""
 

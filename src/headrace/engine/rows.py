@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -15,6 +14,7 @@ from headrace.engine.keys import settled, versions
 from headrace.engine.passes import Passes
 from headrace.errors import ConfigError
 from headrace.flow import Batch, Frame
+from headrace.frozen import frozen
 from headrace.transform import Transformed, transform
 from headrace.writes import Recompute
 
@@ -28,7 +28,7 @@ PLACE = ("_headrace_file", "_headrace_line")
 """The columns that say where a row stands."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Replayed:
     """Quarantined rows on their second way: the `ids` that leave the quarantine with this commit, and `result`, the
     rows that re-enter at the result's contract (their schema, the transform's own, given), each with its place.
@@ -38,7 +38,7 @@ class Replayed:
     result: Callable[[pl.Schema], pl.LazyFrame | None]
 
 
-@dataclass(frozen=True)
+@frozen
 class Rows:
     """The sources' rows behind their contracts, and what the transforms make of them: `lazy`, with what a replay adds
     to it; `placed` is the same with the rows' places, where no transform has lost them. `everything` gives what the

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from headrace.engine.decisions import Reading, fingerprint
 from headrace.engine.passes import Passes
 from headrace.errors import ContractError, DataError
 from headrace.flow import Batch, Rejects, Seal, Snapshot, Superseded, TableChange
+from headrace.frozen import frozen
 from headrace.schema import REJECTS
 from headrace.stream import FrameStream, scan_batches
 
@@ -38,7 +38,7 @@ class UnchangedError(DataError):
     """A replay would change nothing: each of its rows is the reject again that it was. No commit is made of that."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Sealing:
     """The end of one commit, called by the destination once its rows are drained.
 
@@ -185,7 +185,7 @@ class Sealing:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class _Malformed:
     """Lines that could not be read: how many, and where the first of them stand."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.flow import Commit, Receipt, Seal
+from headrace.frozen import frozen
 from headrace.ledger import later
 from headrace.schema import Schema
 
@@ -107,7 +108,7 @@ class State:
         return State(**known, accounts=accounts)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Written:
     """What a system has staged for one commit. `added` are its data files, each with ``name``, ``rows``, ``bytes``.
 
@@ -122,7 +123,7 @@ class Written:
     fresh: Callable[[], pl.LazyFrame] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Attempt:
     """One attempt at a commit: its number, its token and its folder."""
 

@@ -6,12 +6,13 @@ It is read whole whenever its last commit is another one, whoever made it, and n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.errors import ConfigError, DataError
 from headrace.flow import Place
+from headrace.frozen import frozen
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["TableSource"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class TableSource:
     """The table of the pipeline called `of`, in the same project.
 

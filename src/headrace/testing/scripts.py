@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from headrace.exact import to_text
 from headrace.flow import Census, Commit, FileStamp, Rejects, Seal, TableChange
+from headrace.frozen import frozen
 from headrace.schema import REJECTS, Schema, SchemaPolicy, evolve
 from headrace.stream import FrameStream
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace, Write
@@ -39,7 +40,7 @@ WRITES: Mapping[str, Write] = {
 """One of each write, over the columns of `ROWS`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Step:
     """One commit of a script: rows (tuples in the order of `ROWS`), and what goes with them.
 
@@ -170,7 +171,7 @@ def play(
         apply(destination, commit_of(destination, step, write, position=n, files=files, settled=settled))
 
 
-@dataclass(frozen=True)
+@frozen
 class Holding:
     """All that a destination holds for a pipeline, in a form in which two destinations can be compared.
 

@@ -16,13 +16,14 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
 from headrace.errors import ConfigError, HeadraceError, TransformError
+from headrace.frozen import frozen
 from headrace.paths import rooted
 from headrace.pipeline import PythonStep, SQLStep, Step
 from headrace.transform.lineage import Origin, Relation
@@ -36,7 +37,7 @@ _loading = threading.RLock()
 """Pipelines side by side may load one file: the second waits until the first has executed it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Bound:
     """A step with its result: the frame, its name, and what is proven of its rows.
 
@@ -51,7 +52,7 @@ class Bound:
     file: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Transformed:
     """All steps bound; `lazy` is the last result, `relation` what is proven of its rows."""
 

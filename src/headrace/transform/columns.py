@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from headrace.errors import ConfigError, SchemaError
+from headrace.frozen import frozen
 from headrace.schema import Field, Schema, Type, widens
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _fits(rows: Type, table: Type) -> bool:
     return False
 
 
-@dataclass(frozen=True)
+@frozen
 class Column:
     """A column of a table or query as DuckDB has it: name, DuckDB's type, the logical type, and whether a
     value of the logical type may be more than DuckDB's type can hold (TIME for nanoseconds).

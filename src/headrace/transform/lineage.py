@@ -7,9 +7,11 @@ callers act on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
+
+from headrace.frozen import frozen
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,7 +44,7 @@ class Kind(IntEnum):
     SEVERAL = 2
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Relation:
     """Rows and what is proven of them.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from headrace.frozen import frozen
 from headrace.transform.lineage import Kind, Origin
 from headrace.transform.syntax import CLOCK_WORDS, functions
 
@@ -133,7 +134,7 @@ class Rows:
         return max((t.kinds[column] for t in self.tables if t.kinds and column in t.kinds), default=self.worst)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Scope:
     """What an expression can name: the tables of its own FROM and of those around it (`levels`, the inner first), what
     WITH defines (with its column names), the SELECT's own aliases. `subquery` walks a query.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +19,7 @@ import duckdb
 import polars as pl
 
 from headrace.errors import ConfigError, RejectedError, SchemaError, TransformError
+from headrace.frozen import frozen
 from headrace.schema import Schema, Type
 from headrace.stream import FrameStream, original, scan_batches
 from headrace.transform.columns import Column, carry, columns_of, crossing, logical, physical, restated, restore
@@ -29,7 +30,7 @@ __all__ = ["Query", "Scan"]
 _BATCH_ROWS = 100_000
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Scan:
     """What a query needs of one frame: the columns, and a predicate that all rows it uses fulfil (or None)."""
 

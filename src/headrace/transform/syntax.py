@@ -10,7 +10,6 @@ import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import duckdb
 
 from headrace import interruption
 from headrace.errors import ConfigError
+from headrace.frozen import frozen
 
 __all__ = ["CLOCK_WORDS", "Functions", "Syntax", "all_functions", "functions", "identifier", "session"]
 
@@ -74,7 +74,7 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Syntax:
     """A parsed SELECT: DuckDB's syntax tree, the frames it reads (`tables`), the ``$names`` it uses (`params`)."""
 
@@ -130,7 +130,7 @@ def _tables(node: Any, ctes: frozenset[str]) -> Iterator[str]:
             yield from _tables(value, ctes)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Functions:
     """Names of functions, in lower case: `aggregates` look at several rows, `volatile` ones differ from call to
     call, `clocks` from query to query. A macro is what its definition uses.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -16,6 +16,7 @@ from headrace.contract import Contract
 from headrace.cursor import Cursor, Deletes
 from headrace.errors import ConfigError
 from headrace.flow import Place
+from headrace.frozen import frozen
 from headrace.paths import refuse_no_path, rooted
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ __all__ = ["DuckDBDestination", "DuckDBSource"]
 _WRITES = ("append", "replace", "partitions", "merge", "history", "recompute")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class DuckDBDestination:
     """A table of a DuckDB file, or a schema for many tables. The file is made by the first commit.
 
@@ -167,7 +168,7 @@ class DuckDBDestination:
         return Key(pipeline, self._table.key)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class DuckDBSource:
     """A table or a query of a DuckDB file; exactly one of `table` and `query` is given.
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from headrace.flow import Commit, Receipt, Seal
+from headrace.frozen import frozen
 from headrace.ledger import VERSION, Head, Owned, entries, refuse_newer
 from headrace.schema import REJECTS, Schema
 from headrace.transform.columns import physical, quoted
@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS _headrace.tombstones (
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class Key:
     """Whose ledger: the pipeline, and the target as ``schema.table``."""
 

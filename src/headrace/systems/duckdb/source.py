@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from headrace.cursor.batches import everything, since
 from headrace.errors import ConfigError, DataError
 from headrace.exact import from_text, to_text
 from headrace.flow import Batch, Frame, News, Position, Range, Snapshot
+from headrace.frozen import frozen
 from headrace.schema import Schema, Type, renamed
 from headrace.systems.duckdb.connection import reading
 from headrace.systems.duckdb.frames import scan
@@ -33,7 +34,7 @@ _PUSHED = ("int", "uint", "decimal", "string", "date", "datetime", "time")
 """Kinds whose order is the same in Polars and in DuckDB."""
 
 
-@dataclass(frozen=True)
+@frozen
 class _Reading:
     """A source bound to its file: the query with new names, and its columns."""
 
@@ -118,7 +119,7 @@ def _since(found: _Reading, cursor: Cursor, news: _News, range: Range, snapshot:
     return since(part, tracked(None, news.until), news=told, state=news.state, scan=scan, name=name)
 
 
-@dataclass(frozen=True)
+@frozen
 class _News:
     """What there is to read, as one transaction saw it.
 

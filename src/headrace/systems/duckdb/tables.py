@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from headrace.errors import ConfigError, ConflictError, SchemaError
+from headrace.frozen import frozen
 from headrace.ledger import refuse_foreign, refuse_unready
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.systems.duckdb import ledger
@@ -26,7 +27,7 @@ _PART = r'(?:"((?:[^"]|"")+)"|([^".]+))'
 _NAME = re.compile(rf"(?:{_PART}\.)?{_PART}")
 
 
-@dataclass(frozen=True)
+@frozen
 class Table:
     """A table's name. `key` is how the ledger spells it: DuckDB's names do not heed case.
 

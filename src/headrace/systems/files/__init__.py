@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.cursor import Cursor, Latest, TextType
 from headrace.errors import ConfigError
 from headrace.flow import Place
+from headrace.frozen import frozen
 from headrace.logical import check_type
 from headrace.paths import refuse_no_path
 
@@ -24,7 +25,7 @@ __all__ = ["FileSource"]
 Format = Literal["csv", "tsv", "ndjson", "json", "parquet", "ipc", "excel"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class FileSource:
     """Rows from files: `path` is a glob, a folder, a file, or a list of them, relative to `base`.
 

@@ -6,10 +6,10 @@ import codecs
 import gzip
 import zlib
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ConfigError, DataError, RejectedError, UnavailableError
+from headrace.frozen import frozen
 from headrace.systems.files.grammar import RECORD_MAX
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ BLOCK = 4 * 1024 * 1024
 _BOM = codecs.BOM_UTF8
 
 
-@dataclass(frozen=True)
+@frozen
 class Block:
     """Bytes (UTF-8) that begin with a record at `line`; `last`: nothing follows them."""
 

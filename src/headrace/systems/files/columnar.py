@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
 
 from headrace.errors import DataError, HeadraceError
+from headrace.frozen import frozen
 from headrace.schema import Schema
 from headrace.stream import scan_batches
 from headrace.stream.drawing import drawn
@@ -29,7 +29,7 @@ _CUTS_MAX = 16
 _IPC_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
-@dataclass(frozen=True)
+@frozen
 class ColumnarReader:
     """Reads files whose columns have types of their own."""
 

@@ -6,13 +6,14 @@ import codecs
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
 from headrace.errors import DataError
+from headrace.frozen import frozen
 from headrace.systems.files.blocks import BLOCK, Block, Cutter, opened
 from headrace.systems.files.grammar import RECORD_MAX, Grammar
 from headrace.systems.files.layout import Reject, Texts
@@ -33,7 +34,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _GUESS_RECORDS = 20
 
 
-@dataclass(frozen=True)
+@frozen
 class Head:
     """What a file's first lines say: its fields, its delimiter, and whether that was guessed. No fields: empty.
     `texts` are the fields of which numbers too are kept as they are written (JSON).
@@ -45,7 +46,7 @@ class Head:
     texts: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@frozen
 class CSVReader:
     """Reads files of one dialect. `block` is the size of a block in bytes."""
 
@@ -247,7 +248,7 @@ def _shown(record: bytes) -> str:
     return record.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "backslashreplace")
 
 
-@dataclass(frozen=True)
+@frozen
 class _Parser:
     """Good records into texts. Polars parses them; lines and raw texts are found when they are asked for."""
 

@@ -8,10 +8,11 @@ with possessive quantifiers, so that no input makes it slow.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
+
+from headrace.frozen import frozen
 
 __all__ = ["RECORD_MAX", "Bad", "Grammar", "Survey", "as_text"]
 
@@ -27,7 +28,7 @@ def as_text(data: bytes) -> pl.Series | None:
         return None
 
 
-@dataclass(frozen=True)
+@frozen
 class Bad:
     """A malformed line: where it stands in the bytes, at which line, and what is wrong with it."""
 
@@ -37,7 +38,7 @@ class Bad:
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Survey:
     """What the careful way found: runs of good records (start, end, first line), bad lines, and how far it came.
 
@@ -50,7 +51,7 @@ class Survey:
     line: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Grammar:
     """Records of `width` fields between `delimiter`s; `quote` None: nothing is quoted.
 

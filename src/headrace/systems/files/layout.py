@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -11,6 +10,7 @@ import polars as pl
 from headrace import exact
 from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import SchemaError
+from headrace.frozen import frozen
 from headrace.schema import Field, Schema, Type
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _SAFE_LENGTH = 15
 PLACE = {FILE: Type("string"), LINE: Type("int64")}
 
 
-@dataclass(frozen=True)
+@frozen
 class Column:
     """One column of the result. `origin` is ``field`` (a field of the file), ``hive``, or the word of an added one
     (``file``, ``line``, ``modified``). `inferred` says from how many rows its type was inferred, None: declared.
@@ -41,7 +41,7 @@ class Column:
     origin: str = "field"
 
 
-@dataclass(frozen=True)
+@frozen
 class Layout:
     """All columns, in order."""
 
@@ -69,7 +69,7 @@ def placed(layout: Layout) -> Layout:
     return Layout((*place, *layout.columns), layout.nulls, layout.decimal)
 
 
-@dataclass(frozen=True)
+@frozen
 class Reject:
     """One record that could not be read."""
 
@@ -79,7 +79,7 @@ class Reject:
     rules: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Texts:
     """A piece of a file as texts: `frame` has a String column for each field that was asked for (None: rows without
     any); a column of another type holds values already. `lines` gives each row's line, `raw` the texts of some rows as
@@ -94,7 +94,7 @@ class Texts:
     size: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Converted:
     """Rows with their values, and the records that have none; how many there were, and of how many bytes."""
 

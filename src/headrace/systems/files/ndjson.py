@@ -15,13 +15,13 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
 from headrace.errors import DataError
+from headrace.frozen import frozen
 from headrace.systems.files.blocks import BLOCK, Cutter, opened, too_long
 from headrace.systems.files.csv import Head
 from headrace.systems.files.grammar import RECORD_MAX, as_text
@@ -110,7 +110,7 @@ def _kind(value: Any) -> str:
     return "bool" if isinstance(value, bool) else "number" if isinstance(value, _Number) else type(value).__name__
 
 
-@dataclass(frozen=True)
+@frozen
 class _Lines:
     """Records, one a line; `numbers` are their lines in the file."""
 
@@ -126,7 +126,7 @@ class _Lines:
         return [t for t, _ in found], [n for _, n in found]
 
 
-@dataclass(frozen=True)
+@frozen
 class JSONReader:
     """Reads files of one JSON record a line (``ndjson``), or of one array of records (``json``)."""
 

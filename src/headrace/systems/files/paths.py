@@ -7,7 +7,6 @@ import difflib
 import glob
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from urllib.parse import unquote
 
 from headrace.errors import ConfigError, DataError, RejectedError, UnavailableError
 from headrace.flow import FileStamp
+from headrace.frozen import frozen
 from headrace.paths import rooted
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _MAGIC = re.compile(r"[*?\[]")
 _DIGITS = re.compile(r"(\d+)")
 
 
-@dataclass(frozen=True)
+@frozen
 class File:
     """One file as it was when it was listed. `name` is relative to the fixed part of the path."""
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from headrace.frozen import frozen
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,7 +33,7 @@ _DATE = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2})-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]
 _BOOL = "true|false|True|False|TRUE|FALSE"
 
 
-@dataclass(frozen=True)
+@frozen
 class Shape:
     """`pattern` is a regex of texts that Polars reads as `dtype` exactly; it knows no quotes and no empty text."""
 

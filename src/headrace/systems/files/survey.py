@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from headrace.cursor import TextType
 from headrace.errors import ConfigError, DataError, SchemaError
+from headrace.frozen import frozen
 from headrace.schema import Schema, Type, parse_type, widens
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.csv import CSVReader, Head
@@ -30,7 +31,7 @@ RESERVED = "_headrace_"
 _ADDED = {"file": Type("string"), "line": Type("int64"), "modified": Type("datetime", ("us", "UTC"))}
 
 
-@dataclass(frozen=True)
+@frozen
 class Survey:
     """The columns of a set of files. `heads` are the files' own (text formats), `native` their types (columnar)."""
 

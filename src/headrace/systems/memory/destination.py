@@ -7,13 +7,14 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from headrace.errors import ConfigError, ConflictError
 from headrace.flow import FileStamp, Place, Position, Receipt, Snapshot
+from headrace.frozen import frozen
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,7 +30,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class _Ledger:
     """All that is remembered of one pipeline in one target. A value: a commit makes a new one."""
 
@@ -57,7 +58,7 @@ class _Store:
         self.holders: dict[str, Mapping[str, Any]] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class MemoryDestination:
     """Tables in this process's memory: for tests, and as the reference for every other destination.
 

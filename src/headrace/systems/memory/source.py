@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.errors import ConfigError
 from headrace.flow import Batch, Counts, Frame, News, Place, Position, Range, Retold, Snapshot, Superseded
+from headrace.frozen import frozen
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["MemorySource"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class MemorySource:
     """Rows from data frames. New is what stands after the rows already read: append frames to make news.
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from headrace.contract.overtaking import KEY, Good, overtaken
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
+from headrace.frozen import frozen
 from headrace.ledger import refuse_emptying
 from headrace.schema import REJECTS, AddColumn, CreateTable, Field, Schema, WidenColumn
 from headrace.systems.memory.history import history
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Drained", "Table", "drain", "drained", "no_rejects", "unsettled", "written"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Table:
     """A table's rows, the pipelines that write it, and what a merge or a history remembers beside the rows.
 
@@ -47,7 +48,7 @@ class Table:
     events: pl.DataFrame | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Drained:
     """A change whose streams have been read to the end."""
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.errors import ConfigError
 from headrace.flow import Place
+from headrace.frozen import frozen
 from headrace.paths import refuse_no_path, rooted
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _BY_EXTENSION: Mapping[str, Format] = {
 _INSTEAD = "one file is written whole: use replace; or a parquet or duckdb destination for this write"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class FileDestination:
     """One file, replaced as a whole by each commit. Takes the write ``replace`` only.
 

@@ -21,11 +21,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.flow import Place
+from headrace.frozen import frozen
 from headrace.paths import refuse_no_path, rooted
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ __all__ = ["ParquetDestination", "scan_table"]
 _INSTEAD = "a plain Parquet folder takes append, replace and partitions; use a duckdb destination for this write"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class ParquetDestination:
     """A table as a folder of Parquet files. The folder is made by the first run.
 

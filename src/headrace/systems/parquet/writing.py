@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +13,7 @@ import polars as pl
 from headrace import disk
 from headrace.errors import SchemaError
 from headrace.flow import Commit, TableChange
+from headrace.frozen import frozen
 from headrace.journal import Attempt
 from headrace.journal.sink import Sink
 from headrace.schema import Schema, Type
@@ -29,7 +29,7 @@ __all__ = ["Layout", "check_types", "write_file", "write_rows"]
 _GROUP_ROWS = 1_000_000
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Layout:
     """How files are made: sizes in bytes before encoding, and the metadata that each carries."""
 

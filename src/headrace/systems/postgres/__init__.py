@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.contract import Contract
 from headrace.cursor import Cursor, Deletes
 from headrace.errors import ConfigError
+from headrace.frozen import frozen
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,7 +31,7 @@ __all__ = ["PostgresDestination", "PostgresSource"]
 _WRITES = ("append", "replace", "partitions", "merge", "history", "recompute")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class PostgresDestination:
     """A table of a PostgreSQL database (14 or newer), or a schema for many tables.
 
@@ -176,7 +177,7 @@ class PostgresDestination:
         return Key(pipeline, ".".join(self._place))
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class PostgresSource:
     """A table (or view, partitioned or foreign table) or a query of a PostgreSQL database; one of `table` and `query`
     is given, and neither where the pipeline has many tables.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from headrace.frozen import frozen
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -46,7 +47,7 @@ ORDER BY p.prepared LIMIT 1
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class Activity:
     """Open transactions of this database, at one moment (`now`).
 

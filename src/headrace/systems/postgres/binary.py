@@ -10,12 +10,12 @@ from __future__ import annotations
 import array
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
+from headrace.frozen import frozen
 from headrace.schema import Type
 from headrace.systems.postgres.encoding import Column, cut, refuse_longer, refuse_nul
 from headrace.systems.postgres.moments import in_reach, microseconds, whole
@@ -93,7 +93,7 @@ def packed(
     yield _TRAILER, 0
 
 
-@dataclass(frozen=True)
+@frozen
 class _Field:
     """A column of the logical type `type`, on its way into one of PostgreSQL's type `held`."""
 

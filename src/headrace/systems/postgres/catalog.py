@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headrace.errors import ConfigError, UnavailableError
+from headrace.frozen import frozen
 from headrace.systems.postgres.names import named, quoted
 from headrace.systems.postgres.types import PgType, described
 
@@ -67,7 +67,7 @@ WHERE i.indrelid = %s AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btr
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class Column:
     """A column as the server has it: `required` says that it has no NULL, `bytewise` that its texts are equal only
     where their bytes are.
@@ -79,7 +79,7 @@ class Column:
     bytewise: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Relation:
     """What is read. `sql` stands after FROM; `name` is for people; `kind` a word for it (``table``, ``view``, ``query``
     …); `indexes` are the columns of its ordered indexes; `pages`, `bytes` and `rows` the planner's estimates (None:

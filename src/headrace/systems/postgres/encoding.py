@@ -10,12 +10,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import polars as pl
 
 from headrace.errors import DataError
 from headrace.exact import to_text
+from headrace.frozen import frozen
 from headrace.schema import Field, Type, widens
 from headrace.stream.drawing import said
 from headrace.systems.postgres.moments import datetimes, durations, moments, whole
@@ -146,7 +146,7 @@ def takes(held: Field, rows: Field) -> bool:
     return held.origin == f"{SYSTEM} {_UNBOUNDED}" and rows.type.name in _NUMBERS
 
 
-@dataclass(frozen=True)
+@frozen
 class Column:
     """A column of a table: its name, its PostgreSQL type, the logical type, and who gives it a value.
 

@@ -15,10 +15,11 @@ reads so much of the end again, an append stays so far behind it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import ConfigError, DataError, UnavailableError
+from headrace.frozen import frozen
 from headrace.systems.postgres.activity import Activity, prepared
 from headrace.systems.postgres.names import literal, quoted
 from headrace.systems.postgres.order import Order, Values
@@ -43,7 +44,7 @@ SELECT pg_catalog.string_agg(CAST(pg_catalog.pg_relation_filenode(f.oid) AS text
 """
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Late:
     """How far a read goes, and what it looks for below where it begins.
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from headrace.flow import Commit, FileStamp, Receipt, Seal
+from headrace.frozen import frozen
 from headrace.ledger import VERSION, Head, Owned, entries, refuse_newer
 from headrace.schema import Schema
 from headrace.systems.postgres.connection import run, transaction
@@ -56,7 +56,7 @@ CREATE INDEX ON _headrace.tombstones (name);
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class Key:
     """Whose ledger: the pipeline, and the target as ``schema.table``."""
 

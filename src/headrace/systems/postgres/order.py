@@ -8,13 +8,13 @@ must tell them from new ones; by one sum where all that matters is whether they 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from headrace.cursor import Cursor
 from headrace.errors import ConfigError, DataError
+from headrace.frozen import frozen
 from headrace.systems.postgres.catalog import Column
 from headrace.systems.postgres.names import literal, quoted
 from headrace.systems.postgres.selection import Selection
@@ -30,7 +30,7 @@ _ENDLESS = (*_NANS, "date", "timestamp", "timestamptz")
 Values = tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Order:
     """The cursor's columns, in order."""
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from headrace.frozen import frozen
 from headrace.systems.postgres.names import literal, quoted
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _EPOCH = date(1970, 1, 1)
 _EXACT_TEXTS = ("text", "varchar")
 
 
-@dataclass(frozen=True)
+@frozen
 class Pushed:
     """A predicate's part for the server: SQL (None: nothing of it), and whether that is the `whole` of it."""
 
@@ -71,7 +71,7 @@ def _conjuncts(tree: Any) -> Any:
         yield tree
 
 
-@dataclass(frozen=True)
+@frozen
 class _Judge:
     """Expressions as SQL. Every method raises `_OtherwiseError`, or a KeyError for what it does not know."""
 

@@ -13,6 +13,7 @@ import polars as pl
 
 from headrace.errors import ConfigError
 from headrace.flow import Frame
+from headrace.frozen import frozen
 from headrace.schema import Schema
 from headrace.stream import scan_generator
 from headrace.systems.postgres.catalog import Column, Relation, queried, refuse_rewritten, relation, renamed
@@ -33,7 +34,7 @@ _MARK = "_headrace_mark"
 _MARK_TYPE = PgType("text", "text", TEXT, partial=False)
 
 
-@dataclass(frozen=True)
+@frozen
 class Selection:
     """Columns of a relation. `columns` have the names that the source gives them, `names` says what the server calls
     each; `where` is SQL that all rows satisfy.

@@ -13,6 +13,7 @@ import polars as pl
 from headrace.cursor.tracking import NULL_CURSOR
 from headrace.errors import ConfigError
 from headrace.flow import Batch, Counts, News, Position, Range, Retold, Snapshot, Superseded
+from headrace.frozen import frozen
 from headrace.schema import REJECTS, reject_id
 from headrace.stream.drawing import drawn
 from headrace.systems.postgres.errors import translated
@@ -29,7 +30,7 @@ _SAMPLE = 1000
 _NO_ROWS = ("/", "/0/0")  # a state without a row
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Reading:
     """One read by a cursor: its bounds, as the snapshot has them.
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from headrace.errors import ConfigError, ConflictError, SchemaError
+from headrace.frozen import frozen
 from headrace.ledger import refuse_foreign, refuse_unready
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.systems.postgres import ledger
@@ -41,7 +42,7 @@ SELECT format_type(oid, mod) FROM d JOIN pg_type AS t USING (oid) WHERE t.typtyp
 _OURS = ("_headrace", "pg_catalog", "information_schema", "pg_toast")
 
 
-@dataclass(frozen=True)
+@frozen
 class Table:
     """A table's name, as it is written: PostgreSQL's names heed case."""
 
@@ -126,7 +127,7 @@ def columns_of(connection: Connection, oid: int, known: Schema | None) -> tuple[
     return tuple(sorted(columns, key=lambda c: order.get(c.name, len(order))))
 
 
-@dataclass(frozen=True)
+@frozen
 class Shape:
     """What a change makes of the table: the columns it has then, and the statements that lead there.
 

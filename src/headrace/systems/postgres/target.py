@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from headrace.errors import ConfigError, DataError, SchemaError
+from headrace.frozen import frozen
 from headrace.schema import Schema, Type
 from headrace.stream.drawing import drawn
 from headrace.systems.postgres import encoding
@@ -31,7 +31,7 @@ _STAGE = "pg_temp._headrace_upsert"
 _ORDINAL = "_headrace_ordinal"
 
 
-@dataclass(frozen=True)
+@frozen
 class Target:
     """A table that rows go into."""
 

@@ -9,9 +9,10 @@ type there is, those of extensions too. Domains are read as what they are over. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from headrace.frozen import frozen
 from headrace.logical import Type
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ ORDER BY g.at
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class PgType:
     """A column's type on the server. `name` is what ``format_type`` prints with only pg_catalog in the search path;
     `base` is the plain type that it is over, ``int4``, or ``array`` (``other``: of no kind that is known here);

@@ -9,9 +9,9 @@ number on all are suspect. They lie near the end, since a transaction that is op
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headrace.frozen import frozen
 from headrace.systems.postgres.names import literal
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def ends(snapshot: str) -> tuple[int, int]:
     return int(xmin), int(xmax)
 
 
-@dataclass(frozen=True)
+@frozen
 class Unseen:
     """Numbers of transactions that a snapshot may not have seen: from, up to and with (None: and all after).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -11,6 +11,7 @@ from headrace.contract import Contract
 from headrace.cursor import Cursor
 from headrace.errors import ConfigError
 from headrace.flow import Place
+from headrace.frozen import frozen
 from headrace.paths import refuse_no_path, rooted
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["SQLiteSource"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class SQLiteSource:
     """A table or a query of an SQLite file; exactly one of `table` and `query` is given.
 

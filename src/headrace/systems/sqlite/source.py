@@ -8,7 +8,6 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,6 +19,7 @@ from headrace.cursor.batches import everything, since
 from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, SchemaError, UnavailableError
 from headrace.exact import from_text
 from headrace.flow import News, Position, Range, Snapshot
+from headrace.frozen import frozen
 from headrace.schema import Field, Schema, Type, renamed
 from headrace.stream import scan_batches
 
@@ -46,7 +46,7 @@ _STORED = {"integer": Type("int64"), "real": Type("float64"), "text": Type("stri
 _PYTHON: dict[str, tuple[type, ...]] = {"int64": (int,), "string": (str,), "binary": (bytes,), "float64": (float, int)}
 
 
-@dataclass(frozen=True)
+@frozen
 class _Table:
     """A table or query: its SQL, whose first column is the row's id (or NULL), and its other columns."""
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pytest
 
+from headrace.frozen import frozen
 from headrace.systems.memory import MemoryDestination
 from headrace.testing.kill import shape
 from headrace.testing.scripts import WRITES, Holding, Step, holds, play, reject
@@ -53,7 +53,7 @@ REJECTED = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Run:
     """Who holds a target."""
 
