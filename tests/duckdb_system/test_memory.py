@@ -42,3 +42,10 @@ def test_rows_that_pass_through_have_little_memory_and_the_file_then_its_usual(t
         with connection.limited(con, 64):
             assert con.execute(limit).fetchall() == [("61.0 MiB",)]
         assert con.execute(limit).fetchall() == usual
+
+
+def test_a_commit_whose_last_step_has_too_little_memory_begins_again_with_more(target: DuckDBDestination) -> None:
+    """Each column has a block of its own until DuckDB's COMMIT writes them: only there is it too little."""
+    frame = pl.DataFrame({f"c{n}": pl.int_range(4_000, eager=True) + n for n in range(1_000)}).lazy()
+    assert target.apply(commit(target, frame, Append())).counts["inserted"] == 4_000
+    assert target.inspect("p").scan().select(pl.len(), pl.col("c999").max()).collect().rows() == [(4_000, 4_998)]

@@ -10,7 +10,8 @@ import duckdb
 from headrace.flow import Receipt
 from headrace.ledger import refuse_emptying, succeed
 from headrace.systems.duckdb import ledger, quarantine
-from headrace.systems.duckdb.connection import exhausted, limited, limits, transaction, writing
+from headrace.systems.duckdb.connection import limited, limits, transaction, writing
+from headrace.systems.duckdb.errors import exhausted
 from headrace.systems.duckdb.history import close_absent, history
 from headrace.systems.duckdb.loading import Load, append, partitions, recompute, replace
 from headrace.systems.duckdb.merging import merge, take_census

@@ -233,11 +233,6 @@ def limited(connection: duckdb.DuckDBPyConnection, limit: int) -> Iterator[None]
         connection.execute(f"SET GLOBAL memory_limit = '{limits(stream=False)[0]}MB'")
 
 
-def exhausted(error: duckdb.Error) -> bool:
-    """Whether it was memory that ran out."""
-    return isinstance(error, duckdb.OutOfMemoryException) or "failed to pin block" in str(error)
-
-
 def _session(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET python_enable_replacements = false")  # a name is a table, never a Python variable

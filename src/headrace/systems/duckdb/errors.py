@@ -15,7 +15,7 @@ from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError
 from headrace.stream import original
 from headrace.transform.columns import NO_TIME
 
-__all__ = ["BY_CLASS", "translated"]
+__all__ = ["BY_CLASS", "exhausted", "translated"]
 
 _Verdict = tuple[type[HeadraceError], str, str]
 
@@ -101,6 +101,7 @@ _BY_TEXT: tuple[tuple[str, _Verdict], ...] = (
         (RejectedError, "the file may not be opened or written", "check the rights of the file and its folder"),
     ),
 )
+_NO_BLOCK = re.compile("failed to pin block|could not allocate block", re.IGNORECASE)
 _NOT_A_SELECT = re.compile(r"Cannot execute statement of type|read-only mode", re.IGNORECASE)
 _LOCKED = re.compile(r"Could not set lock on file(?:.*?\(PID (\d+)\))?", re.DOTALL)
 
@@ -142,8 +143,16 @@ def _root(error: BaseException) -> BaseException | None:
     return found
 
 
+def exhausted(error: duckdb.Error) -> bool:
+    """Whether it was memory that ran out. Of a COMMIT that could not have it, DuckDB says so in the text alone."""
+    return isinstance(error, duckdb.OutOfMemoryException) or _NO_BLOCK.search(str(error)) is not None
+
+
 def _verdict(error: duckdb.Error, where: str) -> HeadraceError:
     text = str(error)
+    if exhausted(error):
+        kind, what, hint = BY_CLASS["OutOfMemoryException"]
+        return kind(f"{where}: {what}", hint=hint)
     if isinstance(error, duckdb.OperationalError):
         if locked := _LOCKED.search(text):
             who = f"the process with PID {locked[1]}" if locked[1] else "another process"
