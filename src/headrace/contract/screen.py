@@ -20,7 +20,7 @@ from headrace.errors import ContractError
 from headrace.exact import to_text
 from headrace.frozen import frozen
 from headrace.schema import REJECTS, Schema, reject_id
-from headrace.stream import FrameStream, scan_batches
+from headrace.stream import FrameStream, picked, scan_batches
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool, SpoolPass
 
@@ -139,7 +139,7 @@ class Screen:
         with self._spool.passed() as spooled, closing(self._verdict.judged()) as judged:
             for judge in judged:
                 counts = self._counted(counts, judge, spooled)
-                yield judge.good.select(self.schema.names)
+                yield picked(judge.good, self.schema.names)
         with self._lock:
             if self._counts is None or counts.rows > self._counts.rows:
                 self._counts = counts

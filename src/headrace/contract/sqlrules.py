@@ -14,6 +14,7 @@ import polars as pl
 
 from headrace.errors import ConfigError, ContractError
 from headrace.schema import Schema
+from headrace.stream import picked
 from headrace.transform.columns import carry, restated
 from headrace.transform.query import Query
 
@@ -68,7 +69,7 @@ class SQLEvaluation:
         if self._con is None:
             self._con = _connect()
         try:
-            _mount(self._con, rows.select(self._columns))
+            _mount(self._con, picked(rows, self._columns))
             table = self._con.sql(self._query).to_arrow_table()
         except duckdb.Error as error:
             kind = type(error).__name__.removesuffix("Exception")

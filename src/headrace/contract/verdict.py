@@ -18,7 +18,7 @@ from headrace.contract.checks import RAW, Bound, Check, bind
 from headrace.contract.repeats import Repeats
 from headrace.errors import ContractError, SchemaError
 from headrace.frozen import frozen
-from headrace.stream import scan_batches
+from headrace.stream import picked, scan_batches
 from headrace.stream.drawing import drawn
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class Verdict:
         self._soft = [c for c in self.bound.checks if c.action == "warn"]
         self._lock = Lock()
         self._repeats: Repeats | None = None
+        self._none: pl.DataFrame | None = None
 
     def judged(self) -> Generator[Judge]:
         """One pass over the frame. Reads the columns that must not repeat beforehand, once for all passes."""
@@ -139,17 +140,23 @@ class Verdict:
         names = self.bound.schema.names
         hard = wide.with_columns(_any(self._hard).alias(_HARD))[_HARD]
         if not hard.any():
-            return Judge(good=wide.select(names), bad=self._no_rows(rows), broken=Counter(), warned=warned)
+            return Judge(good=picked(wide, names), bad=self._no_rows(rows), broken=Counter(), warned=warned)
         bad = wide.filter(hard)
         told = bad.with_columns(_reasons(self._hard + self._soft), _gravest(self._hard)).select(_RULES, _ACTION)
         return Judge(
-            good=wide.filter(~hard).select(names),
+            good=picked(wide, names).filter(~hard),
             bad=rows.filter(hard).with_columns(told.get_columns()),
             broken=_counts(bad, self._hard),
             warned=warned,
         )
 
     def _no_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
+        if self._none is None:  # the same for all batches
+            self._none = self._made_of_none(rows)
+        return self._none
+
+    @staticmethod
+    def _made_of_none(rows: pl.DataFrame) -> pl.DataFrame:
         return rows.clear().with_columns(
             pl.lit(None, dtype=pl.List(pl.String)).alias(_RULES), pl.lit(None, dtype=pl.String).alias(_ACTION)
         )

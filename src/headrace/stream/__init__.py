@@ -12,7 +12,7 @@ import atexit
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from threading import Lock
 from typing import Any
@@ -24,7 +24,7 @@ from polars.io.plugins import register_io_source
 from headrace.errors import HeadraceError
 from headrace.stream.drawing import drawn, made_of, tracked
 
-__all__ = ["FrameStream", "original", "reraise", "scan_batches", "scan_generator"]
+__all__ = ["FrameStream", "original", "picked", "reraise", "scan_batches", "scan_generator"]
 
 Reading = Callable[[list[str] | None, pl.Expr | None, int | None, int | None], Iterator[pl.DataFrame]]
 """As `drawing.Reads`, but for any iterator."""
@@ -151,6 +151,13 @@ def _slices(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
     yield from frame.iter_slices(max(1, int(frame.height * _ENOUGH_BYTES / size)))
 
 
+def picked(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """These columns, in this order. A select is a query, which waits for a thread of Polars' however little it does."""
+    if not columns:
+        return rows.select(columns)
+    return rows if rows.columns == list(columns) else pl.DataFrame([rows[name] for name in columns])
+
+
 def scan_generator(generator: Reading, schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema]) -> pl.LazyFrame:
     """A lazy frame over a generator that heeds what is pushed down; called anew for each collection.
 
@@ -176,7 +183,7 @@ def scan_batches(
         left = n_rows
         for batch in batches():
             rows = batch if predicate is None else batch.filter(predicate)
-            rows = rows if columns is None else rows.select(columns)
+            rows = rows if columns is None else picked(rows, columns)
             if left is not None:
                 rows = rows.head(left)
                 left -= rows.height

@@ -128,6 +128,8 @@ def _floats(texts: pl.Series) -> pl.Series | None:
 
 def _values(texts: pl.DataFrame, column: Column, layout: Layout) -> pl.Series:
     """The values of a text column; null where its type cannot hold the text exactly."""
+    if column.type.name == "string" and not layout.nulls:
+        return texts[column.name]
     texts = texts[column.name].to_frame()  # a select costs as much as its frame is wide
     plain = column.type.name == "float64" and layout.decimal == "." and (column.text is None or not column.text.decimal)
     if plain and (fast := _floats(texts.select(texts_of(column.name, layout)).to_series())) is not None:

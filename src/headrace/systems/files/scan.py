@@ -15,7 +15,7 @@ from headrace import exact
 from headrace.errors import HeadraceError, SchemaError
 from headrace.flow import Counts
 from headrace.schema import REJECTS, reject_id, widens
-from headrace.stream import scan_generator
+from headrace.stream import picked, scan_generator
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool
 from headrace.systems.files.columnar import ColumnarReader, broken
@@ -53,7 +53,7 @@ class _Pass:
     def send(self, frame: pl.DataFrame) -> pl.DataFrame:
         """What of the rows is asked for."""
         rows = frame if self.predicate is None else frame.filter(self.predicate)
-        rows = rows.select(self.columns)
+        rows = picked(rows, self.columns)
         if self.left is not None:
             rows = rows.head(self.left)
             self.left -= rows.height
