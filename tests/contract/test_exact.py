@@ -433,3 +433,15 @@ def test_nothing_but_a_number_is_read_as_decimal():
     with pytest.raises(InvalidOperation):
         Decimal("1x")
     assert read(["1x", "nan", "inf", "NaN", "--1"], "decimal(12,2)").null_count() == 5
+
+
+@pytest.mark.parametrize("type", ["null", "string", "int64", "date", "decimal(5,2)", "bool", "json"])
+def test_a_converted_column_keeps_its_name_and_its_height(type):
+    texts = pl.DataFrame({"a": ["x", None, "y"], "b": [None, None, None]}, schema={"a": pl.String, "b": pl.String})
+    for column in "ab":
+        made = texts.select(from_text(pl.col(column), parse_type(type)))
+        assert (made.columns, made.height) == ([column], 3)
+        back = made.select(to_text(pl.col(column), parse_type(type)))
+        assert (back.columns, back.height, back.dtypes) == ([column], 3, [pl.String])
+        cast_ = made.select(cast(pl.col(column), parse_type(type), parse_type("string")))
+        assert (cast_.columns, cast_.height) == ([column], 3)

@@ -212,7 +212,7 @@ class Late(RuleBasedStateMachine):
         self.ever |= self._committed()
         self.admin.execute("SELECT pg_sleep(1.1)")  # the server's clock is read up to a second ago
         hr.run(self.pipeline())
-        assert self._seen() == sorted(self._committed())
+        assert sorted(self._seen()) == sorted(self._committed())
 
     def _committed(self) -> set[tuple[int, int]]:
         return set(self.admin.execute("SELECT id, v FROM t").fetchall())

@@ -166,6 +166,21 @@ def test_a_mark_at_the_beginning_of_a_block_is_a_letter(tmp_path, block):
     assert rows["a"].to_list() == ["\ufeffx", "\ufeffy"]
 
 
+@pytest.mark.parametrize("header", [True, False])
+def test_a_header_of_very_many_fields_is_refused_in_a_few_words(tmp_path, header):
+    (tmp_path / "x.csv").write_text("," * 100_000 + "\n")
+    with pytest.raises(DataError, match=r"^the files have more than 10,000 columns\n +hint: .{0,100}$"):
+        read(tmp_path, header=header)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_blank_lines_are_no_records_and_count_as_lines(tmp_path, block):
+    (tmp_path / "x.csv").write_text("a,b\n\n\r\n1,2\n" + "\n" * 5 + "3,4\n\n")
+    rows, rejects = read(tmp_path, block=block)
+    assert rejects == []
+    assert rows["_headrace_line"].to_list() == [4, 10]
+
+
 def test_invalid_utf8_is_a_reject_of_its_line(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"a,b\n1,ok\n2,\xff\xfe\n3,ok\n")
     rows, rejects = read(tmp_path)

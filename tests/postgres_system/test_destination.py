@@ -526,3 +526,11 @@ def test_a_trigger_that_keeps_rows_does_not_double_them(shop, write):
     with pytest.raises(ConfigError, match="keeps rows from being deleted"):
         hr.run(shop.pipeline(write, source=source))
     assert shop.rows() == [(1, 1)]
+
+
+def test_a_column_without_any_value_is_read_back_as_such(shop):
+    shop.write("1.csv", "id,empty\n1,\n2,\n")
+    hr.run(shop.pipeline())
+    found = shop.pipeline().destination.inspect("orders").scan()
+    assert found.collect().sort("id").rows(named=True) == [{"id": 1, "empty": None}, {"id": 2, "empty": None}]
+    assert found.select("empty").collect().shape == (2, 1)

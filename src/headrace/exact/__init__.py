@@ -50,8 +50,6 @@ def from_text(
     match type.name:
         case "string":
             return expr
-        case "null":
-            return pl.when(expr.is_null()).then(None).cast(pl.Null)
         case name if name in _INTEGERS or name in ("categorical", "enum"):
             return expr.cast(type.polars(), strict=False)
     read = partial(read_text, type=type, format=format, true=true, false=false, decimal=decimal)

@@ -16,7 +16,7 @@ from headrace.errors import DataError
 from headrace.frozen import frozen
 from headrace.systems.files.blocks import BLOCK, Block, Cutter, opened
 from headrace.systems.files.grammar import RECORD_MAX, Grammar
-from headrace.systems.files.layout import Reject, Texts
+from headrace.systems.files.layout import WIDEST, Reject, Texts, refuse_wide
 
 if TYPE_CHECKING:
     from headrace.systems.files import FileSource
@@ -98,12 +98,15 @@ class CSVReader:
         return Head(_checked(file, fields), delimiter, guessed)
 
     def _fields(self, file: File, record: bytes, delimiter: str) -> list[str]:
+        grammar = Grammar(delimiter, self.source.quote, 1)
+        refuse_wide(grammar.count(record, most=WIDEST + 1))
         try:
-            return Grammar(delimiter, self.source.quote, 1).fields(record)
+            return grammar.fields(record)
         except UnicodeDecodeError:
             raise _misread(file, self.source.encoding, utf16=record[:2] in _UTF16) from None
         except ValueError:  # no header is wanted of it: the fields are counted, and the line is rejected when read
-            return [""] * (record.count(delimiter.encode()) + 1)
+            refuse_wide(count := record.count(delimiter.encode()) + 1)
+            return [""] * count
 
     def _delimiter(self, data: bytes) -> tuple[str, bool]:
         if self.source.delimiter is not None:
@@ -233,7 +236,7 @@ def _guess(data: bytes, quote: str | None) -> str:
         while len(counts) < _GUESS_RECORDS and (match := grammar.any_record.match(data, at)) and match.end() > at:
             at = match.end()
             if match[0].strip():
-                counts.append(grammar.count(match[0]))
+                counts.append(grammar.count(match[0], most=WIDEST + 1))
         if counts and counts[0] > most and counts.count(counts[0]) * 2 > len(counts):
             best, most = delimiter, counts[0]
     return best

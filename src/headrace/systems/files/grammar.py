@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
+from itertools import islice
 
 import polars as pl
 
@@ -16,6 +17,7 @@ from headrace.frozen import frozen
 
 __all__ = ["RECORD_MAX", "Bad", "Grammar", "Survey", "as_text"]
 
+_BLANK = re.compile(rb"(?:\r?\n)++")
 RECORD_MAX = 16 * 1024 * 1024
 """A record longer than this counts as one whose quote never closes."""
 
@@ -125,9 +127,9 @@ class Grammar:
             b"(?:" + self._bytes_field + d + b")*+" + q + b"(?:[^" + q + b"]++|" + q + q + b")*+" + rb"\Z"
         )
 
-    def count(self, record: bytes) -> int:
-        """How many fields a well-formed record has."""
-        return len(self._each_field.findall(record))
+    def count(self, record: bytes, *, most: int | None = None) -> int:
+        """How many fields a well-formed record has; beyond `most` they are not counted."""
+        return sum(1 for _ in islice(self._each_field.finditer(record), most))
 
     @cached_property
     def _each_field(self) -> re.Pattern[bytes]:
@@ -153,9 +155,8 @@ class Grammar:
         bad: list[Bad] = []
         at = 0
         while at < len(data):
-            blank = self._blank(data, at)
-            if blank:
-                at, line = at + blank, line + 1
+            if self.width > 1 and (blank := _BLANK.match(data, at)):
+                at, line = blank.end(), line + data.count(b"\n", at, blank.end())
                 continue
             run = self._run.match(data, at)
             end = run.end() if run else at
@@ -173,13 +174,6 @@ class Grammar:
             at = stop
         good, wrong = _split_encoding(data, runs, self)
         return Survey(tuple(good), tuple(sorted((*bad, *wrong), key=lambda b: b.start)), at, line)
-
-    def _blank(self, data: bytes, at: int) -> int:
-        if self.width == 1:
-            return 0
-        if data.startswith(b"\n", at):
-            return 1
-        return 2 if data.startswith(b"\r\n", at) else 0
 
     def _may_go_on(self, data: bytes, at: int, record_max: int) -> bool:
         if self.quote is None or len(data) - at > record_max:

@@ -9,7 +9,7 @@ import polars as pl
 
 from headrace import exact
 from headrace.cursor.tracking import FILE, LINE
-from headrace.errors import SchemaError
+from headrace.errors import DataError, SchemaError
 from headrace.frozen import frozen
 from headrace.schema import Field, Schema, Type
 
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from headrace.systems.files.paths import File
 
 __all__ = [
-    "PLACE", "Column", "Converted", "Layout", "Reject", "Texts", "convert", "hive_value", "placed", "reading",
-    "strict", "texts_of",
+    "PLACE", "WIDEST", "Column", "Converted", "Layout", "Reject", "Texts", "convert", "hive_value", "placed", "reading",
+    "refuse_wide", "strict", "texts_of",
 ]  # fmt: skip
 
+WIDEST = 10_000  # what DuckDB and Polars plan in seconds; a few times more takes them many minutes
 _MAX_LENGTH = 2**31
 _SAFE_LENGTH = 15
 """A number of so many characters has so few digits that the nearest float writes it back."""
@@ -60,6 +61,18 @@ class Layout:
             c
             for c in self.columns
             if wanted is None or c.name in wanted or (c.origin == "field" and c.inferred is None)
+        )
+
+
+def refuse_wide(columns: int) -> None:
+    """Asked before a row is looked at too: a grammar of so many fields, or a guess at each, takes minutes.
+
+    Raises DataError.
+    """
+    if columns > WIDEST:
+        raise DataError(
+            f"the files have more than {WIDEST:,} columns",
+            hint="is a JSON file one object with a key for each row? make it an array of objects",
         )
 
 

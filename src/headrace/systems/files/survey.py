@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from headrace.schema import Schema, Type, parse_type, widens
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.csv import CSVReader, Head
 from headrace.systems.files.infer import Guess, KeyGuess
-from headrace.systems.files.layout import Column, Layout, texts_of
+from headrace.systems.files.layout import Column, Layout, refuse_wide, texts_of
 from headrace.systems.files.ndjson import JSONReader
 from headrace.systems.files.paths import File, format_of, hive_parts, refuse_mixed
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Survey", "survey"]
 
-_WIDEST = 10_000  # what DuckDB and Polars plan in seconds; a few times more takes them many minutes
 _TEXTS = ("string", "categorical", "enum")
 Reader = CSVReader | JSONReader | ColumnarReader
 RESERVED = "_headrace_"
@@ -103,7 +102,7 @@ def _nothing(source: FileSource, pinned: Mapping[str, str]) -> Survey:
 
 def _check_names(columns: Sequence[Column], declared: Mapping[str, TextType], pinned: Mapping[str, str]) -> None:
     names = [c.name for c in columns]
-    _refuse_wide(names)
+    refuse_wide(len(names))
     if reserved := [n for n in names if n.startswith(RESERVED)]:
         raise ConfigError(
             f"column {reserved[0]!r}: names that begin with {RESERVED} are headrace's own",
@@ -120,15 +119,6 @@ def _check_names(columns: Sequence[Column], declared: Mapping[str, TextType], pi
                 f'"types" names a column {name!r} that no file has',
                 hint=f"did you mean {near[0]!r}?" if near else f"the files have {', '.join(names)}",
             )
-
-
-def _refuse_wide(names: Collection[str]) -> None:
-    """Asked before a row is looked at too: a grammar of so many fields, or a guess at each, takes minutes."""
-    if len(names) > _WIDEST:
-        raise DataError(
-            f"the files have {len(names):,} columns, of at most {_WIDEST:,}",
-            hint="is a JSON file one object with a key for each row? make it an array of objects",
-        )
 
 
 def renamed(source: FileSource, file: File, fields: Sequence[str]) -> tuple[str, ...]:
@@ -161,7 +151,7 @@ def _csv(
 ) -> Survey:
     heads = {f.name: reader.head(f) for f in files}
     names = _union(source, files, heads)
-    _refuse_wide(names)
+    refuse_wide(len(names))
     if not names:
         names = list(dict.fromkeys([*pinned, *declared]))
     if not names:
@@ -231,7 +221,7 @@ def _json(
     count = sum(reader.sample(file, guesses) for file in files)
     known = {source.unrenamed.get(n, n): None for n in (*pinned, *declared)}
     every = tuple(dict.fromkeys([*guesses, *(k for k in known if k not in guesses)]))
-    _refuse_wide(every)
+    refuse_wide(len(every))
     if not every:
         for file in files:
             if (refused := reader.refusal(file)) is not None:
