@@ -139,6 +139,28 @@ def exported(pipeline, folder, **columns):
 RENAMED = hr.sql("SELECT id, v AS w FROM source")
 
 
+@pytest.mark.parametrize("where", ["result", "source"])
+def test_a_replay_keeps_the_columns_that_the_newest_file_lacks(place, tmp_path, where):
+    """That file is not loaded yet, and says nothing of the rows in quarantine."""
+    place.write("1.csv", "id,v,extra\n1,5,a\n2,-5,b\n3,five,c\n")
+    files = {"types": {"id": "int64", "v": "int64"}}
+
+    def pipeline(contract):
+        parts = {"contract": contract} if where == "result" else {}
+        of = {**files, **({} if parts else {"contract": contract})}
+        return place.pipeline(files=of, on_schema_change=hr.SchemaPolicy(missing="keep"), **parts)
+
+    hr.run(pipeline(QUARANTINE))
+    place.write("2.csv", "id,v\n9,9\n")
+    assert hr.replay(pipeline(QUARANTINE)).status == "nothing_new"
+    loose = pipeline(hr.Contract(on_violation="quarantine"))
+    text = pl.col("raw")
+    assert hr.replay(loose, fixed=exported(loose, tmp_path, raw=text.str.replace("five", "55"))).status == "loaded"
+    assert place.frame(loose).sort("id").select("id", "v", "extra").rows() == [(1, 5, "a"), (2, -5, "b"), (3, 55, "c")]
+    hr.run(loose)
+    assert (9, 9, None) in place.frame(loose).select("id", "v", "extra").rows()
+
+
 def test_a_reject_whose_column_has_gone_is_refused_by_name_until_it_is_mended(place, tmp_path):
     place.write("1.csv", "id,v\n1,-1\n2,2\n")
     before = place.pipeline(write=hr.Append(), contract=QUARANTINE)

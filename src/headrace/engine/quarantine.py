@@ -261,7 +261,11 @@ def _batch(  # what a batch is made of, and how long it must last
     if lines.height:
         again = source.reparse(lines.select("file", "line", "row"), after=snapshot.positions.get(name), name=name)
     return Batch(
-        frame=_frame(usual.frame, rejects.filter(pl.col("stage") != "parse"), None if again is None else again.frame),
+        frame=_frame(
+            usual.whole or usual.frame,
+            rejects.filter(pl.col("stage") != "parse"),
+            None if again is None else again.frame,
+        ),
         news=News(rows=rejects.height),
         position=dict,
         counts=lambda: Counts(rows=rejects.height),
@@ -279,17 +283,16 @@ def _placed(rejects: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
 
 def _frame(usual: Frame, rejects: pl.DataFrame, lines: Frame | None) -> Frame:
     """Rows that could be read and lines that could not, as rows of the source again: each with its place, so that what
-    fails again is the reject that it was.
+    fails again is the reject that it was. `usual` has the columns of all the source's rows, not of the newest alone.
     """
     schema = usual.lazy.collect_schema()
-    frames = [_typed(rejects, schema).lazy(), *([lines.lazy.select(schema.names())] if lines else [])]
+    frames = [_typed(rejects, schema).lazy(), *([lines.lazy] if lines else [])]
     placed = None
     if usual.placed is not None:
-        names = usual.placed.collect_schema().names()
-        held = _placed(rejects, schema).select(names)
-        more = [lines.placed.select(names)] if lines is not None and lines.placed is not None else []
-        placed = pl.concat([held.lazy(), *more])
-    return Frame(lazy=pl.concat(frames), placed=placed)
+        held = _placed(rejects, schema).select(usual.placed.collect_schema().names())
+        more = [lines.placed] if lines is not None and lines.placed is not None else []
+        placed = pl.concat([held.lazy(), *more], how="diagonal")
+    return Frame(lazy=pl.concat(frames, how="diagonal"), placed=placed)
 
 
 def _unmended(again: Batch, known: frozenset[str]) -> Iterator[pl.DataFrame]:
