@@ -22,7 +22,7 @@ demo: $(VENV)/.user ## set everything up and run the main job on real data
 	$(BIN)/headrace demo --dir $(DEMO)
 
 faults: $(VENV)/.dev ## try to break every source, write and destination; half an hour
-	$(BIN)/python -m pytest tests/faults --faults=full -n 2
+	$(BIN)/python -m pytest tests/faults --faults=full -n 2 --dist worksteal --durations 12
 
 # tests start many processes: none of them compiles headrace anew, whatever the user has set
 test: export PYTHONDONTWRITEBYTECODE =
