@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
-from typing import Any, NoReturn, TypeVar, dataclass_transform, overload
+from typing import Any, TypeVar, dataclass_transform, overload
 
 __all__ = ["frozen"]
 
@@ -25,18 +25,19 @@ def frozen(*, kw_only: bool = False, eq: bool = True) -> Callable[[type[T]], typ
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen(cls: Any = None, /, *, kw_only: bool = False, eq: bool = True) -> Any:
-    """A decorator: as ``dataclass(frozen=True)``, to the letter, but that no other dataclass can be made from it.
+    """A decorator: as ``dataclass(frozen=True)``, with its `kw_only` and `eq`.
 
-    `kw_only` and `eq` are those of `dataclasses.dataclass`.
+    What is different: no other dataclass can be made from the class (a plain subclass can, or one by this decorator),
+    it takes no ``InitVar`` and no ``__setattr__`` of its own, and an object takes a microsecond more to make.
     """
-    if cls is None:
-        return lambda cls: frozen(cls) if eq and not kw_only else _made(cls, kw_only=kw_only, eq=eq)
-    return _made(cls, kw_only=False, eq=True)
+    return _made(cls, kw_only=kw_only, eq=eq) if cls else lambda cls: _made(cls, kw_only=kw_only, eq=eq)
 
 
 def _made(cls: Any, *, kw_only: bool, eq: bool) -> Any:
     own = vars(cls)
-    methods: dict[str, Any] = {"__init__": _init, "__repr__": _repr, "__signature__": _Signature()}
+    methods: dict[str, Any] = {"__repr__": _repr}
+    if "__init__" not in own:
+        methods |= {"__init__": _init, "__signature__": _Signature()}
     if eq:
         methods |= {"__eq__": _eq}
         if own.get("__hash__") is None:  # Python puts None there for a class with an __eq__ of its own
@@ -46,11 +47,26 @@ def _made(cls: Any, *, kw_only: bool, eq: bool) -> Any:
             setattr(cls, name, method)
     dataclass(init=False, repr=False, eq=False, kw_only=kw_only)(cls)
     cls.__setattr__, cls.__delattr__ = _set, _delete
-    cls.__fields = fields(cls)
+    cls.__fields, cls.__frozen = fields(cls), cls
+    cls.__names = frozenset(one.name for one in cls.__fields)
+    cls.__compared = tuple(one.name for one in cls.__fields if one.compare)
+    _refuse_disorder(cls)
     return cls
 
 
-def _init(self: Any, *values: Any, **given: Any) -> None:
+def _refuse_disorder(cls: Any) -> None:
+    """Raises TypeError for a place without a default behind one that has it."""
+    optional = False
+    for one in cls.__fields:
+        if one.kw_only or not one.init:
+            continue
+        has = one.default is not MISSING or one.default_factory is not MISSING
+        if optional and not has:
+            raise TypeError(f"non-default argument {one.name!r} follows default argument")
+        optional = optional or has
+
+
+def _init(self: Any, /, *values: Any, **given: Any) -> None:
     cls, state = type(self), vars(self)
     places = iter(values)
     missing = []
@@ -70,24 +86,29 @@ def _init(self: Any, *values: Any, **given: Any) -> None:
         after()
 
 
-def _misfit(cls: type, missing: list[str], given: dict[str, Any]) -> str:
+def _misfit(cls: Any, missing: list[str], given: dict[str, Any]) -> str:
     """Why these arguments make no object, in Python's words."""
     if missing:
         names = ", ".join(map(repr, missing))
         return f"{cls.__name__}.__init__() missing {len(missing)} required argument(s): {names}"
     for name in given:
-        known = any(one.name == name for one in fields(cls))
-        what = "multiple values for argument" if known else "an unexpected keyword argument"
+        what = "multiple values for argument" if name in cls.__names else "an unexpected keyword argument"
         return f"{cls.__name__}.__init__() got {what} {name!r}"
     return f"{cls.__name__}.__init__() was given too many positional arguments"
 
 
-def _set(_self: Any, name: str, _value: object) -> NoReturn:
-    raise FrozenInstanceError(f"cannot assign to field {name!r}")
+def _set(self: Any, name: str, value: object) -> None:
+    cls = type(self)
+    if cls is cls.__frozen or name in cls.__names:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+    object.__setattr__(self, name, value)  # what a plain subclass has besides
 
 
-def _delete(_self: Any, name: str) -> NoReturn:
-    raise FrozenInstanceError(f"cannot delete field {name!r}")
+def _delete(self: Any, name: str) -> None:
+    cls = type(self)
+    if cls is cls.__frozen or name in cls.__names:
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
+    object.__delattr__(self, name)
 
 
 def _repr(self: Any) -> str:
@@ -96,7 +117,8 @@ def _repr(self: Any) -> str:
 
 
 def _compared(self: Any) -> tuple[Any, ...]:
-    return tuple(getattr(self, one.name) for one in fields(self) if one.compare)
+    cls, state = type(self), vars(self)
+    return tuple([state[name] for name in cls.__compared])
 
 
 def _eq(self: Any, other: object) -> bool:
@@ -110,7 +132,9 @@ def _hash(self: Any) -> int:
 class _Signature:
     """What `inspect.signature` and an editor's help show of a class."""
 
-    def __get__(self, instance: object, cls: Any) -> inspect.Signature:
+    def __get__(self, instance: object, cls: Any) -> inspect.Signature | None:
+        if instance is not None or cls.__init__ is not _init:
+            return None  # Python looks for itself
         sort = inspect.Parameter
         made = [
             sort(

@@ -144,3 +144,38 @@ def test_one_can_be_made_from_another():
 
     assert More(1, (), 4) == More(1, c=4)
     assert [f.name for f in dataclasses.fields(More)] == ["a", "b", "c"]
+
+
+@WAYS
+def test_a_plain_subclass_has_attributes_and_an_init_of_its_own(classes):
+    point, _ = classes
+
+    class Near(point):
+        def __init__(self, x):
+            super().__init__(x)
+            self.near = True
+
+    one = Near(3)
+    assert (one.x, one.near, list(inspect.signature(Near).parameters)) == (3, True, ["x"])
+    assert one == Near(3)
+    assert one != point(3)
+    with pytest.raises(FrozenInstanceError):
+        one.x = 4
+
+
+@pytest.mark.parametrize("make", [frozen, dataclass(frozen=True)])
+def test_a_place_without_a_default_behind_one_that_has_it_is_refused(make):
+    with pytest.raises(TypeError, match="non-default argument 'b' follows default argument"):
+
+        @make
+        class Wrong:
+            a: int = 1
+            b: int  # type: ignore[misc]
+
+
+def test_a_field_may_be_called_self():
+    @frozen(kw_only=True)
+    class Odd:
+        self: int
+
+    assert Odd(self=1).self == 1

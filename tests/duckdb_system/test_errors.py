@@ -3,7 +3,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from headrace.errors import HeadraceError
+from headrace.errors import DataError, HeadraceError
 from headrace.systems.duckdb.errors import BY_CLASS, translated
 
 CLASSES = [c for c in vars(duckdb).values() if isinstance(c, type) and issubclass(c, Exception)]
@@ -26,3 +26,8 @@ def test_every_exception_of_the_driver_has_its_place(kind):
 def test_an_interrupted_query_is_ctrl_c():
     with pytest.raises(KeyboardInterrupt), translated("w.duckdb"):
         raise RuntimeError("Query interrupted")
+
+
+def test_what_a_cell_says_of_memory_is_not_believed() -> None:
+    with pytest.raises(DataError, match="does not fit"), translated("w.duckdb"), duckdb.connect() as con:
+        con.execute("SELECT CAST('could not allocate block' AS INTEGER)")

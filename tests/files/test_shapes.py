@@ -25,10 +25,10 @@ dates = st.dates().map(str) | st.from_regex(r"\A[0-2][0-9]{3}-[0-1][0-9]-[0-3][0
 texts = st.sampled_from(ODD + LONG + MORE) | numbers | dates | st.integers(-200, 200).map(str)
 
 
-def read(folder, **words):
-    """The rows with file and line, and the rejects."""
+def read(folder, columns=None, **words):
+    """The rows with file and line (or some columns), and the rejects."""
     (one,) = FileSource(path="*", base=folder, **words).batches(Range(), Snapshot(), "in")
-    rows = one.frame.placed.collect()
+    rows = (one.frame.placed if columns is None else one.frame.lazy.select(columns)).collect()
     return rows, [reject for frame in one.rejects() for reject in frame.rows(named=True)]
 
 
@@ -94,6 +94,25 @@ def test_both_ways_read_the_same_after_an_inferred_type(tmp_path, first):
     odd = [text for text in ODD + LONG + MORE for _ in range(2)]
     (tmp_path / "x.csv").write_text("a;b\n" + f"{first};x\n" * 3 + "".join(f"{t};x\n" for t in odd))
     same(*ways(tmp_path, infer=3, delimiter=";", block=4))
+
+
+@pytest.mark.parametrize("columns", [None, ["a"]])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("7-x\n-5-x\n8-y\n", {"delimiter": "-"}),
+        ("7.x\n1.5.x\n8.y\n", {"delimiter": ".", "types": {"a": "decimal(5,2)"}}),
+        ("1.5.2\n1.5.2\n", {"delimiter": ".", "types": {"a": "float64", "b": "float64"}}),
+        ("2020-01-02-x\n", {"delimiter": "-", "types": {"a": "date"}}),
+        ("22,3\n11,3\n", {"quote": "1", "types": {"a": "int64", "b": "int64"}}),
+        ("22,3\n100,3\n2,30011\n5,5\n", {"quote": "0", "types": {"a": "int64", "b": "int64"}}),
+        ("true,1\nfalse,2\n", {"quote": "e", "types": {"a": "bool"}}),
+        ("trueetrue\n", {"delimiter": "e", "types": {"a": "bool", "b": "bool"}}),
+    ],
+)
+def test_a_mark_that_a_number_may_hold_is_a_mark_both_ways(tmp_path, text, words, columns):
+    (tmp_path / "x.csv").write_text(text)
+    same(*ways(tmp_path, columns=columns, **{"header": ("a", "b"), "infer": 1, "delimiter": ",", **words}))
 
 
 @settings(max_examples=200, deadline=None)

@@ -82,3 +82,11 @@ def test_batches_are_filtered_cut_and_chosen_as_asked():
         {"a": pl.Int64(), "b": pl.Int64()},
     )
     assert frame.filter(pl.col("b") > 3).select("a").head(2).collect().to_series().to_list() == [2, 5]
+
+
+def test_columns_are_picked_by_any_name():
+    frame = pl.DataFrame({"": [1], "a": [2], "b": [3]})
+    rows = scan_batches(lambda: iter([frame]), frame.schema)
+    assert rows.select("", "b").collect().to_dict(as_series=False) == {"": [1], "b": [3]}
+    assert rows.select("b", "a").collect().columns == ["b", "a"]
+    assert rows.select(pl.len()).collect().item() == 1

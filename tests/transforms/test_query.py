@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
+import sys
 from decimal import Decimal
 
 import polars as pl
@@ -131,3 +133,24 @@ def test_errors_name_the_step_and_its_file_and_line(tmp_path):
         bound(hr.sql("SELECT b::INT AS b FROM source", as_="wrong")).lazy.collect()
     with pytest.raises(hr.ConfigError, match=r"step 'bad'.*line 1, column"):
         bound(hr.sql("SELECT FROM WHERE", as_="bad"))
+
+
+def test_a_query_is_bound_in_the_database_that_it_runs_in():
+    frame = pl.LazyFrame({"a": [1, 2], "b": ["x", "y"], "c": ["memory", "memory"]})
+    for text in (
+        "SELECT a FROM t WHERE c = current_database()",
+        "SELECT a FROM memory.main.t",
+        "SELECT CASE WHEN current_database() = 'memory' THEN a ELSE 0 END AS a FROM t",
+    ):
+        assert Query(text, {"t": frame}, {}).lazy().collect().rows() == [(1,), (2,)]
+
+
+def test_a_process_that_has_parsed_a_query_may_fork():
+    code = """if True:
+        import os, sys
+        from headrace.transform.syntax import Syntax, functions
+        Syntax.of("SELECT 1"), functions("median")
+        if child := os.fork():
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        Syntax.of("SELECT 2")"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

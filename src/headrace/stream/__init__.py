@@ -155,7 +155,7 @@ def picked(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     """These columns, in this order. A select is a query, which waits for a thread of Polars' however little it does."""
     if not columns:
         return rows.select(columns)
-    return rows if rows.columns == list(columns) else pl.DataFrame([rows[name] for name in columns])
+    return rows if rows.columns == list(columns) else pl.DataFrame({name: rows[name] for name in columns})
 
 
 def scan_generator(generator: Reading, schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema]) -> pl.LazyFrame:

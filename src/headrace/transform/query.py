@@ -242,8 +242,7 @@ def _needs(con: duckdb.DuckDBPyConnection, plan: Any, table: str, schema: pl.Sch
     One row of a table that is scanned twice must serve both scans: then no filter is pushed.
     """
     scans: list[Mapping[str, Any]] = []
-    database = con.execute("SELECT current_database()").fetchall()[0][0]
-    _collect_scans(plan, f"{database}.main.{table}", scans)
+    _collect_scans(plan, f"memory.main.{table}", scans)
     if not scans:  # the optimiser found that no row can matter; still, one column keeps the row count
         return Scan(columns=tuple(schema)[:1], predicate=None)
     filters = [[_parsed_filter(con, f) for f in _listed(scan.get("Filters"))] for scan in scans]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,48 +24,41 @@ MEMORY_LIMIT = "400MB"
 
 
 class session:  # noqa: N801 - used as a function
-    """A database of its own in memory that can reach nothing but what is registered.
-
-    Without `spill`, for what reads no rows, it is in a DuckDB that lives as long as the process: to start one takes
-    longer than to bind a query.
-    """
+    """A DuckDB of its own in memory that can reach nothing but what is registered."""
 
     def __init__(self, spill: Path | None = None) -> None:
         self.spill = spill
-        self._name = f"headrace_{next(_numbers)}"
 
     def __enter__(self) -> duckdb.DuckDBPyConnection:
-        if self.spill is None:
-            self.con = _shared().cursor()
-            self.con.execute(f"ATTACH ':memory:' AS {self._name}")
-            self.con.execute(f"USE {self._name}")
-        else:
-            self.con = duckdb.connect(":memory:")
+        self.con = duckdb.connect(":memory:")
+        if self.spill is not None:
             self.con.execute("SET memory_limit = ?", [MEMORY_LIMIT])
             self.con.execute("SET temp_directory = ?", [str(self.spill)])
-            self.con.execute("SET enable_external_access = false")
         self.con.execute("SET TimeZone = 'UTC'")
         self.con.execute("SET python_enable_replacements = false")
+        self.con.execute("SET enable_external_access = false")
         self.breakable = interruption.breakable(self.con.interrupt)
         self.breakable.__enter__()
         return self.con
 
     def __exit__(self, *_: object) -> None:
         self.breakable.__exit__(None, None, None)
-        if self.spill is None:
-            self.con.execute("USE memory")
-            self.con.execute(f"DETACH {self._name}")
         self.con.close()
 
 
-_numbers = itertools.count()
-
-
 @functools.cache
-def _shared() -> duckdb.DuckDBPyConnection:
-    con = duckdb.connect(":memory:", config={"enable_external_access": "false"})
+def _parser() -> duckdb.DuckDBPyConnection:
+    """The process's DuckDB for what asks about a text alone: to start one takes longer than that. It has no thread of
+    its own, so that a process which has used it may fork.
+    """
+    con = duckdb.connect(":memory:", config={"enable_external_access": False, "threads": 1, "async_threads": 0})
     atexit.register(con.close)  # DuckDB complains of connections that are open when Python ends
     return con
+
+
+def _asked(query: str, *values: str) -> list[tuple[Any, ...]]:
+    with _parser().cursor() as con:
+        return con.execute(query, list(values)).fetchall()
 
 
 def identifier(name: str) -> str:
@@ -85,8 +77,7 @@ class Syntax:
     @staticmethod
     def of(text: str) -> Syntax:
         """Parse one SELECT. Raises ConfigError for anything else, with where it stops making sense."""
-        with session() as con:
-            parsed = json.loads(con.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchall()[0][0])
+        parsed = json.loads(_asked("SELECT json_serialize_sql(?::VARCHAR)", text)[0][0])
         if parsed["error"]:
             if parsed.get("error_type") == "not implemented":
                 raise ConfigError("an SQL transform must be one SELECT", hint="loading is the destination's part")
@@ -159,25 +150,24 @@ _COMMON_SCALARS = frozenset(("+", "-", "*", "/", "||", "abs", "lower", "replace"
 
 
 def functions(name: str) -> Functions:
-    """Functions, `name` among them, sorted by what their value depends on."""
+    """What is known of the function `name`, and perhaps of others: look for no other one in the answer."""
     return _COMMON if name in _COMMON.aggregates | _COMMON_SCALARS else all_functions()
 
 
 @functools.cache
 def all_functions() -> Functions:
     """DuckDB's own functions."""
-    with session() as con:
-        rows = con.execute(
-            "SELECT lower(function_name), function_type, stability,"
-            " CASE function_type WHEN 'macro' THEN json_serialize_sql('SELECT ' || macro_definition) END"
-            " FROM duckdb_functions()"
-        ).fetchall()
-        found = {
-            "aggregates": {name for name, kind, *_ in rows if kind == "aggregate"},
-            "volatile": {name for name, _, stability, *_ in rows if stability == "VOLATILE"},
-            "clocks": set(_CLOCKS),
-        }
-        macros = [(name, _words(tree)) for name, *_, tree in rows if tree is not None]
+    rows = _asked(
+        "SELECT lower(function_name), function_type, stability,"
+        " CASE function_type WHEN 'macro' THEN json_serialize_sql('SELECT ' || macro_definition) END"
+        " FROM duckdb_functions()"
+    )
+    found = {
+        "aggregates": {name for name, kind, *_ in rows if kind == "aggregate"},
+        "volatile": {name for name, _, stability, *_ in rows if stability == "VOLATILE"},
+        "clocks": set(_CLOCKS),
+    }
+    macros = [(name, _words(tree)) for name, *_, tree in rows if tree is not None]
     while more := [
         (sort, name) for sort, names in found.items() for name, words in macros if words & names and name not in names
     ]:

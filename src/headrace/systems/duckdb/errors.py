@@ -101,6 +101,7 @@ _BY_TEXT: tuple[tuple[str, _Verdict], ...] = (
         (RejectedError, "the file may not be opened or written", "check the rights of the file and its folder"),
     ),
 )
+_OF_A_VALUE = (duckdb.DataError, duckdb.IntegrityError, duckdb.ProgrammingError)  # whose text may quote a cell
 _NO_BLOCK = re.compile("failed to pin block|could not allocate block", re.IGNORECASE)
 _NOT_A_SELECT = re.compile(r"Cannot execute statement of type|read-only mode", re.IGNORECASE)
 _LOCKED = re.compile(r"Could not set lock on file(?:.*?\(PID (\d+)\))?", re.DOTALL)
@@ -145,6 +146,8 @@ def _root(error: BaseException) -> BaseException | None:
 
 def exhausted(error: duckdb.Error) -> bool:
     """Whether it was memory that ran out. Of a COMMIT that could not have it, DuckDB says so in the text alone."""
+    if isinstance(error, _OF_A_VALUE):
+        return False
     return isinstance(error, duckdb.OutOfMemoryException) or _NO_BLOCK.search(str(error)) is not None
 
 

@@ -77,7 +77,7 @@ class FileSource:
     changed: Literal["refuse", "reread"] = "refuse"
     allow_missing: bool = False
     base: Path | None = None
-    block: int = field(default=8 * 1024 * 1024, metadata={"json": False})
+    block: int | None = field(default=None, metadata={"json": False})
 
     def __post_init__(self) -> None:
         if isinstance(self.cursor, str):

@@ -32,6 +32,7 @@ _AHEAD = 3
 _HEAD = 65_536
 _DELIMITERS = (",", ";", "\t", "|")
 _GUESS_RECORDS = 20
+_SHAPES_MAX = 500
 
 
 @frozen
@@ -99,14 +100,15 @@ class CSVReader:
 
     def _fields(self, file: File, record: bytes, delimiter: str) -> list[str]:
         grammar = Grammar(delimiter, self.source.quote, 1)
+        if grammar.any_record.fullmatch(record) is None:
+            # no header is wanted of it: the fields are counted, and the line is rejected when read
+            refuse_wide(count := record.count(delimiter.encode()) + 1)
+            return [""] * count
         refuse_wide(grammar.count(record, most=WIDEST + 1))
         try:
             return grammar.fields(record)
         except UnicodeDecodeError:
             raise _misread(file, self.source.encoding, utf16=record[:2] in _UTF16) from None
-        except ValueError:  # no header is wanted of it: the fields are counted, and the line is rejected when read
-            refuse_wide(count := record.count(delimiter.encode()) + 1)
-            return [""] * count
 
     def _delimiter(self, data: bytes) -> tuple[str, bool]:
         if self.source.delimiter is not None:
@@ -267,36 +269,50 @@ class _Parser:
 
     def texts(self, data: bytes, starts: tuple[tuple[int, int], ...], bad: tuple[Reject, ...] = ()) -> Texts:
         """The records of `data`. `starts` are (offset, line) of each run of lines that follow one another."""
-        return self._piece(self._frame(data), data, starts, bad)
+        return self._piece(data, starts, bad)
 
     def shaped(self, data: bytes, starts: tuple[tuple[int, int], ...]) -> Texts | None:
         """As `texts`, with values in the columns that have a shape; None where not all texts are known to have it."""
-        if not self._shaped.shapes or not self._shaped.proves(data):
+        if not self._proof.shapes or not self._proof.proves(data):
             return None
         try:
-            return self._piece(self._frame(data, self.shapes), data, starts, ())
+            return self._piece(data, starts, (), self._known)
         except pl.exceptions.ComputeError:  # a date that is none
             return None
 
     @cached_property
-    def _shaped(self) -> Grammar:
-        patterns = [self.shapes[f].pattern if f in self.shapes else None for f in self.fields]
+    def _known(self) -> Mapping[str, Shape]:
+        """The shapes that no delimiter and no quote can be a part of; none where a regex of all would be too large."""
+        if len(self.shapes) > _SHAPES_MAX:
+            return {}
+        marks = {self.grammar.delimiter, self.grammar.quote}
+        return {name: shape for name, shape in self.shapes.items() if not marks.intersection(shape.alphabet)}
+
+    @cached_property
+    def _proof(self) -> Grammar:
+        patterns = [self._known[f].pattern if f in self._known else None for f in self.fields]
         return replace(self.grammar, shapes=tuple(patterns) if any(patterns) else ())
 
     def _piece(
-        self, frame: pl.DataFrame, data: bytes, starts: tuple[tuple[int, int], ...], bad: tuple[Reject, ...]
+        self,
+        data: bytes,
+        starts: tuple[tuple[int, int], ...],
+        bad: tuple[Reject, ...],
+        shapes: Mapping[str, Shape] | None = None,
     ) -> Texts:
+        frame = self._frame(data, shapes or {})
         return Texts(
             frame,
             lines=lambda: _lines(data, starts, self.grammar, frame.height),
             raw=lambda rows: self._raw(data, rows),
             bad=bad,
             size=len(data),
+            values=(shapes or {}).keys(),
         )
 
-    def _frame(self, data: bytes, shapes: Mapping[str, Shape] | None = None) -> pl.DataFrame:
+    def _frame(self, data: bytes, shapes: Mapping[str, Shape]) -> pl.DataFrame:
         names = [self.fields[i] for i in self._wanted]
-        types = [shapes[n].dtype if shapes and n in shapes else pl.String() for n in self.fields]
+        types = [shapes[n].dtype if n in shapes else pl.String() for n in self.fields]
         if not data:
             return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
         frame = pl.read_csv(

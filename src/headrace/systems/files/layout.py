@@ -95,9 +95,9 @@ class Reject:
 @frozen
 class Texts:
     """A piece of a file as texts: `frame` has a String column for each field that was asked for (None: rows without
-    any); a column of another type holds values already. `lines` gives each row's line, `raw` the texts of some rows as
-    they stand in the file. `bad` are records that have no row. `size` is what the piece takes in the file, unpacked,
-    in bytes.
+    any), but for those in `values`, which hold the type's values already. `lines` gives each row's line, `raw` the
+    texts of some rows as they stand in the file. `bad` are records that have no row. `size` is what the piece takes in
+    the file, unpacked, in bytes.
     """
 
     frame: pl.DataFrame
@@ -105,6 +105,7 @@ class Texts:
     raw: Callable[[Sequence[int]], list[str]]
     bad: tuple[Reject, ...] = ()
     size: int = 0
+    values: Collection[str] = ()
 
 
 @frozen
@@ -188,8 +189,10 @@ def convert(piece: Texts, layout: Layout, judged: tuple[Column, ...], file: File
     Rows that do not fit become rejects with their raw text.
     """
     present = [c for c in judged if c.origin == "field" and c.name in fields]
-    texts = [c for c in present if piece.frame[c.name].dtype == pl.String]
-    values = pl.DataFrame([_values(piece.frame, c, layout) if c in texts else piece.frame[c.name] for c in present])
+    texts = [c for c in present if c.name not in piece.values]
+    values = pl.DataFrame(
+        [piece.frame[c.name] if c.name in piece.values else _values(piece.frame, c, layout) for c in present]
+    )
     for column in texts:
         if column.inferred is not None:
             values = strict(piece.frame, values, column)

@@ -135,14 +135,15 @@ class Reading:
         assert not isinstance(reader, ColumnarReader)  # noqa: S101  # `native` tells them apart
         head = self.survey.heads[file.name]
         fields = renamed(self.source, file, head.fields)
-        wanted = [c.name for c in one.judged if c.origin == "field" and c.name in fields]
-        finish = partial(convert, layout=self._placed, judged=one.judged, file=file, fields=frozenset(fields))
+        present = set(fields)
+        wanted = {c.name: c for c in one.judged if c.origin == "field" and c.name in present}
+        finish = partial(convert, layout=self._placed, judged=one.judged, file=file, fields=present)
         begun = one.bytes
         if isinstance(reader, CSVReader):
-            known = shapes([c for c in one.judged if c.name in wanted], self._placed)
-            parts = reader.read(file, fields, wanted, finish, head=head, shapes=known)
+            known = shapes(wanted.values(), self._placed)
+            parts = reader.read(file, fields, list(wanted), finish, head=head, shapes=known)
         else:
-            parts = reader.read(file, fields, wanted, finish, head=head)
+            parts = reader.read(file, fields, list(wanted), finish, head=head)
         for part in parts:
             one.rows += part.read
             one.bytes = min(one.bytes + part.size, begun + file.size)  # of an archive it is the unpacked bytes

@@ -30,22 +30,30 @@ _FLOAT = (
     r"|-?[1-9][0-9]{8,11}(?:\.[0-9]{1,3})?"
 )
 _DATE = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2})-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"  # no day: the parser raises
+_FIGURES, _LETTERS = "-.0123456789", "truefalsTRUEFALS"
 _BOOL = "true|false|True|False|TRUE|FALSE"
 
 
 @frozen
 class Shape:
-    """`pattern` is a regex of texts that Polars reads as `dtype` exactly; it knows no quotes and no empty text."""
+    """`pattern` is a regex of texts, made of the characters of `alphabet`, that Polars reads as `dtype` exactly. It
+    knows no quotes and no empty text.
+    """
 
     pattern: str
     dtype: pl.DataType
+    alphabet: str
 
 
 def shapes(columns: Iterable[Column], layout: Layout) -> Mapping[str, Shape]:
     """The shapes of those columns that have one, by name."""
     found = {c.name: _pattern(c, layout) for c in columns if c.origin == "field"}
     types = {c.name: c.type.polars() for c in columns}
-    return {name: Shape(pattern, types[name]) for name, pattern in found.items() if pattern}
+    return {
+        name: Shape(pattern, types[name], _LETTERS if pattern is _BOOL else _FIGURES)
+        for name, pattern in found.items()
+        if pattern
+    }
 
 
 def _pattern(column: Column, layout: Layout) -> str | None:

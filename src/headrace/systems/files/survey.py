@@ -12,6 +12,7 @@ from headrace.cursor import TextType
 from headrace.errors import ConfigError, DataError, SchemaError
 from headrace.frozen import frozen
 from headrace.schema import Schema, Type, parse_type, widens
+from headrace.systems.files.blocks import BLOCK
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.csv import CSVReader, Head
 from headrace.systems.files.infer import Guess, KeyGuess
@@ -54,9 +55,9 @@ class Survey:
 def reader_of(source: FileSource, format: str) -> Reader:
     """The reader of a format."""
     if format in ("csv", "tsv"):
-        return CSVReader(source, format, block=source.block)
+        return CSVReader(source, format, block=source.block or BLOCK)
     if format in ("ndjson", "json"):
-        return JSONReader(source, format, block=source.block)
+        return JSONReader(source, format, block=source.block or BLOCK)
     if format in ("parquet", "ipc", "excel"):
         return ColumnarReader(source, format)
     known = ("csv", "tsv", "ndjson", "json", "parquet", "ipc", "excel")
