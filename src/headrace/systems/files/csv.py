@@ -33,6 +33,7 @@ _HEAD = 65_536
 _DELIMITERS = (",", ";", "\t", "|")
 _GUESS_RECORDS = 20
 _SHAPES_MAX = 500
+_MANY = "is its delimiter the right one, and does its first line end?"
 
 
 @frozen
@@ -102,9 +103,9 @@ class CSVReader:
         grammar = Grammar(delimiter, self.source.quote, 1)
         if grammar.any_record.fullmatch(record) is None:
             # no header is wanted of it: the fields are counted, and the line is rejected when read
-            refuse_wide(count := record.count(delimiter.encode()) + 1)
+            refuse_wide(count := record.count(delimiter.encode()) + 1, _MANY)
             return [""] * count
-        refuse_wide(grammar.count(record, most=WIDEST + 1))
+        refuse_wide(grammar.count(record, most=WIDEST + 1), _MANY)
         try:
             return grammar.fields(record)
         except UnicodeDecodeError:

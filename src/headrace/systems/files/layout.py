@@ -64,16 +64,13 @@ class Layout:
         )
 
 
-def refuse_wide(columns: int) -> None:
+def refuse_wide(columns: int, hint: str) -> None:
     """Asked before a row is looked at too: a grammar of so many fields, or a guess at each, takes minutes.
 
     Raises DataError.
     """
     if columns > WIDEST:
-        raise DataError(
-            f"the files have more than {WIDEST:,} columns",
-            hint="is a JSON file one object with a key for each row? make it an array of objects",
-        )
+        raise DataError(f"the files have more than {WIDEST:,} columns", hint=hint)
 
 
 def placed(layout: Layout) -> Layout:

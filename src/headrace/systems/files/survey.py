@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Survey", "survey"]
 
+_MANY = "is a JSON file one object with a key for each row? make it an array of objects"
 _TEXTS = ("string", "categorical", "enum")
 Reader = CSVReader | JSONReader | ColumnarReader
 RESERVED = "_headrace_"
@@ -103,7 +104,7 @@ def _nothing(source: FileSource, pinned: Mapping[str, str]) -> Survey:
 
 def _check_names(columns: Sequence[Column], declared: Mapping[str, TextType], pinned: Mapping[str, str]) -> None:
     names = [c.name for c in columns]
-    refuse_wide(len(names))
+    refuse_wide(len(names), _MANY)
     if reserved := [n for n in names if n.startswith(RESERVED)]:
         raise ConfigError(
             f"column {reserved[0]!r}: names that begin with {RESERVED} are headrace's own",
@@ -152,7 +153,7 @@ def _csv(
 ) -> Survey:
     heads = {f.name: reader.head(f) for f in files}
     names = _union(source, files, heads)
-    refuse_wide(len(names))
+    refuse_wide(len(names), _MANY)
     if not names:
         names = list(dict.fromkeys([*pinned, *declared]))
     if not names:
@@ -222,7 +223,7 @@ def _json(
     count = sum(reader.sample(file, guesses) for file in files)
     known = {source.unrenamed.get(n, n): None for n in (*pinned, *declared)}
     every = tuple(dict.fromkeys([*guesses, *(k for k in known if k not in guesses)]))
-    refuse_wide(len(every))
+    refuse_wide(len(every), _MANY)
     if not every:
         for file in files:
             if (refused := reader.refusal(file)) is not None:
