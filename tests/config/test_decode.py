@@ -299,3 +299,9 @@ def test_a_table_source_finds_the_destination_of_the_pipeline_it_names(tmp_path)
     both = write(tmp_path, "both.json", source=None, sources={"a": CSV, "o": {"type": "table", "of": "order"}})
     (wrong,) = refused(both).details["errors"]
     assert (wrong["path"], wrong["hint"]) == ("sources.o.of", 'did you mean "orders"?')
+
+
+def test_a_table_source_beside_no_sources_at_all_is_found_too(tmp_path):
+    write(tmp_path, "orders.json", destination={**TARGET, "table": "orders"})
+    daily = write(tmp_path, "daily.json", source={"type": "table", "of": "orders"}, sources={})
+    assert load(daily).source.destination == load(tmp_path / "orders.json").destination

@@ -29,6 +29,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
             signals.ignore()  # it has ended: what comes now changes nothing
         except KeyboardInterrupt:
             code = signals.INTERRUPTED
+        except BaseException:
+            if not signals.caught:
+                raise
+            code = signals.INTERRUPTED  # where it came in the middle of Polars, that makes a panic of it
         if signals.caught:
             signals.end(signals.caught[0])
     sys.exit(code)

@@ -160,7 +160,8 @@ class _Siblings:
 def _bound(pipeline: Pipeline, document: Node, siblings: _Siblings, decoder: Decoder) -> Pipeline:
     """The pipeline, each `table` source with the destination of the pipeline that it names."""
     items = document.value
-    nodes = items["sources"].value if "sources" in items else {"source": items["source"]}
+    many = pipeline.source is None
+    nodes = items["sources"].value if many else {"source": items["source"]}
     known: dict[str, Node] | None = None
     sources = dict(pipeline.named_sources)
     for name, source in sources.items():
@@ -168,7 +169,7 @@ def _bound(pipeline: Pipeline, document: Node, siblings: _Siblings, decoder: Dec
         if of is None or getattr(source, "destination", None) is not None:
             continue
         known = siblings.destinations() if known is None else known
-        path = f"sources.{name}" if "sources" in items else "source"
+        path = f"sources.{name}" if many else "source"
         if of not in known:
             hint = near(of, known) or "it names a pipeline in the same folder"
             decoder.note(join(path, "of"), f"there is no pipeline {of!r} here", hint, nodes[name].place)
@@ -176,7 +177,7 @@ def _bound(pipeline: Pipeline, document: Node, siblings: _Siblings, decoder: Dec
             sources[name] = dataclasses.replace(source, destination=there)  # type: ignore[type-var]
     if known is None:
         return pipeline
-    if "sources" in items:
+    if many:
         return dataclasses.replace(pipeline, sources=sources)
     return dataclasses.replace(pipeline, source=sources["source"])
 
