@@ -15,6 +15,7 @@ from typing import Any, TypeVar, dataclass_transform, overload
 __all__ = ["frozen"]
 
 T = TypeVar("T")
+_PARAMS = "__dataclass_params__"
 
 
 @overload
@@ -27,8 +28,8 @@ def frozen(*, kw_only: bool = False, eq: bool = True) -> Callable[[type[T]], typ
 def frozen(cls: Any = None, /, *, kw_only: bool = False, eq: bool = True) -> Any:
     """A decorator: as ``dataclass(frozen=True)``, with its `kw_only` and `eq`.
 
-    What is different: no other dataclass can be made from the class (a plain subclass can, or one by this decorator),
-    it takes no ``InitVar`` and no ``__setattr__`` of its own, and an object takes a microsecond more to make.
+    What is different: the class takes no ``InitVar`` and no ``__setattr__`` of its own, and an object takes a
+    microsecond more to make.
     """
     return _made(cls, kw_only=kw_only, eq=eq) if cls else lambda cls: _made(cls, kw_only=kw_only, eq=eq)
 
@@ -45,7 +46,10 @@ def _made(cls: Any, *, kw_only: bool, eq: bool) -> Any:
     for name, method in methods.items():
         if name not in own:
             setattr(cls, name, method)
-    dataclass(init=False, repr=False, eq=False, kw_only=kw_only)(cls)
+    # one made from a frozen one must be frozen by `dataclasses` too; for the others that is the dearest part of it
+    above = any(getattr(getattr(base, _PARAMS, None), "frozen", False) for base in cls.__mro__[1:])
+    dataclass(init=False, repr=False, eq=False, frozen=above, kw_only=kw_only)(cls)
+    getattr(cls, _PARAMS).frozen = True  # so that a frozen dataclass can be made from it
     cls.__setattr__, cls.__delattr__ = _set, _delete
     cls.__fields, cls.__frozen = fields(cls), cls
     cls.__names = frozenset(one.name for one in cls.__fields)

@@ -137,8 +137,9 @@ def test_one_without_equality_is_equal_to_itself_alone():
     assert len({Alone(), Alone()}) == 2
 
 
-def test_one_can_be_made_from_another():
-    @frozen
+@pytest.mark.parametrize("make", [frozen, dataclass(frozen=True)])
+def test_one_can_be_made_from_another(make):
+    @make
     class More(Kept):
         c: int = 3
 
