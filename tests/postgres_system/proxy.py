@@ -142,9 +142,10 @@ class Proxy:
 
 def _received(here: socket.socket) -> bytes:
     """The next bytes. Never blocked for long: a socket that another thread closes sends its RST only then."""
+    waiting = select.poll()  # select knows no descriptor beyond 1,023
+    waiting.register(here, select.POLLIN)
     while True:
-        ready, _, _ = select.select([here], [], [], 0.02)
-        if ready:
+        if waiting.poll(20):
             return here.recv(_CHUNK)
 
 
