@@ -9,14 +9,11 @@ Rows cross as Arrow C streams (any object with ``__arrow_c_stream__``), never as
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from headrace.frozen import frozen
-from headrace.paths import rooted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,7 +31,6 @@ __all__ = [
     "Frame",
     "Held",
     "News",
-    "Place",
     "Position",
     "Range",
     "Receipt",
@@ -85,27 +81,6 @@ class FileStamp:
     name: str
     size: int
     version: str
-
-
-@frozen(kw_only=True)
-class Place:
-    """Where rows lie, as a value that is compared and never understood: who writes a place runs before who reads it.
-
-    `system` says what kind of place (``files``, ``duckdb``, ``pipeline``: the table of the one called `where`). `where`
-    is the whole way there; that of files is an absolute path, in which a reader may have patterns, and ``**`` is any
-    number of folders. `name` is what lies there, as the system spells it (a table; None: all of it). `exclusive`: of
-    the runs in one process only one may use `where` at a time, to read or to write.
-    """
-
-    system: str
-    where: str
-    name: str | None = None
-    exclusive: bool = False
-
-    @staticmethod
-    def absolute(base: Path | None, path: str | Path) -> str:
-        """The path from `base`, without .. and with links as they are: a pattern has no real path."""
-        return os.path.abspath(rooted(base, path))  # noqa: PTH100 - see above
 
 
 @frozen(kw_only=True)

@@ -1,4 +1,4 @@
-"""Paths as people write them: from the pipeline's folder, and ``~`` is a home."""
+"""Where things lie: paths as people write them (from the pipeline's folder, ``~`` is a home), and places to compare."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from headrace.errors import ConfigError
+from headrace.frozen import frozen
 
-__all__ = ["refuse_no_path", "rooted"]
+__all__ = ["Place", "refuse_no_path", "rooted"]
 
 
 def rooted(base: Path | None, path: str | Path) -> Path:
@@ -29,3 +30,24 @@ def refuse_no_path(path: str, what: str) -> None:
             f"the path of the {what} is empty", hint='write e.g. "path": "out/orders", or "." if you mean it'
         )
     rooted(None, path)
+
+
+@frozen(kw_only=True)
+class Place:
+    """Where rows lie, as a value that is compared and never understood: who writes a place runs before who reads it.
+
+    `system` says what kind of place (``files``, ``duckdb``, ``pipeline``: the table of the one called `where`). `where`
+    is the whole way there; that of files is an absolute path, in which a reader may have patterns, and ``**`` is any
+    number of folders. `name` is what lies there, as the system spells it (a table; None: all of it). `exclusive`: of
+    the runs in one process only one may use `where` at a time, to read or to write.
+    """
+
+    system: str
+    where: str
+    name: str | None = None
+    exclusive: bool = False
+
+    @staticmethod
+    def absolute(base: Path | None, path: str | Path) -> str:
+        """The path from `base`, without .. and with links as they are: a pattern has no real path."""
+        return os.path.abspath(rooted(base, path))  # noqa: PTH100 - see above

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from headrace import interruption
 from headrace.errors import ConfigError, HeadraceError
-from headrace.flow import Place
 from headrace.frozen import frozen
+from headrace.paths import Place
 
 if TYPE_CHECKING:
     from headrace.pipeline import Pipeline

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import polars as pl
 
-    from headrace.flow import Batch, Commit, Place, Position, Range, Receipt, Snapshot
+    from headrace.flow import Batch, Commit, Position, Range, Receipt, Snapshot
+    from headrace.paths import Place
 
 __all__ = ["Destination", "Holder", "Ledger", "Source", "Transform"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import headrace as hr
-from headrace.flow import Place
+from headrace.paths import Place
 from headrace.project import Project
 from headrace.report import RunReport
 

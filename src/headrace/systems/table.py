@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.errors import ConfigError, DataError
-from headrace.flow import Place
 from headrace.frozen import frozen
+from headrace.paths import Place
 
 if TYPE_CHECKING:
     import polars as pl

@@ -18,7 +18,8 @@ from headrace.stream import FrameStream, scan_batches
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from headrace.flow import ArrowStream, Commit, Place, Receipt, Snapshot
+    from headrace.flow import ArrowStream, Commit, Receipt, Snapshot
+    from headrace.paths import Place
     from headrace.protocols import Destination, Holder
 
 __all__ = ["BreakStream", "FailAfterApply", "HoldCommit", "Reject", "Wrapped"]

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from headrace.contract import Contract
 from headrace.cursor import Cursor, Deletes
 from headrace.errors import ConfigError
-from headrace.flow import Place
 from headrace.frozen import frozen
-from headrace.paths import refuse_no_path, rooted
+from headrace.paths import Place, refuse_no_path, rooted
 
 if TYPE_CHECKING:
     import polars as pl

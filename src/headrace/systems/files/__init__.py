@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.cursor import Cursor, Latest, TextType
 from headrace.errors import ConfigError
-from headrace.flow import Place
 from headrace.frozen import frozen
 from headrace.logical import check_type
-from headrace.paths import refuse_no_path
+from headrace.paths import Place, refuse_no_path
 
 if TYPE_CHECKING:
     import polars as pl

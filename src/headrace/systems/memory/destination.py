@@ -13,8 +13,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from headrace.errors import ConfigError, ConflictError
-from headrace.flow import FileStamp, Place, Position, Receipt, Snapshot
+from headrace.flow import FileStamp, Position, Receipt, Snapshot
 from headrace.frozen import frozen
+from headrace.paths import Place
 
 if TYPE_CHECKING:
     import polars as pl

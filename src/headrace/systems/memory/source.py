@@ -7,8 +7,9 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.errors import ConfigError
-from headrace.flow import Batch, Counts, Frame, News, Place, Position, Range, Retold, Snapshot, Superseded
+from headrace.flow import Batch, Counts, Frame, News, Position, Range, Retold, Snapshot, Superseded
 from headrace.frozen import frozen
+from headrace.paths import Place
 
 if TYPE_CHECKING:
     import polars as pl

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from headrace.errors import ConfigError
-from headrace.flow import Place
 from headrace.frozen import frozen
-from headrace.paths import refuse_no_path, rooted
+from headrace.paths import Place, refuse_no_path, rooted
 
 if TYPE_CHECKING:
     import polars as pl

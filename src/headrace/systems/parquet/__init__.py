@@ -25,9 +25,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from headrace.flow import Place
 from headrace.frozen import frozen
-from headrace.paths import refuse_no_path, rooted
+from headrace.paths import Place, refuse_no_path, rooted
 
 if TYPE_CHECKING:
     import polars as pl

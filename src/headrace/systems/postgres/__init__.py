@@ -20,7 +20,8 @@ from headrace.frozen import frozen
 if TYPE_CHECKING:
     import polars as pl
 
-    from headrace.flow import Batch, Commit, Place, Position, Range, Receipt, Snapshot, TableChange
+    from headrace.flow import Batch, Commit, Position, Range, Receipt, Snapshot, TableChange
+    from headrace.paths import Place
     from headrace.protocols import Holder
     from headrace.schema import Field
     from headrace.systems.postgres.ledger import Key

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from headrace.errors import ConfigError
-from headrace.flow import Place
+from headrace.paths import Place
 
 __all__ = ["literal", "named", "parted", "place", "quoted", "spelled", "words"]
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from headrace.contract import Contract
 from headrace.cursor import Cursor
 from headrace.errors import ConfigError
-from headrace.flow import Place
 from headrace.frozen import frozen
-from headrace.paths import refuse_no_path, rooted
+from headrace.paths import Place, refuse_no_path, rooted
 
 if TYPE_CHECKING:
     from headrace.flow import Batch, Position, Range, Snapshot
