@@ -14,7 +14,8 @@ from headrace.systems.postgres.history import close_absent, history
 from headrace.systems.postgres.loading import Load, append, partitions, recompute
 from headrace.systems.postgres.locks import lock
 from headrace.systems.postgres.merging import merge, replace, take_census
-from headrace.systems.postgres.tables import Table, notes, shaped
+from headrace.systems.postgres.shaping import shaped
+from headrace.systems.postgres.tables import Table, notes
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from headrace.systems.postgres.binary import has_form, packed
 from headrace.systems.postgres.connection import flushed, run
 from headrace.systems.postgres.encoding import Column, encoded, fits
 from headrace.systems.postgres.names import quoted
-from headrace.systems.postgres.tables import Shape, Table
+from headrace.systems.postgres.shaping import Shape
+from headrace.systems.postgres.tables import Table
 from headrace.writes import History, Merge
 
 if TYPE_CHECKING:

@@ -11,7 +11,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from headrace.errors import ConfigError
 from headrace.paths import Place
 
-__all__ = ["literal", "named", "parted", "place", "quoted", "spelled", "words"]
+__all__ = ["NAME_BYTES", "literal", "named", "parted", "place", "quoted", "spelled", "words"]
+
+NAME_BYTES = 63
+"""PostgreSQL cuts a longer name, with a notice that nobody reads."""
 
 _PART = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 _KEYWORD = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S*))")
