@@ -378,3 +378,25 @@ def test_a_name_that_would_steer_a_terminal_is_shown_with_escapes_and_on_one_lin
     assert failed.code == 3
     assert r"orders\u001b[31m\n\u202e.csv:2 " in failed.err
     assert failed.err.count("\n") == 2
+
+
+@pytest.mark.parametrize(("signals", "code"), [((signal.SIGINT,), 130), ((signal.SIGTERM,), 143), ((), 1)])
+def test_a_signal_of_which_polars_makes_a_panic_is_a_signal_still(signals, code):
+    """And a panic without one is not hidden."""
+    text = f"""if True:
+        import os, time, headrace.cli as cli
+        from polars.exceptions import PanicException
+
+        def panicking(args):
+            try:
+                for one in {[int(one) for one in signals]}:
+                    os.kill(os.getpid(), one)
+                    time.sleep(5)
+            except KeyboardInterrupt:
+                pass
+            raise PanicException
+
+        cli._code = panicking
+        cli.main([])"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, code == 1)

@@ -91,7 +91,6 @@ class Verdict:
         self._soft = [c for c in self.bound.checks if c.action == "warn"]
         self._lock = Lock()
         self._repeats: Repeats | None = None
-        self._none: pl.DataFrame | None = None
 
     def judged(self) -> Generator[Judge]:
         """One pass over the frame. Reads the columns that must not repeat beforehand, once for all passes."""
@@ -151,15 +150,7 @@ class Verdict:
         )
 
     def _no_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
-        if self._none is None:  # the same for all batches
-            self._none = self._made_of_none(rows)
-        return self._none
-
-    @staticmethod
-    def _made_of_none(rows: pl.DataFrame) -> pl.DataFrame:
-        return rows.clear().with_columns(
-            pl.lit(None, dtype=pl.List(pl.String)).alias(_RULES), pl.lit(None, dtype=pl.String).alias(_ACTION)
-        )
+        return pl.DataFrame(schema={**rows.schema, _RULES: pl.List(pl.String), _ACTION: pl.String})  # without a query
 
 
 def _any(checks: Sequence[Check]) -> pl.Expr:

@@ -32,7 +32,7 @@ _AHEAD = 3
 _HEAD = 65_536
 _DELIMITERS = (",", ";", "\t", "|")
 _GUESS_RECORDS = 20
-_SHAPES_MAX = 500
+_SHAPES_MAX = 500  # the regex of so many takes a tenth of a second to compile, and of twice as many it is too large
 _MANY = "is its delimiter the right one, and does its first line end?"
 
 
@@ -268,16 +268,33 @@ class _Parser:
     def _wanted(self) -> list[int]:
         return sorted(self.fields.index(c) for c in self.columns) or [0]
 
-    def texts(self, data: bytes, starts: tuple[tuple[int, int], ...], bad: tuple[Reject, ...] = ()) -> Texts:
-        """The records of `data`. `starts` are (offset, line) of each run of lines that follow one another."""
-        return self._piece(data, starts, bad)
+    def texts(
+        self,
+        data: bytes,
+        starts: tuple[tuple[int, int], ...],
+        bad: tuple[Reject, ...] = (),
+        shapes: Mapping[str, Shape] | None = None,
+    ) -> Texts:
+        """The records of `data`. `starts` are (offset, line) of each run of lines that follow one another. The columns
+        of which all texts are known to have a shape come as values.
+        """
+        known = shapes or {}
+        frame = self._frame(data, known)
+        return Texts(
+            frame,
+            lines=lambda: _lines(data, starts, self.grammar, frame.height),
+            raw=lambda rows: self._raw(data, rows),
+            bad=bad,
+            size=len(data),
+            values=known.keys(),
+        )
 
     def shaped(self, data: bytes, starts: tuple[tuple[int, int], ...]) -> Texts | None:
         """As `texts`, with values in the columns that have a shape; None where not all texts are known to have it."""
         if not self._proof.shapes or not self._proof.proves(data):
             return None
         try:
-            return self._piece(data, starts, (), self._known)
+            return self.texts(data, starts, shapes=self._known)
         except pl.exceptions.ComputeError:  # a date that is none
             return None
 
@@ -294,28 +311,11 @@ class _Parser:
         patterns = [self._known[f].pattern if f in self._known else None for f in self.fields]
         return replace(self.grammar, shapes=tuple(patterns) if any(patterns) else ())
 
-    def _piece(
-        self,
-        data: bytes,
-        starts: tuple[tuple[int, int], ...],
-        bad: tuple[Reject, ...],
-        shapes: Mapping[str, Shape] | None = None,
-    ) -> Texts:
-        frame = self._frame(data, shapes or {})
-        return Texts(
-            frame,
-            lines=lambda: _lines(data, starts, self.grammar, frame.height),
-            raw=lambda rows: self._raw(data, rows),
-            bad=bad,
-            size=len(data),
-            values=(shapes or {}).keys(),
-        )
-
     def _frame(self, data: bytes, shapes: Mapping[str, Shape]) -> pl.DataFrame:
         names = [self.fields[i] for i in self._wanted]
         types = [shapes[n].dtype if n in shapes else pl.String() for n in self.fields]
         if not data:
-            return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+            return pl.DataFrame(schema={self.fields[at]: types[at] for at in self._wanted})
         frame = pl.read_csv(
             _BOM + data if data.startswith(_BOM) else data,  # Polars takes one away, as the file's mark
             has_header=False,

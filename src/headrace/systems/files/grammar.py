@@ -75,10 +75,10 @@ class Grammar:
     def _proof(self) -> str:
         d = re.escape(self.delimiter)
         rest = f"(?:{d}{self._field}){{{self.width - 1}}}" if self.width > 1 else ""
-        record = d.join(map(self._shaped, self.shapes)) if self.shapes else self._field + rest
+        record = d.join(map(self._field_of, self.shapes)) if self.shapes else self._field + rest
         return rf"\A(?:{record}\r?\n)*\z"
 
-    def _shaped(self, shape: str | None) -> str:
+    def _field_of(self, shape: str | None) -> str:
         q = re.escape(self.quote or "")
         return self._field if shape is None else f"(?:{shape}|{q}(?:{shape}){q}|)" if q else f"(?:{shape}|)"
 
