@@ -20,7 +20,18 @@ from headrace.paths import rooted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["FORMATS", "File", "check_same", "find", "format_of", "hive_parts", "name_order", "stat"]
+__all__ = [
+    "FORMATS",
+    "File",
+    "broken",
+    "check_same",
+    "find",
+    "format_of",
+    "hive_parts",
+    "name_order",
+    "stat",
+    "unreadable",
+]
 
 FORMATS = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".txt": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson",
@@ -218,6 +229,25 @@ def check_same(file: File) -> None:
             f"file {file.name!r} changes while it is read",
             hint='run again when it is written; "settle": "5m" leaves files alone that are younger',
         )
+
+
+def broken(file: File, format: str) -> DataError:
+    """What is said of a file that its reader cannot read."""
+    return DataError(
+        f"file {file.name!r} is no whole {format} file: cut off, broken, or something else",
+        hint="write it again; a file that is still being written is left alone with " + '"settle": "5m"',
+        details={"file": file.name},
+    )
+
+
+def unreadable(file: File, column: str | None = None) -> DataError:
+    """What is said of a file with a column of a type that Polars does not know."""
+    which = "a column" if column is None else f"column {column!r}"
+    return DataError(
+        f"file {file.name!r} has {which} of a type that cannot be read",
+        hint="decimals of more than 38 digits and time zones that are offsets (+05:30) must be converted first",
+        details={"file": file.name} if column is None else {"file": file.name, "column": column},
+    )
 
 
 def refuse_mixed(formats: Iterable[str | None], names: Sequence[str]) -> str:

@@ -18,10 +18,10 @@ from headrace.schema import REJECTS, reject_id, widens
 from headrace.stream import picked, scan_generator
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool
-from headrace.systems.files.columnar import ColumnarReader, broken
+from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.csv import CSVReader
 from headrace.systems.files.layout import Column, Reject, convert, hive_value, placed
-from headrace.systems.files.paths import File, check_same, hive_parts
+from headrace.systems.files.paths import File, broken, check_same, hive_parts
 from headrace.systems.files.shapes import shapes
 from headrace.systems.files.survey import renamed
 
