@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -237,3 +238,30 @@ def test_nobody_empties_a_table_of_a_query_while_it_is_read(database):
         ):
             other.execute("TRUNCATE b")
         assert batch.frame.lazy.collect().height == 1
+
+
+SLOWED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from proxy import Fault, Proxy
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+import headrace as hr
+from headrace.systems.postgres.connection import connected
+from headrace.systems.postgres.copying import _blocks
+
+with Proxy("127.0.0.1", int(conninfo_to_dict(sys.argv[2])["port"])) as proxy:
+    through = make_conninfo(sys.argv[2], host="127.0.0.1", port=proxy.port)
+    with connected(through, name="p") as connection:
+        for after in range(0, 140, 10):  # of the rows, and of what tells their end
+            proxy.passed["client"], proxy.fault = 0, Fault(to="client", after=after, how="slow")
+            print(sum(map(len, _blocks(connection, "COPY (SELECT i FROM generate_series(1, 9) i) TO STDOUT"))))
+"""
+
+
+def test_whatever_the_server_is_slow_to_say_other_threads_run(database):
+    """The network is a thread of this process: it waits for ever for who waits for it with the interpreter's lock."""
+    place = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", SLOWED, place, database.dsn], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.stdout.split(), done.stderr) == (["18"] * 14, "")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOCK_WAIT", "Dsn", "answered", "awaited", "cancelled", "connected", "drain", "endpoint", "flushed", "psycopg",
-    "roll_back", "run", "session", "transaction",
+    "roll_back", "run", "session", "told", "transaction",
 ]  # fmt: skip
 
 # `psycopg` is among them for the modules that are loaded first: without it, what they say is the error above
@@ -166,7 +166,7 @@ def cancelled(connection: Connection) -> bool:
 def drain(connection: Connection) -> None:
     """Read on to the end of what was cancelled: the results, and the rows of a COPY."""
     pgconn = connection.pgconn
-    while (result := pgconn.get_result()) is not None:
+    while (result := told(pgconn)) is not None:
         if result.status == psycopg.pq.ExecStatus.COPY_OUT:
             while (count := pgconn.get_copy_data(1)[0]) >= 0:
                 if not count:
@@ -176,7 +176,7 @@ def drain(connection: Connection) -> None:
 
 
 def awaited(pgconn: PGconn) -> None:
-    """Wait until the server has sent more of a COPY. libpq would wait for it with the interpreter's lock held: no other
+    """Wait until the server has sent more. libpq would wait for it with the interpreter's lock held: no other
     thread would run meanwhile, and no signal be heard.
     """
     with selectors.DefaultSelector() as selector:
@@ -196,15 +196,19 @@ def flushed(pgconn: PGconn) -> None:
                 pgconn.consume_input()  # what the server says meanwhile, an error too
 
 
+def told(pgconn: PGconn) -> PGresult | None:
+    """The server's next result, None after the last. Waited for as `awaited` waits."""
+    flushed(pgconn)
+    while pgconn.is_busy():
+        awaited(pgconn)
+    return pgconn.get_result()
+
+
 def answered(pgconn: PGconn) -> PGresult:
     """The answer to what was sent; of a COPY the first of it, before the rows. Raises what the server says."""
-    flushed(pgconn)
     found: list[PGresult] = []
     while not found or found[-1].status != psycopg.pq.ExecStatus.COPY_OUT:
-        while pgconn.is_busy():
-            awaited(pgconn)
-        result = pgconn.get_result()
-        if result is None:
+        if (result := told(pgconn)) is None:
             break
         found.append(result)
     if not found:

@@ -18,7 +18,7 @@ from pyarrow import csv
 from headrace.errors import DataError, UnavailableError, UnheldError
 from headrace.logical import Type
 from headrace.systems.postgres.arrays import decoded
-from headrace.systems.postgres.connection import answered, awaited
+from headrace.systems.postgres.connection import answered, awaited, told
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -70,7 +70,7 @@ def _ended(connection: Connection) -> None:
     """The COPY came to its end by itself: only then were these all the rows."""
     pgconn = connection.pgconn
     last, statuses = None, []
-    while (result := pgconn.get_result()) is not None:
+    while (result := told(pgconn)) is not None:
         last = result
         statuses.append(result.status)
     if last is None or ExecStatus.COMMAND_OK not in statuses:

@@ -6,6 +6,7 @@ own. Where the server exports none, the first connection is the only one, and fr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ FROM pg_catalog.pg_settings WHERE name IN ('search_path', 'TimeZone')
 """
 _NAME_MAX = 40  # of what the application's name has room for
 _TURN_SECONDS = 60.0
+_CLOSING_SECONDS = 1.0
+_AGAIN_SECONDS = 0.05
 
 
 @dataclass
@@ -77,8 +80,12 @@ class Session:
                 yield connection
             return
         with connected(self.dsn, name=self.name, settings=_settings(self.path)) as connection:
-            connection.execute(_BEGIN)
-            connection.execute(f"SET TRANSACTION SNAPSHOT '{self.exported}'")
+            try:
+                connection.execute(_BEGIN)
+                connection.execute(f"SET TRANSACTION SNAPSHOT '{self.exported}'")
+            except psycopg.Error:
+                self._heed()  # the snapshot went with the session
+                raise
             with self._known(connection):
                 try:
                     yield connection
@@ -109,14 +116,17 @@ class Session:
     @contextmanager
     def _known(self, connection: Connection) -> Iterator[None]:
         with self._lock:
-            if self._closed:
-                raise UnavailableError(f"{self.where}: the reading was closed", hint="run again")
+            self._heed()
             self._working.add(connection)
         try:
             yield
         finally:
             with self._lock:
                 self._working.discard(connection)
+
+    def _heed(self) -> None:
+        if self._closed:
+            raise UnavailableError(f"{self.where}: the reading was closed", hint="run again")
 
     def unseen(self) -> Unseen | None:
         """Whom the snapshot may have missed (None: nobody was open when it was taken, nor has begun since)."""
@@ -129,12 +139,20 @@ class Session:
         return None
 
     def close(self) -> None:
-        """Cancel on the server whatever still reads, in whichever thread."""
+        """Cancel on the server whatever still reads, in whichever thread. More than once: a server hears nothing of it
+        before it has a query, and one may be about to be sent.
+        """
         with self._lock:
             self._closed = True
-            working = list(self._working)
-        for connection in working:
-            _cancel(connection)
+        until = time.monotonic() + _CLOSING_SECONDS
+        while True:
+            with self._lock:
+                working = list(self._working)
+            for connection in working:
+                _cancel(connection)
+            if not working or time.monotonic() >= until:  # a reading that nobody goes on with cannot end
+                return
+            time.sleep(_AGAIN_SECONDS)
 
 
 _sharing: dict[tuple[str, str], Session] = {}
