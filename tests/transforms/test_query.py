@@ -154,3 +154,12 @@ def test_a_process_that_has_parsed_a_query_may_fork():
             sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         Syntax.of("SELECT 2")"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_wide_rows_come_in_small_frames():
+    """A hundred thousand rows of them would be gigabytes."""
+    frame = pl.LazyFrame({"n": range(6_000)})
+    query = Query("SELECT n, repeat('x', 10_000) AS text FROM t", {"t": frame}, {})
+    sizes = [rows.estimated_size() for rows in query._stream()]
+    assert sum(sizes) > 60_000_000
+    assert max(sizes) < 25_000_000

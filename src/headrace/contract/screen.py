@@ -20,7 +20,7 @@ from headrace.errors import ContractError
 from headrace.exact import to_text
 from headrace.frozen import frozen
 from headrace.schema import REJECTS, Schema, reject_id
-from headrace.stream import FrameStream, picked, scan_batches
+from headrace.stream import BATCH_ROWS, FrameStream, framed, picked, scan_batches
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool, SpoolPass
 
@@ -37,7 +37,6 @@ __all__ = ["Screen", "ScreenCounts"]
 _HOPELESS = 1_000_000
 _SHOWN = 5
 _KEPT = 1_000
-_REJECT_ROWS = 50_000
 
 
 @frozen(kw_only=True)
@@ -233,8 +232,8 @@ class Screen:
             ORDER BY file, line, id"""
         with spilling() as con:
             con.register("spooled", FrameStream(spooled))
-            for batch in con.sql(numbered).arrow(_REJECT_ROWS):
-                yield pl.DataFrame(pl.from_arrow(batch)).cast(REJECTS.polars())
+            for batch in framed(con.sql(numbered).to_arrow_reader(BATCH_ROWS)):
+                yield batch.cast(REJECTS.polars())
 
     def close(self) -> None:
         """Delete the rejects from the disk."""

@@ -7,6 +7,7 @@ others would lie behind a position that says so, and no later run would look for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import polars as pl
@@ -14,6 +15,7 @@ import polars as pl
 from headrace.errors import DataError
 from headrace.flow import Frame
 from headrace.stream import scan_generator
+from headrace.stream.direct import Direct, direct, readable
 from headrace.stream.drawing import drawn, passed
 
 __all__ = ["Passes"]
@@ -29,6 +31,20 @@ class _Pass:
     begun: bool = False
     ended: bool = False
     limited: bool = False
+
+    def elsewhere(self, found: Direct | None) -> Direct | None:
+        """The same, watched."""
+        if found is None:
+            return None
+
+        @contextmanager
+        def reading() -> Iterator[None]:
+            self.begun = True
+            with found.reading():
+                yield
+            self.ended = True
+
+        return replace(found, reading=reading)
 
 
 @dataclass
@@ -57,7 +73,8 @@ class Passes:
                 yield batch
             one.ended = True
 
-        return replace(frame, lazy=scan_generator(read, frame.lazy.collect_schema()))
+        watched = scan_generator(read, frame.lazy.collect_schema())
+        return replace(frame, lazy=readable(watched, lambda: one.elsewhere(direct(frame.lazy))))
 
     def counted(self, watch: Callable[[int], None]) -> Callable[[int], None]:
         """`watch`, which is called with the number of rows that pass to the destination; they are counted."""

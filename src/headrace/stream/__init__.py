@@ -12,7 +12,7 @@ import atexit
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from threading import Lock
 from typing import Any
@@ -24,13 +24,16 @@ from polars.io.plugins import register_io_source
 from headrace.errors import HeadraceError
 from headrace.stream.drawing import drawn, made_of, tracked
 
-__all__ = ["FrameStream", "original", "picked", "reraise", "scan_batches", "scan_generator"]
+__all__ = ["BATCH_ROWS", "FrameStream", "framed", "original", "picked", "reraise", "scan_batches", "scan_generator"]
 
 Reading = Callable[[list[str] | None, pl.Expr | None, int | None, int | None], Iterator[pl.DataFrame]]
 """As `drawing.Reads`, but for any iterator."""
 
 _KEPT = 16
 _FEWEST = 2048
+_MOST = 100_000
+BATCH_ROWS = 2048
+"""DuckDB's own vector: as many rows as it holds of anything at once."""
 _ENOUGH_BYTES = 4 << 20
 _TOKEN = re.compile(r"headrace-stream-([0-9a-f]{16})")
 _held: OrderedDict[str, BaseException] = OrderedDict()
@@ -149,6 +152,22 @@ def _slices(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
         yield frame
         return
     yield from frame.iter_slices(max(1, int(frame.height * _ENOUGH_BYTES / size)))
+
+
+def framed(batches: Iterable[pa.RecordBatch]) -> Iterator[pl.DataFrame]:
+    """An engine's rows in frames of some megabytes. Ask it for batches of `BATCH_ROWS`: of wide rows a hundred thousand
+    are gigabytes, and of narrow ones few come dear in Python.
+    """
+    held: list[pa.RecordBatch] = []
+    rows, size = 0, 0
+    for batch in batches:
+        held.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= _MOST or size >= _ENOUGH_BYTES:
+            yield pl.DataFrame(pa.Table.from_batches(held))
+            held, rows, size = [], 0, 0
+    if held:
+        yield pl.DataFrame(pa.Table.from_batches(held))
 
 
 def picked(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:

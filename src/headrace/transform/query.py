@@ -2,7 +2,8 @@
 
 DuckDB runs in memory and sees nothing but the frames: no files, no network, no Python variables. Frames go in
 and the result comes out as Arrow streams, so neither is ever whole in memory; what DuckDB itself must hold
-(groups, sorts, joins) spills to disk beyond its memory limit.
+(groups, sorts, joins) spills to disk beyond its memory limit. A frame that is just Parquet files DuckDB reads itself,
+wherever it sees the same types in them as Polars does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,16 +20,17 @@ from typing import Any
 import duckdb
 import polars as pl
 
+from headrace import interruption
 from headrace.errors import ConfigError, RejectedError, SchemaError, TransformError
 from headrace.frozen import frozen
 from headrace.schema import Schema, Type
-from headrace.stream import FrameStream, original, scan_batches
+from headrace.stream import BATCH_ROWS, FrameStream, framed, original, scan_batches
+from headrace.stream.direct import Direct, direct
+from headrace.stream.drawing import drawn
 from headrace.transform.columns import Column, carry, columns_of, crossing, logical, physical, restated, restore
 from headrace.transform.syntax import Syntax, identifier, session
 
 __all__ = ["Query", "Scan"]
-
-_BATCH_ROWS = 100_000
 
 
 @frozen(kw_only=True)
@@ -123,18 +126,45 @@ class Query:
         return scan_batches(self._stream, self.schema)
 
     def _stream(self) -> Iterator[pl.DataFrame]:
+        found = {} if self.syntax.stops_early else {n: direct(frame) for n, frame in self.frames.items()}
+        read = {name: one for name, one in found.items() if one is not None}
+        given = False
+        try:
+            for rows in self._run(read):
+                given = True
+                yield rows
+        except (_OtherTypesError, TransformError, RejectedError):
+            if not read or interruption.came():
+                raise
+            if given:
+                for name in read:
+                    for _ in drawn(self.frames[name]):  # a file that is broken is named here
+                        pass
+                raise
+        else:
+            return
+        yield from self._run({})  # a file that DuckDB reads in another way, or not at all, or not in its memory
+
+    def _run(self, read: Mapping[str, Direct]) -> Iterator[pl.DataFrame]:
+        """The result's rows. The frames in `read` DuckDB reads by itself."""
         columns = tuple(column for _, column in self.result)
         names, sent = ", ".join(c.name for c in columns), ", ".join(_sent(c) for c in columns)
         select = f"SELECT {sent} FROM (\n{self.text}\n) AS _result({names})"
-        with TemporaryDirectory(prefix="headrace-sql-") as spill, session(Path(spill)) as con:
+        paths = [path for one in read.values() for path in one.paths]
+        with TemporaryDirectory(prefix="headrace-sql-") as spill, ExitStack() as stack:
+            con = stack.enter_context(session(Path(spill), paths))
             try:
                 for number, (name, frame) in enumerate(self.frames.items()):
-                    needs = self.scans[name]
-                    lazy = (frame if needs.predicate is None else frame.filter(needs.predicate)).select(needs.columns)
-                    con.register(f"{_STREAM}{number}", FrameStream(crossing(lazy)))
-                    self._mount(con, number, name, needs)
-                for batch in con.sql(select, params=self.params).arrow(_BATCH_ROWS):
-                    rows = pl.DataFrame(pl.from_arrow(batch)).select(restore(logical(columns)))
+                    if name in read:
+                        _attach(con, number, read[name], frame.collect_schema())
+                        stack.enter_context(read[name].reading())
+                    else:
+                        needs = self.scans[name]
+                        lazy = frame if needs.predicate is None else frame.filter(needs.predicate)
+                        con.register(f"{_STREAM}{number}", FrameStream(crossing(lazy.select(needs.columns))))
+                    self._mount(con, number, name, self.scans[name])
+                for batch in framed(con.sql(select, params=self.params).to_arrow_reader(BATCH_ROWS)):
+                    rows = batch.select(restore(logical(columns)))
                     rows.columns = [name for name, _ in self.result]
                     yield rows
             except (duckdb.Error, OSError, pl.exceptions.PolarsError) as error:
@@ -161,8 +191,24 @@ class Query:
         )
 
 
+class _OtherTypesError(Exception):
+    """DuckDB sees other types in a file than Polars does."""
+
+
 _STREAM = "_headrace_stream_"
 _UNNEEDED = "headrace took a column for unneeded"
+
+
+def _attach(con: duckdb.DuckDBPyConnection, number: int, read: Direct, schema: pl.Schema) -> None:
+    """What DuckDB reads by itself, in a stream's place. Raises where it sees other columns or types there."""
+    relation = con.sql(read.query)
+    try:
+        seen = [(c.name, c.held) for c in columns_of(relation.columns, relation.types)]
+    except SchemaError:
+        raise _OtherTypesError from None
+    if seen != [(field.name, physical(field.type)) for field in Schema.of_polars(schema)]:
+        raise _OtherTypesError
+    con.execute(f"CREATE VIEW {_STREAM}{number} AS {read.query}")
 
 
 def _refuse_names(table: str, schema: pl.Schema) -> None:

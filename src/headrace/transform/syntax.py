@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ MEMORY_LIMIT = "400MB"
 
 
 class session:  # noqa: N801 - used as a function
-    """A DuckDB of its own in memory that can reach nothing but what is registered."""
+    """A DuckDB of its own in memory that can reach nothing but what is registered, and the files at `paths`."""
 
-    def __init__(self, spill: Path | None = None) -> None:
+    def __init__(self, spill: Path | None = None, paths: Sequence[str] = ()) -> None:
         self.spill = spill
+        self.paths = paths
 
     def __enter__(self) -> duckdb.DuckDBPyConnection:
         self.con = duckdb.connect(":memory:")
@@ -36,6 +37,8 @@ class session:  # noqa: N801 - used as a function
             self.con.execute("SET temp_directory = ?", [str(self.spill)])
         self.con.execute("SET TimeZone = 'UTC'")
         self.con.execute("SET python_enable_replacements = false")
+        if self.paths:
+            self.con.execute("SET allowed_paths = ?", [list(self.paths)])
         self.con.execute("SET enable_external_access = false")
         self.breakable = interruption.breakable(self.con.interrupt)
         self.breakable.__enter__()
@@ -74,6 +77,11 @@ class Syntax:
     tables: tuple[str, ...]
     params: tuple[str, ...]
 
+    @property
+    def stops_early(self) -> bool:
+        """Whether it may come to its end without having read its tables to theirs: a LIMIT, a sample."""
+        return _stops_early(self.node)
+
     @staticmethod
     def of(text: str) -> Syntax:
         """Parse one SELECT. Raises ConfigError for anything else, with where it stops making sense."""
@@ -88,6 +96,15 @@ class Syntax:
         params = tuple(sorted(p["key"] for p in statement.get("named_param_map") or ()))
         tables = tuple(sorted(set(_tables(statement["node"], frozenset()))))
         return Syntax(node=statement["node"], tables=tables, params=params)
+
+
+def _stops_early(node: Any) -> bool:
+    if isinstance(node, list):
+        return any(map(_stops_early, node))
+    if not isinstance(node, dict):
+        return False
+    limited = "LIMIT" in str(node.get("type", "")) or node.get("sample") is not None
+    return limited or any(map(_stops_early, node.values()))
 
 
 def _position(text: str, parsed: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.stream import scan_generator
+from headrace.stream import BATCH_ROWS, framed, scan_generator
 from headrace.systems.duckdb.connection import reading
 from headrace.transform.columns import Column, logical, restore
 
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-__all__ = ["BATCH_ROWS", "batches", "scan"]
-
-BATCH_ROWS = 100_000
+__all__ = ["batches", "scan"]
 
 
 def batches(
@@ -29,8 +27,8 @@ def batches(
     exprs = restore(logical(tuple(columns)))
     reader = connection.sql(f"SELECT {sent} FROM ({query})", params=list(values)).to_arrow_reader(BATCH_ROWS)
     try:
-        for batch in reader:
-            yield pl.DataFrame(batch).select(exprs)
+        for batch in framed(reader):
+            yield batch.select(exprs)
     finally:
         reader.close()
 

@@ -17,6 +17,7 @@ from headrace.cursor.tracking import FILE, LINE, Tracked
 from headrace.errors import ConfigError, DataError, HeadraceError
 from headrace.flow import Batch, Counts, FileStamp, Frame, News, Range, Retold, Snapshot, Superseded
 from headrace.stream import scan_generator
+from headrace.stream.direct import direct, readable
 from headrace.stream.drawing import drawn
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.paths import File, find, name_order
@@ -224,10 +225,14 @@ class _Everything:
     def whole(self, new: Reading) -> Frame:
         """All rows; with `latest`, the newest row of each key."""
         return Frame(
-            lazy=_late(lambda: self._newest(self.reading()).drop(FILE, LINE), new.lazy),
+            lazy=_late(self._rows, new.lazy),
             placed=_late(lambda: self._newest(self.reading()), new.placed),
             scan={"type": "files", "files": [str(f.path) for f in self.files]},
         )
+
+    def _rows(self) -> pl.LazyFrame:
+        reading = self.reading()
+        return reading.lazy if self.source.latest is None else self._newest(reading).drop(FILE, LINE)
 
     def _newest(self, reading: Reading) -> pl.LazyFrame:
         if self.source.latest is None:
@@ -280,7 +285,7 @@ def _late(make: Callable[[], pl.LazyFrame], like: pl.LazyFrame) -> pl.LazyFrame:
         except HeadraceError:
             return like.collect_schema()
 
-    return scan_generator(read, schema)
+    return readable(scan_generator(read, schema), lambda: direct(frame()))
 
 
 def _tracked_frame(found: Tracked, drained: Callable[[], None], reading: Reading) -> Frame:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -16,6 +18,7 @@ from headrace.errors import HeadraceError, SchemaError
 from headrace.flow import Counts
 from headrace.schema import REJECTS, reject_id, widens
 from headrace.stream import picked, scan_generator
+from headrace.stream.direct import Direct, readable
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool
 from headrace.systems.files.columnar import ColumnarReader
@@ -32,6 +35,12 @@ if TYPE_CHECKING:
 __all__ = ["Reading", "reject_rows"]
 
 _SURE = "_headrace_sure"
+_PATTERN = re.compile(r"[*?\[\]\\]")
+_DIRECT = frozenset({
+    "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64",
+    "bool", "string", "binary", "date", "decimal", "datetime",
+})  # fmt: skip
+"""Types that DuckDB reads from Parquet as Polars does, where it gives them the same name."""
 
 
 class _CutShortError(Exception):
@@ -73,7 +82,7 @@ class Reading:
         self._now: _Pass | None = None
         self._lock = Lock()
         self.placed = scan_generator(self._read, self._placed.schema.polars())
-        self.lazy = scan_generator(self._read, survey.layout.schema.polars())
+        self.lazy = readable(scan_generator(self._read, survey.layout.schema.polars()), self._direct)
 
     @property
     def drained(self) -> bool:
@@ -129,6 +138,35 @@ class Reading:
         with self._lock:
             if self._done is None or one.rows > self._done.rows:
                 self._done = Counts(rows=one.rows, bytes=one.bytes, files=one.files)
+
+    def _direct(self) -> Direct | None:
+        """Parquet files of one and the same shape, whose columns are the rows', in types that need no second look."""
+        reader, columns = self.survey.reader, self.survey.layout.columns
+        if not self.files or not isinstance(reader, ColumnarReader) or reader.format != "parquet":
+            return None
+        plain = all(c.origin == "field" and c.type.name in _DIRECT for c in columns)
+        shape = [(c.name, c.type) for c in columns]
+        if not plain or any([(f.name, f.type) for f in self.survey.native[file.name]] != shape for file in self.files):
+            return None
+        paths = tuple(str(file.path.absolute()) for file in self.files)
+        if any(_PATTERN.search(path) for path in paths):  # DuckDB knows no way to take these for what they are
+            return None
+        listed = ", ".join(f"'{path}'" for path in (path.replace("'", "''") for path in paths))
+        query = f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
+        return Direct(query=query, paths=paths, reading=partial(self._read_elsewhere, reader))
+
+    @contextmanager
+    def _read_elsewhere(self, reader: ColumnarReader) -> Iterator[None]:
+        """Around a pass that another engine makes."""
+        for file in self.files:
+            check_same(file)
+        yield
+        rows = 0
+        for file in self.files:
+            check_same(file)
+            rows += reader.rows(file) or 0
+        with self._lock:
+            self._done = Counts(rows=rows, bytes=sum(f.size for f in self.files), files=len(self.files))
 
     def _texts(self, file: File, one: _Pass) -> Iterator[tuple[pl.DataFrame, tuple[Reject, ...]]]:
         reader = self.survey.reader

@@ -1,0 +1,47 @@
+"""Rows that an engine of SQL reads by itself: a frame over files that DuckDB reads just as well is read by it.
+
+Rows that pass from Polars through Arrow into DuckDB are decoded, laid out anew and handed over by Python; a query that
+needs a few sums of them takes twice as long for it. Where a frame is nothing but files that DuckDB reads to the very
+same rows, it says so here; whoever has DuckDB at hand may read them in the frame's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from headrace.frozen import frozen
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Direct", "direct", "readable"]
+
+_DIRECT = "_headrace_direct"
+
+
+@frozen(kw_only=True)
+class Direct:
+    """What DuckDB may read in a frame's place: `query`, a SELECT that gives the frame's columns and rows, in order, and
+    opens the files at `paths` alone.
+
+    `reading` is entered around each query that reads ALL of them, as one collection of the frame: it raises where they
+    have changed, and at its end the frame's counts are true. Why a file cannot be read, a collection of the frame says.
+    """
+
+    query: str
+    paths: tuple[str, ...]
+    reading: Callable[[], AbstractContextManager[None]]
+
+
+def readable(frame: pl.LazyFrame, make: Callable[[], Direct | None]) -> pl.LazyFrame:
+    """`frame`, of which `make` says, when it is to be read, whether and how DuckDB reads it by itself."""
+    vars(frame)[_DIRECT] = make
+    return frame
+
+
+def direct(frame: pl.LazyFrame) -> Direct | None:
+    """How DuckDB reads the very same rows by itself; None where it must be given them."""
+    make: Callable[[], Direct | None] | None = vars(frame).get(_DIRECT)
+    return None if make is None else make()
