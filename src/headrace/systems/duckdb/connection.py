@@ -30,8 +30,8 @@ __all__ = ["MEMORY_LIMIT_MB", "held", "reading", "there", "transaction", "writin
 MEMORY_LIMIT_MB = 400
 """At most, unless a commit needs more, and at most two fifths of what this process may use. It spills the rest beside
 the file."""
-STREAM_LIMIT_MB = 64
-"""Enough for rows that only pass through, into new row groups."""
+STREAM_THREAD_MB = 30
+"""Enough for a thread through which rows only pass, into new row groups."""
 _THREADS_MAX = 4  # each needs its share of the memory
 _WAIT_SECONDS = 60.0
 _BORN_BYTES = 12_288  # three header blocks: DuckDB writes and syncs them before anything else
@@ -205,7 +205,7 @@ def _open(real: str, *, writable: bool) -> duckdb.DuckDBPyConnection:
             connection = duckdb.connect(real)
     try:
         connection.execute(f"SET GLOBAL memory_limit = '{limits(stream=False)[0]}MB'")
-        connection.execute(f"SET GLOBAL threads = {min(guard.cpu_count(), _THREADS_MAX)}")
+        connection.execute(f"SET GLOBAL threads = {_threads()}")
         connection.execute("SET GLOBAL autoinstall_known_extensions = false")
         connection.execute("SET GLOBAL autoload_known_extensions = false")
     except BaseException:
@@ -220,16 +220,25 @@ def limits(*, stream: bool) -> list[int]:
     """
     most = guard.memory_limit() * 2 // 5 >> 20
     usual = min(MEMORY_LIMIT_MB, most)
-    return sorted({*([min(STREAM_LIMIT_MB, usual)] if stream else []), usual, most})
+    return sorted({*([min(STREAM_THREAD_MB * _threads(), usual)] if stream else []), usual, most})
+
+
+def _threads() -> int:
+    return min(guard.cpu_count(), _THREADS_MAX)
 
 
 @contextmanager
 def limited(connection: duckdb.DuckDBPyConnection, limit: int) -> Iterator[None]:
-    """So many MB of memory for all that is done inside."""
+    """So many MB of memory for all that is done inside, where rows may go into a table in any order: to keep it, DuckDB
+    lets one thread work, unless it has 16 MB for each column and each thread more.
+    """
+    ((ordered,),) = connection.execute("SELECT current_setting('preserve_insertion_order')").fetchall()
     connection.execute(f"SET GLOBAL memory_limit = '{limit}MB'")
+    connection.execute("SET GLOBAL preserve_insertion_order = false")
     try:
         yield
     finally:
+        connection.execute(f"SET GLOBAL preserve_insertion_order = {ordered}")
         connection.execute(f"SET GLOBAL memory_limit = '{limits(stream=False)[0]}MB'")
 
 
