@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from commits import commit, rows
 
+import headrace as hr
 from headrace.stream import scan_batches
 from headrace.systems.duckdb import DuckDBDestination, connection
 from headrace.writes import Append, Merge
@@ -52,6 +53,21 @@ def test_a_commit_whose_last_step_has_too_little_memory_begins_again_with_more(t
     frame = pl.DataFrame({f"c{n}": pl.int_range(4_000, eager=True) + n for n in range(1_000)}).lazy()
     assert target.apply(commit(target, frame, Append())).counts["inserted"] == 4_000
     assert target.inspect("p").scan().select(pl.len(), pl.col("c999").max()).collect().rows() == [(4_000, 4_998)]
+
+
+def test_a_source_in_the_same_file_keeps_the_order_of_its_rows(target: DuckDBDestination) -> None:
+    """Of rows with one key a merge takes the last."""
+    with connection.writing(target._file) as con:
+        con.execute("CREATE TABLE src AS SELECT i % 300000 AS k, i // 300000 AS v FROM range(600000) r(i)")
+    pipeline = hr.Pipeline(
+        name="p",
+        source=hr.DuckDBSource(path=str(target._file), table="src"),
+        destination=hr.DuckDBDestination(path=str(target._file), table="held"),
+        write=Merge(keys=("k",)),
+    )
+    hr.run(pipeline)
+    with connection.reading(target._file) as con:
+        assert con.execute("SELECT count(*), min(v) FROM held").fetchall() == [(300_000, 1)]
 
 
 def test_staged_rows_keep_their_order(target: DuckDBDestination) -> None:

@@ -160,7 +160,7 @@ def framed(batches: Iterable[pa.RecordBatch]) -> Iterator[pl.DataFrame]:
     """
     held: list[pa.RecordBatch] = []
     rows, size = 0, 0
-    for batch in batches:
+    for batch in _heard(batches):
         held.append(batch)
         rows, size = rows + batch.num_rows, size + batch.nbytes
         if rows >= _MOST or size >= _ENOUGH_BYTES:
@@ -168,6 +168,20 @@ def framed(batches: Iterable[pa.RecordBatch]) -> Iterator[pl.DataFrame]:
             held, rows, size = [], 0, 0
     if held:
         yield pl.DataFrame(pa.Table.from_batches(held))
+
+
+def _heard(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches of a reader of DuckDB's. What it raises after the first PyArrow calls an OSError, whatever it is."""
+    try:
+        yield from batches
+    except OSError as error:
+        import duckdb
+
+        kind = str(error).partition(" Error: ")[0].replace(" ", "").lower() + "exception"
+        kinds = {name.lower(): one for name, one in vars(duckdb).items()}
+        if error.errno is not None or kind not in kinds:
+            raise
+        raise kinds[kind](str(error)) from error
 
 
 def picked(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:

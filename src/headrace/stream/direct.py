@@ -16,21 +16,25 @@ from headrace.frozen import frozen
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Direct", "direct", "readable"]
+__all__ = ["Direct", "direct", "give_up", "readable"]
 
 _DIRECT = "_headrace_direct"
+_given_up: set[str] = set()
 
 
 @frozen(kw_only=True)
 class Direct:
     """What DuckDB may read in a frame's place: `query`, a SELECT that gives the frame's columns and rows, in order, and
-    opens the files at `paths` alone.
+    opens the files at `paths` alone. It does where `shapes`, a query, gives one row: the files are all alike then in
+    what DuckDB sees in them. None may have times that it reads less finely (INT96).
 
-    `reading` is entered around each query that reads ALL of them, as one collection of the frame: it raises where they
-    have changed, and at its end the frame's counts are true. Why a file cannot be read, a collection of the frame says.
+    `reading` is entered around each query over ALL of the rows, as one collection of the frame: it raises where the
+    files have changed, and at its end the frame's counts are true. What the query does not need of the rows is not
+    looked at, broken or not. Why a file cannot be read, a collection of the frame says.
     """
 
     query: str
+    shapes: str
     paths: tuple[str, ...]
     reading: Callable[[], AbstractContextManager[None]]
 
@@ -44,4 +48,10 @@ def readable(frame: pl.LazyFrame, make: Callable[[], Direct | None]) -> pl.LazyF
 def direct(frame: pl.LazyFrame) -> Direct | None:
     """How DuckDB reads the very same rows by itself; None where it must be given them."""
     make: Callable[[], Direct | None] | None = vars(frame).get(_DIRECT)
-    return None if make is None else make()
+    found = None if make is None else make()
+    return None if found is None or not _given_up.isdisjoint(found.paths) else found
+
+
+def give_up(read: Direct) -> None:
+    """DuckDB broke off in the middle of these files: this process gives it their rows from now on."""
+    _given_up.update(read.paths)

@@ -21,12 +21,11 @@ import duckdb
 import polars as pl
 
 from headrace import interruption
-from headrace.errors import ConfigError, RejectedError, SchemaError, TransformError
+from headrace.errors import ConfigError, RejectedError, SchemaError, TransformError, UnavailableError
 from headrace.frozen import frozen
 from headrace.schema import Schema, Type
 from headrace.stream import BATCH_ROWS, FrameStream, framed, original, scan_batches
-from headrace.stream.direct import Direct, direct
-from headrace.stream.drawing import drawn
+from headrace.stream.direct import Direct, direct, give_up
 from headrace.transform.columns import Column, carry, columns_of, crossing, logical, physical, restated, restore
 from headrace.transform.syntax import Syntax, identifier, session
 
@@ -133,14 +132,16 @@ class Query:
             for rows in self._run(read):
                 given = True
                 yield rows
-        except (_OtherTypesError, TransformError, RejectedError):
+        except (_OtherTypesError, TransformError, RejectedError) as error:
             if not read or interruption.came():
                 raise
             if given:
-                for name in read:
-                    for _ in drawn(self.frames[name]):  # a file that is broken is named here
-                        pass
-                raise
+                for one in read.values():
+                    give_up(one)
+                raise UnavailableError(
+                    f"{self._what} broke off in files that DuckDB reads by itself",
+                    hint="run again: they are streamed now",
+                ) from error
         else:
             return
         yield from self._run({})  # a file that DuckDB reads in another way, or not at all, or not in its memory
@@ -172,8 +173,12 @@ class Query:
                     raise cause from None
                 raise self._failed(error) from error
 
+    @property
+    def _what(self) -> str:
+        return self.said or "the SQL transform"
+
     def _failed(self, error: Exception) -> TransformError | RejectedError:
-        what = self.said or "the SQL transform"
+        what = self._what
         if isinstance(error, duckdb.OutOfMemoryException | OSError):
             return RejectedError(
                 f"{what} ran out of memory or of temporary disk", hint="free space in the temporary folder"
@@ -200,12 +205,17 @@ _UNNEEDED = "headrace took a column for unneeded"
 
 
 def _attach(con: duckdb.DuckDBPyConnection, number: int, read: Direct, schema: pl.Schema) -> None:
-    """What DuckDB reads by itself, in a stream's place. Raises where it sees other columns or types there."""
+    """What DuckDB reads by itself, in a stream's place. Raises where it sees other columns or types there, or not the
+    same in all files: what it tells of a query's types is the first file's.
+    """
     relation = con.sql(read.query)
     try:
         seen = [(c.name, c.held) for c in columns_of(relation.columns, relation.types)]
     except SchemaError:
         raise _OtherTypesError from None
+    shapes = con.execute(read.shapes).fetchall()
+    if len(shapes) != 1 or "'INT96'" in str(shapes):
+        raise _OtherTypesError
     if seen != [(field.name, physical(field.type)) for field in Schema.of_polars(schema)]:
         raise _OtherTypesError
     con.execute(f"CREATE VIEW {_STREAM}{number} AS {read.query}")

@@ -79,7 +79,9 @@ class Syntax:
 
     @property
     def stops_early(self) -> bool:
-        """Whether it may come to its end without having read its tables to theirs: a LIMIT, a sample."""
+        """Whether it may come to its end without having read its tables to theirs: a LIMIT, a sample, EXISTS; what a
+        table function does (``query('…')``) nobody knows.
+        """
         return _stops_early(self.node)
 
     @staticmethod
@@ -98,12 +100,16 @@ class Syntax:
         return Syntax(node=statement["node"], tables=tables, params=params)
 
 
+_EXISTS = ("EXISTS", "NOT_EXISTS")
+
+
 def _stops_early(node: Any) -> bool:
     if isinstance(node, list):
         return any(map(_stops_early, node))
     if not isinstance(node, dict):
         return False
     limited = "LIMIT" in str(node.get("type", "")) or node.get("sample") is not None
+    limited = limited or node.get("subquery_type") in _EXISTS or node.get("type") == "TABLE_FUNCTION"
     return limited or any(map(_stops_early, node.values()))
 
 

@@ -230,15 +230,15 @@ def _threads() -> int:
 @contextmanager
 def limited(connection: duckdb.DuckDBPyConnection, limit: int) -> Iterator[None]:
     """So many MB of memory for all that is done inside, where rows may go into a table in any order: to keep it, DuckDB
-    lets one thread work, unless it has 16 MB for each column and each thread more.
+    lets one thread work, unless it has 16 MB for each column and each thread more. The order is this cursor's own
+    matter: a source in the same file keeps its.
     """
-    ((ordered,),) = connection.execute("SELECT current_setting('preserve_insertion_order')").fetchall()
     connection.execute(f"SET GLOBAL memory_limit = '{limit}MB'")
-    connection.execute("SET GLOBAL preserve_insertion_order = false")
+    connection.execute("SET SESSION preserve_insertion_order = false")
     try:
         yield
     finally:
-        connection.execute(f"SET GLOBAL preserve_insertion_order = {ordered}")
+        connection.execute("RESET SESSION preserve_insertion_order")
         connection.execute(f"SET GLOBAL memory_limit = '{limits(stream=False)[0]}MB'")
 
 

@@ -32,6 +32,7 @@ IPC_FILE = b"ARROW1"
 IPC_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """What an IPC stream ends with."""
 _STREAMED = 8 * 1024 * 1024
+_IN_COLUMN = re.compile(r"In column (\d+):")
 _PHYSICAL = re.compile(rb"u(8|16|32);$")
 _UNKNOWN = frozenset({
     pa.lib.Type_DECIMAL256, pa.lib.Type_RUN_END_ENCODED, pa.lib.Type_LIST_VIEW, pa.lib.Type_LARGE_LIST_VIEW,
@@ -65,7 +66,8 @@ def scan(file: File) -> pl.LazyFrame:
         columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         left = n_rows
-        for batch in _frames(file, columns if predicate is None else None):
+        roots = [] if predicate is None else predicate.meta.root_names()
+        for batch in _frames(file, None if columns is None else list(dict.fromkeys((*columns, *roots)))):
             rows = batch if predicate is None else batch.filter(predicate)
             rows = rows if columns is None else picked(rows, columns)
             rows = rows if left is None else rows.head(left)
@@ -90,10 +92,26 @@ def _frames(file: File, columns: Sequence[str] | None) -> Iterator[pl.DataFrame]
                 names = reader.schema.names
                 reader = _reader(opened, [names.index(name) for name in columns] or [0])
             for batch in _batches(reader):
-                batch.validate(full=True)
+                _prove(file, batch)
                 yield pl.DataFrame(batch)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise broken(file, "ipc") from error
+
+
+def _prove(file: File, batch: pa.RecordBatch) -> None:
+    """Raises DataError for what Polars would read as something else: by its column, where that is known."""
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid as error:
+        found = _IN_COLUMN.match(str(error))
+        if found is None:
+            raise
+        column = batch.schema.field(int(found[1])).name
+        raise DataError(
+            f"file {file.name!r}: column {column!r} holds what is no value of its type",
+            hint="the file is damaged, or whoever wrote it was wrong (a date64 with hours, a time of 24:00:00)",
+            details={"file": file.name, "column": column},
+        ) from error
 
 
 def _reader(opened: pa.OSFile, fields: Sequence[int] | None = None) -> Any:

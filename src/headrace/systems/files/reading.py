@@ -109,14 +109,10 @@ def _frame(reading: Reading) -> Frame:
 
 
 def _news(reading: Reading, facts: Mapping[str, Any]) -> News:
-    files, reader = reading.files, reading.survey.reader
-    rows: int | None = None
-    if isinstance(reader, ColumnarReader):
-        counted = [reader.rows(f) for f in files]
-        rows = None if None in counted else sum(n or 0 for n in counted)
+    files = reading.files
     return News(
         files=tuple(f.stamp for f in files),
-        rows=rows,
+        rows=reading.known_rows,
         bytes=sum(f.size for f in files),
         empty=not files,
         facts={**reading.survey.facts, **facts},

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import polars as pl
 from headrace import exact
 from headrace.errors import HeadraceError, SchemaError
 from headrace.flow import Counts
-from headrace.schema import REJECTS, reject_id, widens
+from headrace.schema import REJECTS, Type, reject_id, widens
 from headrace.stream import picked, scan_generator
 from headrace.stream.direct import Direct, readable
 from headrace.stream.drawing import drawn
@@ -37,10 +37,13 @@ __all__ = ["Reading", "reject_rows"]
 _SURE = "_headrace_sure"
 _PATTERN = re.compile(r"[*?\[\]\\]")
 _DIRECT = frozenset({
-    "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64",
-    "bool", "string", "binary", "date", "decimal", "datetime",
+    "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool", "string", "date", "decimal",
 })  # fmt: skip
-"""Types that DuckDB reads from Parquet as Polars does, where it gives them the same name."""
+"""Types that DuckDB reads from Parquet as Polars does, where it gives them the same name. Binary may be a geometry. Of
+floats the files' statistics leave NaN out, and DuckDB takes rows for absent by them (or, with `can_have_nan`, NaN for a
+maximum where there is none).
+"""
+_SHAPE = "list((name, type, type_length, converted_type, scale, precision, CAST(logical_type AS VARCHAR)))"
 
 
 class _CutShortError(Exception):
@@ -99,6 +102,13 @@ class Reading:
             c.name for c in columns if c.origin == "field" and c.inferred is not None and c.type.name != "string"
         )
 
+    @cached_property
+    def known_rows(self) -> int | None:
+        """How many rows there are, where that is known before they are read. Raises as `ColumnarReader.rows`."""
+        reader = self.survey.reader
+        counted = [reader.rows(f) if isinstance(reader, ColumnarReader) else None for f in self.files]
+        return None if None in counted else sum(n or 0 for n in counted)
+
     def counts(self) -> Counts:
         """What a complete pass has read; before there is one, how far the pass of the moment has come."""
         if self._done is None and (now := self._now) is not None:
@@ -144,7 +154,7 @@ class Reading:
         reader, columns = self.survey.reader, self.survey.layout.columns
         if not self.files or not isinstance(reader, ColumnarReader) or reader.format != "parquet":
             return None
-        plain = all(c.origin == "field" and c.type.name in _DIRECT for c in columns)
+        plain = all(c.origin == "field" and _is_direct(c.type) for c in columns)
         shape = [(c.name, c.type) for c in columns]
         if not plain or any([(f.name, f.type) for f in self.survey.native[file.name]] != shape for file in self.files):
             return None
@@ -153,20 +163,20 @@ class Reading:
             return None
         listed = ", ".join(f"'{path}'" for path in (path.replace("'", "''") for path in paths))
         query = f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
-        return Direct(query=query, paths=paths, reading=partial(self._read_elsewhere, reader))
+        shapes = f"SELECT DISTINCT {_SHAPE} FROM parquet_schema([{listed}]) WHERE type IS NOT NULL GROUP BY file_name"
+        return Direct(query=query, shapes=shapes, paths=paths, reading=self._read_elsewhere)
 
     @contextmanager
-    def _read_elsewhere(self, reader: ColumnarReader) -> Iterator[None]:
+    def _read_elsewhere(self) -> Iterator[None]:
         """Around a pass that another engine makes."""
         for file in self.files:
             check_same(file)
         yield
-        rows = 0
         for file in self.files:
             check_same(file)
-            rows += reader.rows(file) or 0
         with self._lock:
-            self._done = Counts(rows=rows, bytes=sum(f.size for f in self.files), files=len(self.files))
+            size = sum(f.size for f in self.files)
+            self._done = Counts(rows=self.known_rows or 0, bytes=size, files=len(self.files))
 
     def _texts(self, file: File, one: _Pass) -> Iterator[tuple[pl.DataFrame, tuple[Reject, ...]]]:
         reader = self.survey.reader
@@ -288,6 +298,10 @@ class Reading:
             rules = tuple(f"{c.name}: not exactly {c.type}" for c, mask in zip(unsure, lost, strict=True) if mask[at])
             rejects.append(Reject(file.name, line, json.dumps(row, ensure_ascii=False), rules))
         return made.filter(~bad), tuple(rejects)
+
+
+def _is_direct(type: Type) -> bool:
+    return type.name in _DIRECT or (type.name == "datetime" and type.args[0] != "ms")
 
 
 def reject_rows(rejects: Sequence[Reject], source: str) -> pl.DataFrame:

@@ -37,8 +37,7 @@ FROM pg_catalog.pg_settings WHERE name IN ('search_path', 'TimeZone')
 """
 _NAME_MAX = 40  # of what the application's name has room for
 _TURN_SECONDS = 60.0
-_CLOSING_SECONDS = 1.0
-_AGAIN_SECONDS = 0.05
+_PAUSES = (0.02, 0.08, 0.3, 0.6)
 
 
 @dataclass
@@ -101,15 +100,15 @@ class Session:
                 hint="read the source once in the transform, or connect to the primary without a pooler",
             )
         try:
-            with self._known(self.keeper):
-                self.keeper.execute("SAVEPOINT headrace")
-                try:
+            self.keeper.execute("SAVEPOINT headrace")
+            try:
+                with self._known(self.keeper):
                     yield self.keeper
-                finally:
-                    _cancel(self.keeper)
-                    if self.keeper.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                        drain(self.keeper)
-                    self.keeper.execute("ROLLBACK TO SAVEPOINT headrace")
+            finally:
+                _cancel(self.keeper)
+                if self.keeper.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                    drain(self.keeper)
+                self.keeper.execute("ROLLBACK TO SAVEPOINT headrace")
         finally:
             self._turn.release()
 
@@ -140,19 +139,18 @@ class Session:
 
     def close(self) -> None:
         """Cancel on the server whatever still reads, in whichever thread. More than once: a server hears nothing of it
-        before it has a query, and one may be about to be sent.
+        before it has a query, and one may be about to be sent. A reading that nobody goes on with cannot end.
         """
         with self._lock:
             self._closed = True
-        until = time.monotonic() + _CLOSING_SECONDS
-        while True:
+        for pause in _PAUSES:
             with self._lock:
                 working = list(self._working)
+            if not working:
+                return
             for connection in working:
                 _cancel(connection)
-            if not working or time.monotonic() >= until:  # a reading that nobody goes on with cannot end
-                return
-            time.sleep(_AGAIN_SECONDS)
+            time.sleep(pause)
 
 
 _sharing: dict[tuple[str, str], Session] = {}
