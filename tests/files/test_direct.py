@@ -44,6 +44,14 @@ def result(one, text="SELECT * FROM t", **frames):
     return Query(text, {"t": one.frame.lazy, **frames}, {}).lazy().collect()
 
 
+def again(one, text):
+    """As a run does where DuckDB breaks off half-way."""
+    try:
+        return result(one, text)
+    except UnavailableError:
+        return result(one, text)
+
+
 def _read(one, found, text="SELECT * FROM t"):
     query = Query(text, {"t": one.frame.lazy}, {})
     return pl.concat([pl.DataFrame(schema=query.schema), *query._run(found)])
@@ -268,22 +276,16 @@ def test_a_file_that_is_broken_is_named(tmp_path, text):
     raw = bytearray((tmp_path / "a.parquet").read_bytes())
     raw[-200_000:-100_000] = b"\xff" * 100_000
     (tmp_path / "a.parquet").write_bytes(raw)
-    one = batch(tmp_path)
-    with pytest.raises((DataError, UnavailableError), match=r"'a\.parquet' is no whole parquet file|broke off"):
-        result(one, text)
     with pytest.raises(DataError, match=r"'a\.parquet' is no whole parquet file"):
-        result(one, text)
+        again(batch(tmp_path), text)
 
 
 @pytest.mark.parametrize("at", [1, 900_000])
 def test_a_query_that_fails_on_a_value_says_so(tmp_path, at):
     """In the first of what DuckDB gives, and later, where PyArrow calls whatever it is an OSError."""
     pl.DataFrame({"s": ["1"] * at + ["x"]}).write_parquet(tmp_path / "a.parquet")
-    one = batch(tmp_path)
-    with pytest.raises((TransformError, UnavailableError), match=r"failed on a value|broke off"):
-        result(one, "SELECT CAST(s AS INTEGER) AS n FROM t")
     with pytest.raises(TransformError, match=r"failed on a value \(Conversion\)"):
-        result(one, "SELECT CAST(s AS INTEGER) AS n FROM t")
+        again(batch(tmp_path), "SELECT CAST(s AS INTEGER) AS n FROM t")
 
 
 def test_sql_sees_no_other_file(tmp_path, ways):
