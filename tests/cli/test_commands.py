@@ -400,3 +400,24 @@ def test_a_signal_of_which_polars_makes_a_panic_is_a_signal_still(signals, code)
         cli.main([])"""
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (code, code == 1)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_waits_for_a_module_to_be_imported(tmp_path, number, code):
+    """DuckDB's aborts the whole process when it is broken off while it makes its classes."""
+    (tmp_path / "slow.py").write_text(
+        f"import os\nos.kill(os.getpid(), {int(number)})\n{{}}.get('another instruction')\n"
+    )
+    text = f"""if True:
+        import sys, time, headrace.cli as cli
+        sys.path.insert(0, {str(tmp_path)!r})
+
+        def importing(args):
+            import slow
+            print("imported", flush=True)
+            time.sleep(5)
+
+        cli._code = importing
+        cli.main([])"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (code, "imported\n", False)

@@ -60,13 +60,20 @@ def ignore() -> None:
         signal.signal(one, signal.SIG_IGN)
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     """Once: who is impatient, or a terminal and a parent that both pass Ctrl-C on, must not break the breaking off."""
     caught.append(number)
     if len(caught) == 1:
         interruption.begin()
         sys.unraisablehook = _unheard  # it may come where nothing can be raised: in a finaliser
-        raise KeyboardInterrupt
+        if not _importing(frame):  # DuckDB's module aborts the process; it is heeded right afterwards
+            raise KeyboardInterrupt
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _unheard(_: object) -> None:
