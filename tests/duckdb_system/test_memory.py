@@ -55,6 +55,16 @@ def test_a_commit_whose_last_step_has_too_little_memory_begins_again_with_more(t
     assert target.inspect("p").scan().select(pl.len(), pl.col("c999").max()).collect().rows() == [(4_000, 4_998)]
 
 
+def test_a_commit_that_cannot_let_go_of_its_memory_is_a_commit(target: DuckDBDestination, monkeypatch) -> None:
+    """As after a delete among sixty million rows: the usual limit is too little for what DuckDB still holds of it."""
+    with connection.writing(target._file) as con:
+        con.execute("SET GLOBAL temp_directory = ''")
+        with monkeypatch.context() as patch, connection.limited(con, 500):
+            con.execute("CREATE TEMP TABLE held AS SELECT random() FROM range(10_000_000)")
+            patch.setattr(connection, "limits", lambda **_: [8])
+        assert con.execute("SELECT count(*) FROM held").fetchall() == [(10_000_000,)]
+
+
 def test_a_source_in_the_same_file_keeps_the_order_of_its_rows(target: DuckDBDestination) -> None:
     """Of rows with one key a merge takes the last."""
     with connection.writing(target._file) as con:

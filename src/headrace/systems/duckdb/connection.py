@@ -15,7 +15,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -239,7 +239,8 @@ def limited(connection: duckdb.DuckDBPyConnection, limit: int) -> Iterator[None]
         yield
     finally:
         connection.execute("RESET SESSION preserve_insertion_order")
-        connection.execute(f"SET GLOBAL memory_limit = '{limits(stream=False)[0]}MB'")
+        with suppress(duckdb.OutOfMemoryException):  # what it cannot let go of it keeps until the file is closed
+            connection.execute(f"SET GLOBAL memory_limit = '{limits(stream=False)[0]}MB'")
 
 
 def _session(connection: duckdb.DuckDBPyConnection) -> None:
