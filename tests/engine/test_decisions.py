@@ -263,3 +263,8 @@ def test_a_transform_that_fails_shows_its_own_traceback_when_asked(orders, comma
     assert 'raise ValueError("' in err or "raise ValueError('" in err
     assert "ValueError: the words of its author" in err
     assert str(Path(hr.__file__).parent) not in err
+
+
+def test_latest_without_keys_is_refused_before_any_row_is_read():
+    with pytest.raises(hr.ConfigError, match='"latest" without keys'):
+        hr.Latest(keys=())

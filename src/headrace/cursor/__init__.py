@@ -106,6 +106,10 @@ class Latest:
     keys: tuple[str, ...]
     by: tuple[str, ...] = ("file", "line")
 
+    def __post_init__(self) -> None:
+        if not self.keys:
+            raise ConfigError('"latest" without keys', hint='"keys" are the columns in which versions of a row agree')
+
 
 @frozen(kw_only=True)
 class TextType:
