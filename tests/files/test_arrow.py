@@ -133,3 +133,29 @@ def test_a_file_is_read_a_record_batch_at_a_time(tmp_path):
             writer.write_table(table)
     frames = arrow._frames(listed(tmp_path / "a.arrow"), ["v"])
     assert [frame.height for frame in frames] == [1000] * 5
+
+
+@pytest.mark.parametrize(
+    ("is_", "becomes"),
+    [(b"1;b1;a", b"x;b1;a"), (b"1;b1;a", b"9;b1;a"), (b"0;0;u32;", b"0;0;u99;"), (b"enum", b"\xff\xfe\xff\xfe")],
+)
+def test_words_that_polars_would_panic_at_are_refused_before(tmp_path, capfd, is_, becomes):
+    """Of what a column is called, and of its categories."""
+    frame = pl.DataFrame({"enum": TYPES["enum"], "c": TYPES["categorical"]})
+    frame.write_ipc(tmp_path / "a.arrow", compression="uncompressed")
+    raw = (tmp_path / "a.arrow").read_bytes()
+    assert is_ in raw
+    (tmp_path / "a.arrow").write_bytes(raw.replace(is_, becomes))
+    with pytest.raises(DataError, match=r"'a\.arrow' is no whole ipc file"):
+        batch(tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_pyarrow_does_not_know_for_another_reason_is_not_given_to_polars(tmp_path, monkeypatch):
+    def refuses(*_):
+        raise pa.ArrowNotImplementedError("Unsupported something")
+
+    pl.DataFrame({"n": [1]}).write_ipc(tmp_path / "a.arrow")
+    monkeypatch.setattr(arrow, "_reader", refuses)
+    with pytest.raises(DataError, match="of a type that cannot be read"):
+        batch(tmp_path)

@@ -216,13 +216,13 @@ def test_what_may_stop_early_is_streamed(tmp_path, ways, text):
     assert ways == [0]
 
 
-@pytest.mark.parametrize("how", ["int96", "names"])
+@pytest.mark.parametrize("how", ["int96", "all int96", "names"])
 def test_files_that_duckdb_sees_otherwise_than_the_first_are_streamed(tmp_path, ways, how):
     """It tells the types of the first file alone, and casts the others'."""
     first = pa.table({"v": pa.array([1001], pa.timestamp("ns"))})
-    pq.write_table(first, tmp_path / "a.parquet")
+    pq.write_table(first, tmp_path / "a.parquet", use_deprecated_int96_timestamps=how == "all int96")
     second = first.rename_columns(["w"]) if how == "names" else first
-    pq.write_table(second, tmp_path / "b.parquet", use_deprecated_int96_timestamps=how == "int96")
+    pq.write_table(second, tmp_path / "b.parquet", use_deprecated_int96_timestamps="int96" in how)
     one = batch(tmp_path, rename={"w": "v"})
     assert result(one).equals(one.frame.lazy.collect())
     assert ways[-1] == 0

@@ -265,3 +265,21 @@ def test_whatever_the_server_is_slow_to_say_other_threads_run(database):
         [sys.executable, "-c", SLOWED, place, database.dsn], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.stdout.split(), done.stderr) == (["18"] * 14, "")
+
+
+def test_a_reading_that_begins_while_its_snapshot_is_closed_is_ended(database):
+    """Its query comes to the server after the first word that it be cancelled."""
+    with session.opened(database.dsn, name="p") as opened, opened.worker() as connection:
+        with ThreadPoolExecutor(1) as pool:
+            closed = pool.submit(opened.close)
+            until(lambda: opened._closed)
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                connection.execute("SELECT pg_sleep(0.05), pg_sleep(20)")
+        closed.result()
+
+
+def test_a_reading_of_a_snapshot_that_was_closed_says_so(database):
+    with session.opened(database.dsn, name="p") as opened:
+        pass
+    with pytest.raises(UnavailableError, match="the reading was closed"), opened.worker():
+        pass

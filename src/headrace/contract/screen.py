@@ -20,7 +20,7 @@ from headrace.errors import ContractError
 from headrace.exact import to_text
 from headrace.frozen import frozen
 from headrace.schema import REJECTS, Schema, reject_id
-from headrace.stream import BATCH_ROWS, FrameStream, framed, picked, scan_batches
+from headrace.stream import FrameStream, framed, picked, scan_batches
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool, SpoolPass
 
@@ -232,7 +232,7 @@ class Screen:
             ORDER BY file, line, id"""
         with spilling() as con:
             con.register("spooled", FrameStream(spooled))
-            for batch in framed(con.sql(numbered).to_arrow_reader(BATCH_ROWS)):
+            for batch in framed(con.sql(numbered)):
                 yield batch.cast(REJECTS.polars())
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
@@ -24,16 +24,17 @@ from polars.io.plugins import register_io_source
 from headrace.errors import HeadraceError
 from headrace.stream.drawing import drawn, made_of, tracked
 
-__all__ = ["BATCH_ROWS", "FrameStream", "framed", "original", "picked", "reraise", "scan_batches", "scan_generator"]
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyRelation
+
+__all__ = ["FrameStream", "asked", "framed", "original", "picked", "reraise", "scan_batches", "scan_generator"]
 
 Reading = Callable[[list[str] | None, pl.Expr | None, int | None, int | None], Iterator[pl.DataFrame]]
 """As `drawing.Reads`, but for any iterator."""
 
 _KEPT = 16
-_FEWEST = 2048
+_FEWEST = 2048  # DuckDB's own vector: as many rows as it holds of anything at once
 _MOST = 100_000
-BATCH_ROWS = 2048
-"""DuckDB's own vector: as many rows as it holds of anything at once."""
 _ENOUGH_BYTES = 4 << 20
 _TOKEN = re.compile(r"headrace-stream-([0-9a-f]{16})")
 _held: OrderedDict[str, BaseException] = OrderedDict()
@@ -154,18 +155,19 @@ def _slices(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
     yield from frame.iter_slices(max(1, int(frame.height * _ENOUGH_BYTES / size)))
 
 
-def framed(batches: Iterable[pa.RecordBatch]) -> Iterator[pl.DataFrame]:
-    """An engine's rows in frames of some megabytes. Ask it for batches of `BATCH_ROWS`: of wide rows a hundred thousand
-    are gigabytes, and of narrow ones few come dear in Python.
+def framed(relation: DuckDBPyRelation) -> Iterator[pl.DataFrame]:
+    """A query's rows in frames of some megabytes: of wide rows a hundred thousand are gigabytes, and of narrow ones few
+    come dear in Python.
     """
     held: list[pa.RecordBatch] = []
     rows, size = 0, 0
-    for batch in _heard(batches):
-        held.append(batch)
-        rows, size = rows + batch.num_rows, size + batch.nbytes
-        if rows >= _MOST or size >= _ENOUGH_BYTES:
-            yield pl.DataFrame(pa.Table.from_batches(held))
-            held, rows, size = [], 0, 0
+    with closing(relation.to_arrow_reader(_FEWEST)) as reader:
+        for batch in _heard(reader):
+            held.append(batch)
+            rows, size = rows + batch.num_rows, size + batch.nbytes
+            if rows >= _MOST or size >= _ENOUGH_BYTES:
+                yield pl.DataFrame(pa.Table.from_batches(held))
+                held, rows, size = [], 0, 0
     if held:
         yield pl.DataFrame(pa.Table.from_batches(held))
 
@@ -177,11 +179,11 @@ def _heard(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     except OSError as error:
         import duckdb
 
+        if error.errno is not None:
+            raise
         kind = str(error).partition(" Error: ")[0].replace(" ", "").lower() + "exception"
         kinds = {name.lower(): one for name, one in vars(duckdb).items()}
-        if error.errno is not None or kind not in kinds:
-            raise
-        raise kinds[kind](str(error)) from error
+        raise kinds.get(kind, duckdb.Error)(str(error)) from error
 
 
 def picked(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
@@ -213,15 +215,22 @@ def scan_batches(
     def pushed(
         columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
-        left = n_rows
-        for batch in batches():
-            rows = batch if predicate is None else batch.filter(predicate)
-            rows = rows if columns is None else picked(rows, columns)
-            if left is not None:
-                rows = rows.head(left)
-                left -= rows.height
-            yield rows
-            if left == 0:
-                return
+        return asked(batches(), columns, predicate, n_rows)
 
     return scan_generator(pushed, schema)
+
+
+def asked(
+    batches: Iterator[pl.DataFrame], columns: Sequence[str] | None, predicate: pl.Expr | None, n_rows: int | None
+) -> Iterator[pl.DataFrame]:
+    """What of the rows is asked for (see `drawing.Reads`), where they come with all the columns that it takes."""
+    left = n_rows
+    for batch in batches:
+        rows = batch if predicate is None else batch.filter(predicate)
+        rows = rows if columns is None else picked(rows, columns)
+        if left is not None:
+            rows = rows.head(left)
+            left -= rows.height
+        yield rows
+        if left == 0:
+            return

@@ -26,7 +26,7 @@ _given_up: set[str] = set()
 class Direct:
     """What DuckDB may read in a frame's place: `query`, a SELECT that gives the frame's columns and rows, in order, and
     opens the files at `paths` alone. It does where `shapes`, a query, gives one row: the files are all alike then in
-    what DuckDB sees in them. None may have times that it reads less finely (INT96).
+    what DuckDB sees in them.
 
     `reading` is entered around each query over ALL of the rows, as one collection of the frame: it raises where the
     files have changed, and at its end the frame's counts are true. What the query does not need of the rows is not

@@ -24,7 +24,7 @@ from headrace import interruption
 from headrace.errors import ConfigError, RejectedError, SchemaError, TransformError, UnavailableError
 from headrace.frozen import frozen
 from headrace.schema import Schema, Type
-from headrace.stream import BATCH_ROWS, FrameStream, framed, original, scan_batches
+from headrace.stream import FrameStream, framed, original, scan_batches
 from headrace.stream.direct import Direct, direct, give_up
 from headrace.transform.columns import Column, carry, columns_of, crossing, logical, physical, restated, restore
 from headrace.transform.syntax import Syntax, identifier, session
@@ -164,7 +164,7 @@ class Query:
                         lazy = frame if needs.predicate is None else frame.filter(needs.predicate)
                         con.register(f"{_STREAM}{number}", FrameStream(crossing(lazy.select(needs.columns))))
                     self._mount(con, number, name, self.scans[name])
-                for batch in framed(con.sql(select, params=self.params).to_arrow_reader(BATCH_ROWS)):
+                for batch in framed(con.sql(select, params=self.params)):
                     rows = batch.select(restore(logical(columns)))
                     rows.columns = [name for name, _ in self.result]
                     yield rows
@@ -213,8 +213,7 @@ def _attach(con: duckdb.DuckDBPyConnection, number: int, read: Direct, schema: p
         seen = [(c.name, c.held) for c in columns_of(relation.columns, relation.types)]
     except SchemaError:
         raise _OtherTypesError from None
-    shapes = con.execute(read.shapes).fetchall()
-    if len(shapes) != 1 or "'INT96'" in str(shapes):
+    if len(con.execute(read.shapes).fetchall()) != 1:
         raise _OtherTypesError
     if seen != [(field.name, physical(field.type)) for field in Schema.of_polars(schema)]:
         raise _OtherTypesError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.stream import BATCH_ROWS, framed, scan_generator
+from headrace.stream import asked, framed, scan_generator
 from headrace.systems.duckdb.connection import reading
 from headrace.transform.columns import Column, logical, restore
 
@@ -25,12 +25,8 @@ def batches(
     """The rows of `query` (a table expression that has `columns`), in their logical types."""
     sent = ", ".join(c.sent() for c in columns)
     exprs = restore(logical(tuple(columns)))
-    reader = connection.sql(f"SELECT {sent} FROM ({query})", params=list(values)).to_arrow_reader(BATCH_ROWS)
-    try:
-        for batch in framed(reader):
-            yield batch.select(exprs)
-    finally:
-        reader.close()
+    for batch in framed(connection.sql(f"SELECT {sent} FROM ({query})", params=list(values))):
+        yield batch.select(exprs)
 
 
 def scan(
@@ -50,13 +46,6 @@ def scan(
         with reading(path) as connection:
             sql, now = query(connection)
             picked = [c for c in now if c.name in needed] or list(now[:1])
-            left = n_rows
-            for batch in batches(connection, sql, picked):
-                rows = batch if predicate is None else batch.filter(predicate)
-                rows = rows if wanted is None else rows.select(wanted)
-                rows = rows if left is None else rows.head(left)
-                yield rows
-                if left is not None and (left := left - rows.height) <= 0:
-                    return
+            yield from asked(batches(connection, sql, picked), wanted, predicate, n_rows)
 
     return scan_generator(generate, logical(columns).polars())

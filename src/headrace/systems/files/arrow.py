@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
 
 from headrace.errors import DataError
-from headrace.stream import picked, scan_batches, scan_generator
+from headrace.stream import asked, scan_batches, scan_generator
 from headrace.systems.files.paths import broken, unreadable
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ IPC_FILE = b"ARROW1"
 IPC_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """What an IPC stream ends with."""
 _STREAMED = 8 * 1024 * 1024
+_WIDE = "more than 64 bits"  # so PyArrow says what it has not
 _IN_COLUMN = re.compile(r"In column (\d+):")
 _PHYSICAL = re.compile(rb"u(8|16|32);$")
 _UNKNOWN = frozenset({
@@ -46,42 +46,46 @@ def schema(file: File) -> pl.Schema:
     """The file's columns. Raises DataError for one that is broken, that has a column of a type that Polars does not
     know, or two of one name.
     """
+    if not _is_provable(file):
+        return _unproven(file).collect_schema()
     try:
         with pa.OSFile(str(file.path), "rb") as opened:
             found = _reader(opened).schema
         _check(file, found)
         return pl.DataFrame(pa.RecordBatchReader.from_batches(found, [])).schema
-    except pa.ArrowNotImplementedError:
-        return _unproven(file).collect_schema()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise broken(file, "ipc") from error
 
 
 def scan(file: File) -> pl.LazyFrame:
-    """The file's rows, a record batch at a time, of only the columns that are asked for. Raises what `schema` raises,
-    when it is collected, and DataError at a batch that is broken.
+    """The file's rows, a record batch at a time, of only the columns that are asked for. Collected, it raises what
+    `schema` raises, and DataError at a batch that is broken.
     """
+    if not _is_provable(file):
+        return _unproven(file)
 
     def read(
         columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
-        left = n_rows
         roots = [] if predicate is None else predicate.meta.root_names()
-        for batch in _frames(file, None if columns is None else list(dict.fromkeys((*columns, *roots)))):
-            rows = batch if predicate is None else batch.filter(predicate)
-            rows = rows if columns is None else picked(rows, columns)
-            rows = rows if left is None else rows.head(left)
-            yield rows
-            left = None if left is None else left - rows.height
-            if left == 0:
-                return
+        wanted = None if columns is None else list(dict.fromkeys((*columns, *roots)))
+        yield from asked(_frames(file, wanted), columns, predicate, n_rows)
 
-    with suppress(pa.ArrowException, OSError), pa.OSFile(str(file.path), "rb") as opened:
-        try:
-            _reader(opened)
-        except pa.ArrowNotImplementedError:
-            return _unproven(file)
     return scan_generator(read, lambda: schema(file))
+
+
+def _is_provable(file: File) -> bool:
+    """Whether PyArrow can prove the file, or say that it is broken. Raises DataError for a type that nobody reads."""
+    try:
+        with pa.OSFile(str(file.path), "rb") as opened:
+            _reader(opened)
+    except pa.ArrowNotImplementedError as error:
+        if _WIDE not in str(error):  # a damaged file may ask for anything
+            raise unreadable(file) from error
+        return False
+    except (pa.ArrowException, OSError):
+        pass
+    return True
 
 
 def _frames(file: File, columns: Sequence[str] | None) -> Iterator[pl.DataFrame]:
