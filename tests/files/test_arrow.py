@@ -159,3 +159,12 @@ def test_what_pyarrow_does_not_know_for_another_reason_is_not_given_to_polars(tm
     monkeypatch.setattr(arrow, "_reader", refuses)
     with pytest.raises(DataError, match="of a type that cannot be read"):
         batch(tmp_path)
+
+
+def test_words_beside_a_column_that_are_no_utf_8_are_refused_before_polars(tmp_path, capfd):
+    table = pa.table([pa.array([1])], pa.schema([pa.field("n", pa.int64(), metadata={b"note": b"\xff\xfe"})]))
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(DataError, match=r"'a\.arrow' is no whole ipc file"):
+        batch(tmp_path)
+    assert capfd.readouterr() == ("", "")

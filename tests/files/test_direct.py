@@ -228,6 +228,29 @@ def test_files_that_duckdb_sees_otherwise_than_the_first_are_streamed(tmp_path, 
     assert ways[-1] == 0
 
 
+def test_a_run_counts_what_duckdb_reads_as_read(tmp_path, monkeypatch, ways):
+    """It is not read once more to see that it was read, and the next run goes on behind it."""
+
+    def unread(*_):
+        raise AssertionError
+
+    pl.DataFrame({"n": range(3)}).write_parquet(tmp_path / "a.parquet")
+    monkeypatch.setattr(scan.Reading, "_read", unread)
+    pipeline = hr.Pipeline(
+        name="p",
+        source=hr.FileSource(path=str(tmp_path / "*.parquet")),
+        transforms=(hr.sql("FROM source"),),
+        destination=hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t"),
+        write=hr.Append(),
+    )
+    (commit,) = hr.run(pipeline).commits
+    assert commit.counts["rows"] == 3
+    assert hr.run(pipeline).status == "nothing_new"
+    pl.DataFrame({"n": [3]}).write_parquet(tmp_path / "b.parquet")
+    assert hr.run(pipeline).commits[0].counts["rows"] == 1
+    assert ways == [1, 1]
+
+
 def test_a_query_that_breaks_off_half_way_begins_again_by_the_stream(tmp_path, monkeypatch, ways):
     """As where a later row group is too much for DuckDB's memory."""
     pl.DataFrame({"n": range(3)}).write_parquet(tmp_path / "a.parquet")
