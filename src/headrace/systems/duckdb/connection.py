@@ -25,7 +25,7 @@ from headrace import disk, guard, interruption
 from headrace.errors import ConfigError, UnavailableError
 from headrace.systems.duckdb.errors import translated
 
-__all__ = ["MEMORY_LIMIT_MB", "held", "reading", "there", "transaction", "writing"]
+__all__ = ["MEMORY_LIMIT_MB", "held", "reading", "there", "transaction", "unordered", "writing"]
 
 MEMORY_LIMIT_MB = 400
 """At most, unless a commit needs more, and at most two fifths of what this process may use. It spills the rest beside
@@ -229,18 +229,23 @@ def _threads() -> int:
 
 @contextmanager
 def limited(connection: duckdb.DuckDBPyConnection, limit: int) -> Iterator[None]:
-    """So many MB of memory for all that is done inside, where rows may go into a table in any order: to keep it, DuckDB
-    lets one thread work, unless it has 16 MB for each column and each thread more. The order is this cursor's own
-    matter: a source in the same file keeps its.
-    """
+    """So many MB of memory for all that is done inside."""
     connection.execute(f"SET GLOBAL memory_limit = '{limit}MB'")
-    connection.execute("SET SESSION preserve_insertion_order = false")
     try:
         yield
     finally:
-        connection.execute("RESET SESSION preserve_insertion_order")
         with suppress(duckdb.OutOfMemoryException):  # what it cannot let go of it keeps until the file is closed
             connection.execute(f"SET GLOBAL memory_limit = '{limits(stream=False)[0]}MB'")
+
+
+@contextmanager
+def unordered(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Rows may go into a table in any order: to keep it, DuckDB lets one thread work, unless it has 16 MB for each
+    column and each thread more. It is this cursor's own matter: a source in the same file keeps its order.
+    """
+    connection.execute("SET SESSION preserve_insertion_order = false")
+    yield
+    connection.execute("RESET SESSION preserve_insertion_order")  # not after an error: the transaction is aborted
 
 
 def _session(connection: duckdb.DuckDBPyConnection) -> None:

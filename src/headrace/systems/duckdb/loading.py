@@ -19,6 +19,7 @@ from headrace.errors import ConfigError
 from headrace.ledger import refuse_absent
 from headrace.schema import Schema
 from headrace.stream import FrameStream
+from headrace.systems.duckdb.connection import unordered
 from headrace.systems.duckdb.tables import Table, carries_more_than_rows, columns_of, definitions
 from headrace.transform.columns import Column, check_fits, crossing, quoted
 from headrace.writes import History, Merge
@@ -174,7 +175,7 @@ class Load:
         )
 
     def insert(self, *, into: Table | None = None, where: str = "") -> int:
-        """Insert the rows as they come, columns by name; how many. `where` (a join or a WHERE) calls them ``r``.
+        """Insert the rows in whatever order, columns by name; how many. `where` (a join or a WHERE) calls them ``r``.
 
         They stay in the stage too, if that is to be kept.
         """
@@ -184,7 +185,7 @@ class Load:
             return self.run(
                 f"INSERT INTO {target} BY NAME SELECT r.* EXCLUDE ({ORDINAL}) FROM {self.staged} AS r {where}"
             )
-        with self.incoming(self.change.rows) as (rows, self.rows):
+        with self.incoming(self.change.rows) as (rows, self.rows), unordered(self.connection):
             inserted = self.run(f"INSERT INTO {target} BY NAME SELECT r.* FROM ({rows}) AS r {where}")
         self.counts["rows"] += inserted
         return inserted
