@@ -421,3 +421,31 @@ def test_a_signal_waits_for_a_module_to_be_imported(tmp_path, number, code):
         cli.main([])"""
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (code, "imported\n", False)
+
+
+def test_what_an_engine_prints_by_itself_is_shown_with_v_only(headrace, orders):
+    """Polars prints its panics, which may hold a cell's value; and a log of JSON has no other lines."""
+    (orders / "transforms.py").write_text(
+        "import os, sys\ndef clean(orders, *, factor):\n    print('from Python', file=sys.stderr)\n"
+        "    os.write(2, b'from an engine\\n')\n    return orders\n"
+    )
+    change(orders, destination={"type": "parquet", "path": "o"}, write={"type": "replace"})
+    done, told = headrace("run", "orders.json"), headrace("run", "orders.json", "-v")
+    assert ("from Python" in done.err, "from an engine" in done.err) == (True, False)
+    assert ("from Python" in told.err, "from an engine" in told.err) == (True, True)
+
+
+def test_what_takes_the_whole_process_down_is_not_hidden(orders):
+    (orders / "transforms.py").write_text("import os\ndef clean(orders, *, factor):\n    os.abort()\n")
+    command = [sys.executable, "-m", "headrace", "run", "orders.json"]
+    done = subprocess.run(command, cwd=orders, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGABRT
+    assert "transforms.py" in done.stderr
+
+
+def test_without_a_stderr_the_command_runs(orders):
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m headrace run orders.json --json 2>&-"],
+        cwd=orders, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["runs"][0]["status"] == "loaded"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from headrace.cli import signals
+from headrace.cli import signals, stderr
 
 if TYPE_CHECKING:
     import click
@@ -23,6 +23,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     130 when interrupted.
     """
     given = list(sys.argv[1:] if args is None else args)
+    stderr.take()
     with signals.listening():
         try:
             code = _code(given)

@@ -69,7 +69,9 @@ _OPTIONS = (
         show_default=True,
         help="How stderr is written; json: an object a line.",
     ),
-    click.option("-v", "--verbose", is_flag=True, help="Say more; with the traceback of a bug."),
+    click.option(
+        "-v", "--verbose", is_flag=True, help="Say more: the traceback of a bug, what engines print themselves."
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
 )
 
@@ -109,8 +111,10 @@ def common(empty: dict[str, Any] | None = None) -> Callable[[Callable[..., Answe
 
 
 def _answered(command: Callable[[], Answer], options: Common, empty: dict[str, Any]) -> int:
-    from headrace.cli import logs, output
+    from headrace.cli import logs, output, stderr
 
+    if options.verbosity > 0:
+        stderr.share()
     logs.begin(options)
     # With --json stdout belongs to the document: what a transform prints goes to stderr.
     guard = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()

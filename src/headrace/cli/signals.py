@@ -18,6 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from headrace import interruption
+from headrace.cli import stderr
 
 __all__ = ["INTERRUPTED", "caught", "end", "ignore", "listening", "say_by"]
 
@@ -104,7 +105,7 @@ def end(number: int) -> NoReturn:
     if not _ending.acquire(blocking=False):
         threading.Event().wait()  # another thread is about to
     with suppress(OSError):
-        os.write(2, _written[0](_LAST_WORDS).encode() + b"\n")
+        stderr.write(_written[0](_LAST_WORDS).encode() + b"\n")
     flushing = threading.Thread(target=_flush, daemon=True)  # whoever reads may have stopped to
     flushing.start()
     flushing.join(_FLUSH)

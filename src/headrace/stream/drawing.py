@@ -170,6 +170,7 @@ def said(error: BaseException) -> BaseException:
     if isinstance(error, pl.exceptions.PanicException):
         return HeadraceError(
             "Polars broke off in the middle of a query (a panic): a bug in Polars, or in a plugin of it",
-            hint="its own words are on stderr; try the transform in smaller steps, or another version of Polars",
+            hint="its own words are on stderr (the command shows them with -v); try the transform in smaller steps, "
+            "or another version of Polars",
         )
     return error
