@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Crashes", "Stage", "copy", "positions", "stages"]
 
-_TRIES = 3
+TRIES = 3
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Crashes:
     def at(self, stage: Stage, call: Call) -> None:
         """Kill at this call, kill the recovery, recover, compare. Raises AssertionError."""
         where = f"stage {stage.number}, killed at {call.name} {call.nth} of {call.kind}"
-        for _ in range(_TRIES):  # threads: once in a while another one is faster
+        for _ in range(TRIES):  # threads: once in a while another one is faster
             with copy(stage.before, self.folder / "killed", self.server) as laid:
                 ran = self.forge.run(laid, inject=_kill(call), broken=self.broken)
                 if ran.code == 0:
