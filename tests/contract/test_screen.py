@@ -271,3 +271,28 @@ def test_rows_may_have_a_column_called_rules():
     assert [(r["rules"], json.loads(r["row"])["rules"]) for r in rejects.to_dicts()] == [(["a: min"], "y")]
     with pytest.raises(SchemaError, match="'rules'"):
         contract.split(frame)
+
+
+@pytest.mark.parametrize("every", [2, 50, 5_000])
+def test_bad_rows_are_taken_out_however_many_and_wherever_they_are(every):
+    frames = [pl.DataFrame({"n": range(at, at + 1_000)}) for at in range(0, 20_000, 1_000)]
+    strict = Contract(rules={"whole": pl.col("n") % every != 0}, on_violation="quarantine")
+    screen = Screen(strict, scan_batches(lambda: iter(frames), {"n": pl.Int64()}))
+    good, rejects, _ = drained(screen)
+    assert good["n"].to_list() == [n for n in range(20_000) if n % every]
+    assert rejects.height == 20_000 // every
+
+
+def test_whoever_looks_at_a_few_rows_reads_few():
+    """Frames are judged together, and each of an API is a request."""
+    read = []
+
+    def pages():
+        for page in range(1_000):
+            read.append(page)
+            yield pl.DataFrame({"n": [page]})
+
+    strict = Contract(columns={"n": Column(min=0)}, on_violation="quarantine")
+    with Screen(strict, scan_batches(pages, {"n": pl.Int64()})) as screen:
+        assert screen.lazy.head(3).collect()["n"].to_list() == [0, 1, 2]
+    assert len(read) < 20

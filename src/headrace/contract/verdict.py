@@ -33,6 +33,8 @@ _ACTION = "\0action"
 _RULES = "\0rules"
 _HARD = "\0hard"
 _ACTIONS = ("fail", "quarantine", "drop")
+_ENOUGH_BYTES = 16 << 20
+_FEW = 64
 
 
 @frozen(kw_only=True)
@@ -87,6 +89,7 @@ class Verdict:
         self.bound: Bound = bind(contract, frame.collect_schema(), keys=keys)
         self._frame = frame
         self._existing = existing
+        self._no_rows = pl.DataFrame(schema={**self.bound.raw.polars(), _RULES: pl.List(pl.String), _ACTION: pl.String})
         self._hard = [c for c in self.bound.checks if c.action != "warn"]
         self._soft = [c for c in self.bound.checks if c.action == "warn"]
         self._lock = Lock()
@@ -95,7 +98,7 @@ class Verdict:
     def judged(self) -> Generator[Judge]:
         """One pass over the frame. Reads the columns that must not repeat beforehand, once for all passes."""
         with self.opened() as judge, closing(drawn(self._frame)) as drawing:
-            for rows in drawing:
+            for rows in _together(drawing):
                 yield judge(rows)
 
     @contextmanager
@@ -139,18 +142,40 @@ class Verdict:
         names = self.bound.schema.names
         hard = wide.with_columns(_any(self._hard).alias(_HARD))[_HARD]
         if not hard.any():
-            return Judge(good=picked(wide, names), bad=self._no_rows(rows), broken=Counter(), warned=warned)
+            return Judge(good=picked(wide, names), bad=self._no_rows, broken=Counter(), warned=warned)
         bad = wide.filter(hard)
         told = bad.with_columns(_reasons(self._hard + self._soft), _gravest(self._hard)).select(_RULES, _ACTION)
         return Judge(
-            good=picked(wide, names).filter(~hard),
+            good=_without(picked(wide, names), hard),
             bad=rows.filter(hard).with_columns(told.get_columns()),
             broken=_counts(bad, self._hard),
             warned=warned,
         )
 
-    def _no_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return pl.DataFrame(schema={**rows.schema, _RULES: pl.List(pl.String), _ACTION: pl.String})  # without a query
+
+def _together(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same rows in ever larger frames, up to some `_ENOUGH_BYTES`: to ask anything of a frame costs as much as to
+    judge thousands of rows. The first comes at once: whoever looks at a few rows reads no more.
+    """
+    held: list[pl.DataFrame] = []
+    size = enough = 0
+    for frame in frames:
+        held.append(frame)
+        size += int(frame.estimated_size())
+        if size >= enough:
+            yield pl.concat(held, rechunk=False)
+            held, size, enough = [], 0, min(_ENOUGH_BYTES, 2 * size)
+    if held:
+        yield pl.concat(held, rechunk=False)
+
+
+def _without(rows: pl.DataFrame, bad: pl.Series) -> pl.DataFrame:
+    """The rows that are not bad. Few bad ones are cut out: a filter copies all the others."""
+    at = bad.arg_true()
+    if len(at) > _FEW:
+        return rows.filter(~bad)
+    begins = [0, *(place + 1 for place in at)]
+    return pl.concat([rows[begin:end] for begin, end in zip(begins, [*at, rows.height], strict=True)], rechunk=False)
 
 
 def _any(checks: Sequence[Check]) -> pl.Expr:
