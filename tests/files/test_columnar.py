@@ -1,7 +1,10 @@
 import sys
+from datetime import datetime
 
 import polars as pl
+import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
 
 from headrace.cursor import Latest
 from headrace.errors import ConfigError, DataError, SchemaError
@@ -213,3 +216,29 @@ def test_a_file_that_cannot_be_opened_is_no_bug(tmp_path, format):
     for name, error in (("gone", UnavailableError), (".", RejectedError)):
         with pytest.raises(error, match=f"'{name}'" if name == "gone" else "cannot be read"):
             ColumnarReader(FileSource(path="x"), format).schema(File(tmp_path / name, name, 1, 1))
+
+
+@pytest.mark.parametrize("column", ["v", "several", "parts"])
+def test_a_time_of_int96_beyond_polars_nanoseconds_is_refused_by_name(tmp_path, column):
+    """As Spark writes the year 9999. Polars makes another time of it, without a word."""
+    far, near = datetime(9999, 12, 31), datetime(2020, 1, 1, 12, 0, 0, 1)
+    for name, time in (("far", far), ("near", near)):
+        us = pa.timestamp("us")
+        columns = {
+            "id": pa.array([1, 2]),
+            "v": pa.array([time, None], us),
+            "several": pa.array([[near, time], None], pa.list_(us)),
+            "parts": pa.array([{"t": time, "n": 1}, None], pa.struct([("t", us), ("n", pa.int64())])),
+        }
+        (tmp_path / name).mkdir()
+        pq.write_table(
+            pa.table({"id": columns["id"], column: columns[column]}), tmp_path / name / "a.parquet",
+            use_deprecated_int96_timestamps=True, store_schema=False,
+        )  # fmt: skip
+    one = batch(tmp_path / "far")
+    with pytest.raises(DataError, match=rf"'a\.parquet': column '{column}' holds times before 1677 or after 2262"):
+        one.frame.lazy.collect()
+    assert one.frame.lazy.select("id").collect()["id"].to_list() == [1, 2], "nobody asked for it"
+    kept = batch(tmp_path / "near").frame.lazy.collect()
+    assert kept.equals(pl.read_parquet(tmp_path / "near" / "a.parquet"))
+    assert kept.height == 2

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow as pa
 
-from headrace.errors import HeadraceError
+from headrace.errors import DataError, HeadraceError
 from headrace.frozen import frozen
 from headrace.schema import Schema
 from headrace.stream.drawing import drawn
@@ -17,12 +17,16 @@ from headrace.systems.files.excel import sheet
 from headrace.systems.files.paths import File, broken, check_same, unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from headrace.schema import Type
     from headrace.systems.files import FileSource
 
 __all__ = ["ColumnarReader"]
 
 _PIECE_BYTES = 16 * 1024 * 1024
 _CUTS_MAX = 16
+_SECONDS = (2**63 - 1) // 10**9
 
 
 @frozen
@@ -82,6 +86,26 @@ class ColumnarReader:
             rows, size = rows + group.num_rows, size + more
         return pieces + _cut(first, rows, size)
 
+    def prove(self, file: File, columns: Mapping[str, Type]) -> None:
+        """Raises DataError where one of these columns holds what Polars would silently read as another value: a time of
+        Parquet's old INT96, as Spark writes it, which may lie beyond the nanoseconds that Polars makes of it.
+        """
+        if self.format != "parquet" or not any("datetime(ns" in str(type) for type in columns.values()):
+            return
+        from pyarrow import parquet
+
+        try:
+            with parquet.ParquetFile(file.path, coerce_int96_timestamp_unit="s") as opened:
+                leaves = [opened.schema.column(at) for at in range(len(opened.schema))]
+                old = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+                asked = [path for path in old if path.partition(".")[0] in columns]
+                for batch in opened.iter_batches(columns=asked) if asked else ():
+                    for name, values in zip(batch.schema.names, batch.columns, strict=True):
+                        if not all(s.is_between(-_SECONDS, _SECONDS).all() for s in _seconds(values)):
+                            raise _beyond(file, name)
+        except (pa.ArrowException, OSError) as error:
+            raise broken(file, self.format) from error
+
     def scan(self, file: File) -> pl.LazyFrame:
         """The file's rows, lazily where the format can."""
         if self.format == "parquet":
@@ -116,6 +140,24 @@ class ColumnarReader:
         }[self.format]
         if not whole:
             raise broken(file, self.format)
+
+
+def _seconds(values: pa.Array) -> Iterator[pl.Series]:
+    """The times in whole seconds, and those that lie in lists and structs."""
+    if pa.types.is_timestamp(values.type):
+        yield pl.Series(values.cast(pa.int64()))
+    elif values.type.num_fields:
+        inner = values.flatten()
+        for one in inner if isinstance(inner, list) else [inner]:
+            yield from _seconds(one)
+
+
+def _beyond(file: File, column: str) -> DataError:
+    return DataError(
+        f"file {file.name!r}: column {column!r} holds times before 1677 or after 2262, as INT96 of nanoseconds",
+        hint="write it with microseconds (Spark: spark.sql.parquet.outputTimestampType=TIMESTAMP_MICROS)",
+        details={"file": file.name, "column": column},
+    )
 
 
 def _cut(first: int, rows: int, size: int) -> list[tuple[int, int]]:

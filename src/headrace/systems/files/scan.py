@@ -219,11 +219,13 @@ class Reading:
         """The rows, piece by piece unless Polars is to leave some out. What breaks a query may be its own or the
         file's: the file is then read once more, to tell.
         """
+        native = self.survey.native[file.name]
         scanned = reader.scan(file)
-        scanned = scanned.rename(
-            dict(zip(scanned.collect_schema().names(), self.survey.native[file.name].names, strict=True))
-        )
+        given = dict(zip(scanned.collect_schema().names(), native.names, strict=True))
+        scanned = scanned.rename(given)
         try:
+            used = {c.name for c in one.judged}
+            reader.prove(file, {of: native[to] for of, to in given.items() if to in used})
             if one.predicate is not None or (pieces := reader.pieces(file)) is None:
                 yield from drawn(self._query(scanned, file, one, unsure, first=0))
                 return
