@@ -221,7 +221,7 @@ def test_a_file_that_cannot_be_opened_is_no_bug(tmp_path, format):
 @pytest.mark.parametrize("column", ["v", "several", "parts"])
 def test_a_time_of_int96_beyond_polars_nanoseconds_is_refused_by_name(tmp_path, column):
     """As Spark writes the year 9999. Polars makes another time of it, without a word."""
-    far, near = datetime(9999, 12, 31), datetime(2020, 1, 1, 12, 0, 0, 1)
+    far, near = datetime(9999, 12, 31), datetime(2020, 1, 1, 12, 0, 0, 1)  # noqa: DTZ001
     for name, time in (("far", far), ("near", near)):
         us = pa.timestamp("us")
         columns = {
