@@ -449,3 +449,15 @@ def test_without_a_stderr_the_command_runs(orders):
         cwd=orders, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert json.loads(done.stdout)["runs"][0]["status"] == "loaded"
+
+
+def test_a_name_without_end_is_told_by_its_ends(headrace, orders):
+    change(orders, source={"type": "files", "path": "orders*.csv", "types": {"a" * 9_000 + "z": "int64"}})
+    document = json.loads((orders / "orders.json").read_text())
+    del document["sources"]
+    (orders / "orders.json").write_text(json.dumps(document))
+    done = headrace("run", "orders.json", "--json")
+    plain = headrace("run", "orders.json")
+    assert "z" in plain.err
+    assert max(len(line) for line in plain.err.splitlines()) < 2_000
+    assert "a" * 9_000 + "z" in done.out, "a document keeps all of it"

@@ -391,3 +391,10 @@ def test_a_folder_that_may_not_be_looked_into_is_refused_and_its_files_not_misse
         assert len(found("_hidden")) == 2
         with pytest.raises(RejectedError, match="cannot be looked at"):
             found("b")
+
+
+def test_a_first_batch_says_that_latest_names_no_column(tmp_path):
+    """Not the run alone, which asks for the latest rows: a plan and a check read none."""
+    (tmp_path / "a.csv").write_text("id,v\n1,2\n")
+    with pytest.raises(ConfigError, match=r'"latest" names a column \'seen\' that no file has'):
+        next(Ledger(FileSource(path="*.csv", base=tmp_path, latest=Latest(keys=("id",), by=("seen",)))).batches())

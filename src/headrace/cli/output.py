@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bug", "jsonable", "legible", "show", "table"]
 
+_LONGEST = 1_500  # characters of a line of an error
 _WIDEST = 60  # characters of a cell that others follow
 
 
@@ -45,8 +46,12 @@ def legible(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """A message on its line; a list of mistakes (indented) goes on below it, a line within a name does not."""
-    return legible(re.sub(r"\n(?!  )", r"\\n", text))
+    """A message on its line; a list of mistakes (indented) goes on below it, a line within a name does not. Of a line
+    without end (a name may be one) the middle is left out.
+    """
+    lines = re.sub(r"\n(?!  )", r"\\n", text).split("\n")
+    shown = (x if len(x) <= _LONGEST else f"{x[: _LONGEST // 2]} … {x[-_LONGEST // 4 :]}" for x in lines)
+    return legible("\n".join(shown))
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -23,7 +23,7 @@ from headrace.stream.drawing import drawn
 if TYPE_CHECKING:
     from headrace.cursor import Latest
 
-__all__ = ["former", "newest"]
+__all__ = ["check", "former", "newest"]
 
 _RANK = "_headrace_rank"
 _PLACE = {"file": _RANK, "line": LINE}
@@ -33,8 +33,9 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _checked(columns: Sequence[str], latest: Latest) -> None:
-    """Raises ConfigError for a column that is not there, and for a word that is a column's name too."""
+def check(schema: pl.Schema, latest: Latest) -> None:
+    """Raises ConfigError for a column that is not there or cannot be compared, a word that is a column's name too."""
+    columns = schema.names()
     if twofold := [c for c in latest.by if c in _PLACE and c in columns]:
         raise ConfigError(
             f'"latest": "by" says {twofold[0]!r}, which is a word for the row\'s place, and a column of the files too',
@@ -48,6 +49,11 @@ def _checked(columns: Sequence[str], latest: Latest) -> None:
                 f'"latest" names a column {name!r} that no file has',
                 hint=f"did you mean {near[0]!r}?" if near else f"the files have {there}",
             )
+    if wide := [c for c in (*latest.keys, *latest.by) if schema.get(c) in (pl.Int128, pl.UInt128)]:
+        raise ConfigError(
+            f'"latest" names the column {wide[0]!r}, an integer of 128 bits, which cannot be compared there',
+            hint=f'declare it: "types": {{"{wide[0]}": "decimal(38, 0)"}}',
+        )
 
 
 def newest(
@@ -59,12 +65,7 @@ def newest(
     nothing, so who looks for later rows reads what the rows themselves are read with.
     """
     schema = placed.collect_schema()
-    _checked(schema.names(), latest)
-    if wide := [c for c in (*latest.keys, *latest.by) if schema.get(c) in (pl.Int128, pl.UInt128)]:
-        raise ConfigError(
-            f'"latest" names the column {wide[0]!r}, an integer of 128 bits, which cannot be compared there',
-            hint=f'declare it: "types": {{"{wide[0]}": "decimal(38, 0)"}}',
-        )
+    check(schema, latest)
     ranks = pl.DataFrame({FILE: list(files), _RANK: range(len(files))}, schema={FILE: pl.String, _RANK: pl.Int64})
 
     def read(
@@ -107,6 +108,6 @@ def _superseded(placed: pl.LazyFrame, latest: Latest, ranks: pl.DataFrame, judge
 def former(old: pl.LazyFrame, new: pl.LazyFrame, latest: Latest) -> pl.LazyFrame:
     """The rows of `old` that share their keys with a row of `new`."""
     keys = list(latest.keys)
-    _checked(old.collect_schema().names(), latest)
+    check(old.collect_schema(), latest)
     wanted = new.select(keys).filter(pl.all_horizontal(pl.col(keys).is_not_null())).unique()
     return old.join(wanted, on=keys, how="semi", maintain_order="left")
