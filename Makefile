@@ -48,7 +48,13 @@ reference: $(VENV)/.dev ## write docs/reference.md and the tables of docs/guaran
 	$(BIN)/python -m headrace.cli.reference > docs/reference.md
 	$(BIN)/python -m headrace.cli.guarantees docs/guarantees.md
 
-bench: $(VENV)/.user ## race headrace against scripts by hand and its peers (SF=1, ROUNDS=7)
+build/peers/.made: pyproject.toml
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/python -m pip install --quiet --upgrade pip
+	build/peers/bin/python -m pip install --quiet --group bench-peers
+	@touch $@
+
+bench: $(VENV)/.user build/peers/.made ## race headrace against scripts by hand and its peers (SF=1, ROUNDS=7)
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python benchmarks/race.py
 

@@ -6,9 +6,10 @@ data's folder and their own: `headrace`, what begins with `floor_` (the best scr
 is the floor) and with `peer_`. What a `setup_` of a contestant makes stands ready for each of its runs; it is made
 once, and is not measured.
 
-Each run is a process of its own. The contestants run in turn, for some rounds after a first one that is not counted, so
-that a machine whose speed drifts drifts for all. The ratios are medians over the pairs of one round. One that takes
-longer than `SLOW` seconds is raced once only; the table says in how many pairs.
+Each run is a process of its own, a peer's in an environment of its own (`make build/peers/.made`): what peers bring
+along, NumPy say, PyArrow imports wherever it finds it. The contestants run in turn, for some rounds after a first one
+that is not counted, so that a machine whose speed drifts drifts for all. The ratios are medians over the pairs of one
+round. One that takes longer than `SLOW` seconds is raced once only; the table says in how many pairs.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from measure import Cost, measured
 
 HERE = Path(__file__).parent
 SLOW = 100.0
+PEERS = HERE.parent / "build" / "peers" / "bin" / "python"
 HEAD = "| | wall s | CPU s | peak MB | headrace's wall | CPU | peak | pairs | equal |\n" + "|---" * 9 + "|"
 _ONE = "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); "
 _ONE += "from importlib import import_module as load; "
@@ -88,6 +90,9 @@ class Race:
 
     def _set_up(self, contestant: Contestant) -> None:
         """In the folder where it will run: its path may be a part of what is remembered."""
+        if contestant.name.startswith("peer_") and not PEERS.exists():
+            contestant.problem = "its environment was not made"
+            return
         out = self.folder / "out"
         out.mkdir()
         if hasattr(self.module, f"setup_{contestant.name}"):
@@ -114,7 +119,8 @@ class Race:
             contestant.digest = digest(out, self.module)
 
     def _measure(self, work: str, out: Path) -> Cost:
-        command = [sys.executable, "-c", _ONE, str(HERE), self.name, work, str(self.data), str(out)]
+        python = str(PEERS) if "peer_" in work else sys.executable
+        command = [python, "-c", _ONE, str(HERE), self.name, work, str(self.data), str(out)]
         environment = {**os.environ, "RUNTIME__DLTHUB_TELEMETRY": "false"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once, not at every start
         return measured(command, self.folder / "stderr", environment)
