@@ -242,3 +242,10 @@ def test_a_time_of_int96_beyond_polars_nanoseconds_is_refused_by_name(tmp_path, 
     kept = batch(tmp_path / "near").frame.lazy.collect()
     assert kept.equals(pl.read_parquet(tmp_path / "near" / "a.parquet"))
     assert kept.height == 2
+
+
+def test_two_columns_of_one_name_are_told_as_that(tmp_path):
+    columns = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["v", "v"])
+    pq.write_table(columns, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"'a\.parquet' has two columns 'v'"):
+        batch(tmp_path)

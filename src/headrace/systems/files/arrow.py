@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headrace.systems.files.paths import File
 
 
-__all__ = ["IPC_END", "IPC_FILE", "scan", "schema"]
+__all__ = ["IPC_END", "IPC_FILE", "refuse_doubled", "scan", "schema"]
 
 IPC_FILE = b"ARROW1"
 """What an IPC file begins and ends with."""
@@ -138,13 +138,18 @@ def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
         yield from (reader.get_batch(at) for at in range(reader.num_record_batches))
 
 
-def _check(file: File, found: pa.Schema) -> None:
-    if doubled := [name for name, count in Counter(found.names).items() if count > 1]:
+def refuse_doubled(file: File, names: Sequence[str]) -> None:
+    """Raises DataError where two of the file's columns have one name."""
+    if doubled := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(
             f"file {file.name!r} has two columns {doubled[0]!r}",
             hint="write it with other names",
             details={"file": file.name, "column": doubled[0]},
         )
+
+
+def _check(file: File, found: pa.Schema) -> None:
+    refuse_doubled(file, found.names)
     for field in found:
         if not _is_known(field):
             raise unreadable(file, field.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -43,9 +44,8 @@ class ColumnarReader:
             found = Schema.of_polars(arrow.schema(file) if self.format == "ipc" else self.scan(file).collect_schema())
         except pl.exceptions.PanicException as error:
             raise unreadable(file) from error
-        except pl.exceptions.PolarsError as error:
-            raise broken(file, self.format) from error
-        except OSError as error:
+        except (pl.exceptions.PolarsError, OSError) as error:
+            self._refuse_doubled(file)
             raise broken(file, self.format) from error
         try:
             pl.DataFrame(schema=found.polars())
@@ -125,6 +125,14 @@ class ColumnarReader:
         except (pl.exceptions.PolarsError, HeadraceError, OSError):
             return False
         return True
+
+    def _refuse_doubled(self, file: File) -> None:
+        """Polars has no other word for it than for a broken file."""
+        if self.format == "parquet":
+            from pyarrow import parquet
+
+            with suppress(pa.ArrowException, OSError):
+                arrow.refuse_doubled(file, parquet.read_schema(file.path).names)
 
     def _check_whole(self, file: File) -> None:
         """A writer that was killed leaves a file that may read well up to where it ends."""
