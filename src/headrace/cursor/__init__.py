@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from headrace.errors import ConfigError
 from headrace.frozen import frozen
-from headrace.logical import check_type
+from headrace.logical import check_type, parse_type
 from headrace.units import seconds
 
 if TYPE_CHECKING:
@@ -125,6 +125,10 @@ class TextType:
 
     def __post_init__(self) -> None:
         check_type(self.type, "type")
+        if self.format is not None:
+            from headrace.exact.time import check_format  # Polars is imported for it
+
+            check_format(parse_type(self.type), self.format)
         if both := set(self.true or ()).intersection(self.false or ()):
             raise ConfigError(f"the text {min(both)!r} is both true and false", hint="each text means one of them")
         if self.decimal not in (None, ".", ","):
