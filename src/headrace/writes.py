@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from headrace.errors import ConfigError
 from headrace.frozen import frozen
 
 __all__ = ["Append", "History", "Merge", "Partitions", "Recompute", "Replace", "Write"]
@@ -41,6 +42,9 @@ class Partitions:
 
     type: ClassVar[str] = "partitions"
     by: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _refuse_empty(self.type, "by", self.by)
 
 
 @frozen(kw_only=True)
@@ -79,6 +83,9 @@ class History:
     valid_to: str = "valid_to"
     close_absent: bool = False
 
+    def __post_init__(self) -> None:
+        _refuse_empty(self.type, "keys", self.keys)
+
 
 @frozen(kw_only=True)
 class Recompute:
@@ -91,6 +98,14 @@ class Recompute:
 
     type: ClassVar[str] = "recompute"
     by: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _refuse_empty(self.type, "by", self.by)
+
+
+def _refuse_empty(write: str, key: str, columns: tuple[str, ...]) -> None:
+    if not columns:
+        raise ConfigError(f'{write}: "{key}" names no column', hint='name some, or write the whole table: "replace"')
 
 
 Write = Append | Replace | Partitions | Merge | History | Recompute

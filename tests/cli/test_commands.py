@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import json
 import os
@@ -10,6 +11,8 @@ import time
 
 import duckdb
 import pytest
+
+from headrace.cli import output
 
 PATIENT = "import headrace.cli.signals as s, sys; s._GRACE = 10.0\nfrom headrace.cli import main; main(sys.argv[1:])"
 """The command, whose runs have time to end by themselves however busy the machine is."""
@@ -461,3 +464,30 @@ def test_a_name_without_end_is_told_by_its_ends(headrace, orders):
     assert "z" in plain.err
     assert max(len(line) for line in plain.err.splitlines()) < 2_000
     assert "a" * 9_000 + "z" in done.out, "a document keeps all of it"
+    assert len(output._line("\x1b" * 1_400)) < 2_000, "of what is shown, not of what it stands for"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_reader_of_stderr_that_has_stopped_keeps_nobody_from_ending(number, code):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4_096))
+    os.set_blocking(writer, True)
+    text = """if True:
+        import time, headrace.cli as cli
+        cli._code = lambda args: (print("here", flush=True), time.sleep(60))
+        cli.main([])"""
+    command = [sys.executable, "-c", text]
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writer, text=True) as process:
+            try:
+                assert process.stdout.readline() == "here\n"
+                process.send_signal(number)
+                assert process.wait(timeout=30) == code
+            finally:
+                process.kill()
+    finally:
+        os.close(reader)
+        os.close(writer)

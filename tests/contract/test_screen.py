@@ -4,6 +4,7 @@ from datetime import date
 
 import duckdb
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -296,3 +297,13 @@ def test_whoever_looks_at_a_few_rows_reads_few():
     with Screen(strict, scan_batches(pages, {"n": pl.Int64()})) as screen:
         assert screen.lazy.head(3).collect()["n"].to_list() == [0, 1, 2]
     assert len(read) < 20
+
+
+def test_small_frames_are_judged_together():
+    """A query for each would cost more than all of their rows, and one row in an Arrow batch as much as thousands."""
+    frames = [pl.DataFrame({"n": [n]}) for n in range(6_000)]
+    strict = Contract(rules={"whole": "n % 1000 <> 999"}, on_violation="quarantine")
+    with Screen(strict, scan_batches(lambda: iter(frames), {"n": pl.Int64()})) as screen:
+        batches = list(pa.RecordBatchReader.from_stream(FrameStream(screen.lazy)))
+    assert sum(one.num_rows for one in batches) == 5_994
+    assert len(batches) < 20

@@ -268,3 +268,9 @@ def test_a_transform_that_fails_shows_its_own_traceback_when_asked(orders, comma
 def test_latest_without_keys_is_refused_before_any_row_is_read():
     with pytest.raises(hr.ConfigError, match='"latest" without keys'):
         hr.Latest(keys=())
+
+
+@pytest.mark.parametrize(("write", "key"), [(hr.Partitions, "by"), (hr.Recompute, "by"), (hr.History, "keys")])
+def test_a_write_by_no_column_is_refused(write, key):
+    with pytest.raises(hr.ConfigError, match=f'"{key}" names no column'):
+        write(**{key: ()})

@@ -104,7 +104,8 @@ def test_a_disk_that_fails_anywhere_is_told_and_costs_nothing(scenario, tmp_path
             for error in (f"EIO:when={call.nth}", f"ENOSPC:when={call.nth}"):  # once: what is said is written too
                 failed = _fails(forge, tmp_path, stage, call, error)
                 tried, missed = tried + failed, missed + (not failed)
-    assert missed <= tried // 5
+    assert tried
+    assert missed <= 2 + tried // 5
     record_property("cases", tried)
 
 

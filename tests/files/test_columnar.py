@@ -1,3 +1,4 @@
+# ruff: noqa: DTZ001  # naive datetimes are a type of their own
 import sys
 from datetime import datetime
 
@@ -218,15 +219,16 @@ def test_a_file_that_cannot_be_opened_is_no_bug(tmp_path, format):
             ColumnarReader(FileSource(path="x"), format).schema(File(tmp_path / name, name, 1, 1))
 
 
-@pytest.mark.parametrize("column", ["v", "several", "parts"])
+@pytest.mark.parametrize("column", ["v", "several", "parts", "v.at"])
 def test_a_time_of_int96_beyond_polars_nanoseconds_is_refused_by_name(tmp_path, column):
     """As Spark writes the year 9999. Polars makes another time of it, without a word."""
-    far, near = datetime(9999, 12, 31), datetime(2020, 1, 1, 12, 0, 0, 1)  # noqa: DTZ001
+    far, near = datetime(9999, 12, 31), datetime(2020, 1, 1, 12, 0, 0, 1)
     for name, time in (("far", far), ("near", near)):
         us = pa.timestamp("us")
         columns = {
             "id": pa.array([1, 2]),
             "v": pa.array([time, None], us),
+            "v.at": pa.array([time, None], us),
             "several": pa.array([[near, time], None], pa.list_(us)),
             "parts": pa.array([{"t": time, "n": 1}, None], pa.struct([("t", us), ("n", pa.int64())])),
         }
@@ -249,3 +251,29 @@ def test_two_columns_of_one_name_are_told_as_that(tmp_path):
     pq.write_table(columns, tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"'a\.parquet' has two columns 'v'"):
         batch(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("time", "refused"),
+    [
+        (datetime(2262, 4, 11, 23, 47, 15, 999_999), False),
+        (datetime(2262, 4, 11, 23, 47, 16, 900_000), True),
+        (datetime(1677, 9, 22), False),
+        (datetime(1677, 9, 21, 0, 12, 44), True),
+    ],
+)
+def test_the_last_times_that_nanoseconds_hold_are_exact(tmp_path, time, refused):
+    columns = pa.table({"v": pa.array([time], pa.timestamp("us"))})
+    pq.write_table(columns, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True, store_schema=False)
+    one = batch(tmp_path)
+    if refused:
+        with pytest.raises(DataError, match="before 1677 or after 2262"):
+            one.frame.lazy.collect()
+    else:
+        assert one.frame.lazy.collect()["v"].cast(pl.Datetime("us")).to_list() == [time]
+
+
+def test_what_pyarrow_does_not_know_beside_nanoseconds_is_read(tmp_path):
+    rows = pl.DataFrame({"t": [1], "n": [2**100]}, schema={"t": pl.Datetime("ns"), "n": pl.Int128})
+    rows.write_parquet(tmp_path / "a.parquet")
+    assert batch(tmp_path).frame.lazy.collect().equals(rows)

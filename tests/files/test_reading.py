@@ -398,3 +398,8 @@ def test_a_first_batch_says_that_latest_names_no_column(tmp_path):
     (tmp_path / "a.csv").write_text("id,v\n1,2\n")
     with pytest.raises(ConfigError, match=r'"latest" names a column \'seen\' that no file has'):
         next(Ledger(FileSource(path="*.csv", base=tmp_path, latest=Latest(keys=("id",), by=("seen",)))).batches())
+
+
+def test_latest_of_no_file_yet_is_nothing_new(tmp_path):
+    source = FileSource(path="*.csv", base=tmp_path, allow_missing=True, latest=Latest(keys=("id",)))
+    assert next(Ledger(source).batches()).news.empty

@@ -70,7 +70,7 @@ _OPTIONS = (
         help="How stderr is written; json: an object a line.",
     ),
     click.option(
-        "-v", "--verbose", is_flag=True, help="Say more: the traceback of a bug, what engines print themselves."
+        "-v", "--verbose", is_flag=True, help="Say more: a bug's traceback, what engines and child processes print."
     ),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
 )

@@ -49,9 +49,9 @@ def _line(text: str) -> str:
     """A message on its line; a list of mistakes (indented) goes on below it, a line within a name does not. Of a line
     without end (a name may be one) the middle is left out.
     """
-    lines = re.sub(r"\n(?!  )", r"\\n", text).split("\n")
+    lines = legible(re.sub(r"\n(?!  )", r"\\n", text)).split("\n")
     shown = (x if len(x) <= _LONGEST else f"{x[: _LONGEST // 2]} … {x[-_LONGEST // 4 :]}" for x in lines)
-    return legible("\n".join(shown))
+    return "\n".join(shown)
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -104,14 +104,14 @@ def end(number: int) -> NoReturn:
     """Say so, and end the process at once: threads may still be in the middle of a run."""
     if not _ending.acquire(blocking=False):
         threading.Event().wait()  # another thread is about to
-    with suppress(OSError):
-        stderr.write(_written[0](_LAST_WORDS).encode() + b"\n")
-    flushing = threading.Thread(target=_flush, daemon=True)  # whoever reads may have stopped to
-    flushing.start()
-    flushing.join(_FLUSH)
+    parting = threading.Thread(target=_part, daemon=True)  # whoever reads may have stopped to
+    parting.start()
+    parting.join(_FLUSH)
     os._exit(128 + number)
 
 
-def _flush() -> None:
-    with suppress(OSError, ValueError):
+def _part() -> None:
+    with suppress(OSError):
+        stderr.write(_written[0](_LAST_WORDS).encode() + b"\n")
+    with suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()

@@ -1,8 +1,8 @@
-"""The command has a stderr of its own: what engines print to descriptor 2 by themselves is not on it.
+"""The command has a stderr of its own: what others print to descriptor 2 by themselves is not on it.
 
-Polars prints a panic before it raises it, and that may hold a cell's value; what others print breaks a JSON log.
-With ``-v`` all of it is shown. What Python code writes to `sys.stderr` always is, and of a process that an engine takes
-down, what its threads were at.
+Polars prints a panic before it raises it, and that may hold a cell's value; what other engines and child processes
+print breaks a JSON log. With ``-v`` all of it is shown. What Python code writes to `sys.stderr` always is, and what the
+threads were at when an engine took the process down; why it did, engines say on descriptor 2.
 """
 
 from __future__ import annotations
@@ -27,17 +27,22 @@ def take() -> None:
     """
     global _own  # noqa: PLW0603 - there is one stderr
     if sys.stderr is None:
-        sys.stderr = io.TextIOWrapper(io.FileIO(_nowhere(), "w"), "utf-8", "backslashreplace")
-        return
-    with suppress(OSError, ValueError):  # one without a descriptor
-        if sys.stderr.fileno() != _ENGINES:
-            return
-        sys.stderr.flush()
-        _own = os.dup(_ENGINES)
         _point(_nowhere())
-        raw = io.BufferedWriter(io.FileIO(_own, "w", closefd=False))
-        sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
-        faulthandler.enable(_own)
+        sys.stderr = io.TextIOWrapper(io.FileIO(_ENGINES, "w", closefd=False), "utf-8", "backslashreplace")
+        return
+    with suppress(OSError, ValueError, AttributeError):  # one without a descriptor
+        given = sys.stderr
+        if given.fileno() != _ENGINES or not isinstance(given, io.TextIOWrapper):
+            return
+        given.flush()
+        own = os.dup(_ENGINES)
+        raw = io.BufferedWriter(io.FileIO(own, "w", closefd=False))
+        now, line = given.write_through, given.line_buffering
+        made = io.TextIOWrapper(raw, given.encoding, given.errors, write_through=now, line_buffering=line)
+        sys.stderr = sys.__stderr__ = made  # type: ignore[misc]  # there is one stderr
+        _own = own
+        _point(_nowhere())
+        faulthandler.enable(own)
 
 
 def share() -> None:
@@ -57,4 +62,5 @@ def _nowhere() -> int:
 
 def _point(target: int) -> None:
     os.dup2(target, _ENGINES)
-    os.close(target)
+    if target != _ENGINES:
+        os.close(target)

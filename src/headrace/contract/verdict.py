@@ -34,7 +34,9 @@ _RULES = "\0rules"
 _HARD = "\0hard"
 _ACTIONS = ("fail", "quarantine", "drop")
 _ENOUGH_BYTES = 16 << 20
-_FEW = 64
+_MANY = 256
+_SEVERAL = 8
+_FEW = 16
 
 
 @frozen(kw_only=True)
@@ -162,11 +164,11 @@ def _together(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     for frame in frames:
         held.append(frame)
         size += int(frame.estimated_size())
-        if size >= enough:
-            yield pl.concat(held, rechunk=False)
+        if size >= enough or len(held) >= _MANY:  # what a frame takes by itself is in no size
+            yield pl.concat(held, rechunk=len(held) > _SEVERAL)
             held, size, enough = [], 0, min(_ENOUGH_BYTES, 2 * size)
     if held:
-        yield pl.concat(held, rechunk=False)
+        yield pl.concat(held, rechunk=len(held) > _SEVERAL)
 
 
 def _without(rows: pl.DataFrame, bad: pl.Series) -> pl.DataFrame:

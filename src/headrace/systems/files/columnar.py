@@ -27,7 +27,8 @@ __all__ = ["ColumnarReader"]
 
 _PIECE_BYTES = 16 * 1024 * 1024
 _CUTS_MAX = 16
-_SECONDS = (2**63 - 1) // 10**9
+_FIRST, _LAST = -106_751 * 86_400, 2**63 // 10**9 - 1
+"""Between these whole seconds Polars reads times of INT96 as they are: it takes 1677-09-21 for 2262."""
 
 
 @frozen
@@ -86,25 +87,30 @@ class ColumnarReader:
             rows, size = rows + group.num_rows, size + more
         return pieces + _cut(first, rows, size)
 
-    def prove(self, file: File, columns: Mapping[str, Type]) -> None:
-        """Raises DataError where one of these columns holds what Polars would silently read as another value: a time of
-        Parquet's old INT96, as Spark writes it, which may lie beyond the nanoseconds that Polars makes of it.
+    def prove(self, file: File, columns: Mapping[str, Type], rows: int | None = None) -> None:
+        """Raises DataError where one of these columns holds, in the first `rows`, what Polars would silently read as
+        another value: a time of Parquet's old INT96, as Spark writes it, may lie beyond Polars' nanoseconds.
         """
         if self.format != "parquet" or not any("datetime(ns" in str(type) for type in columns.values()):
             return
         from pyarrow import parquet
 
         try:
-            with parquet.ParquetFile(file.path, coerce_int96_timestamp_unit="s") as opened:
-                leaves = [opened.schema.column(at) for at in range(len(opened.schema))]
-                old = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
-                asked = [path for path in old if path.partition(".")[0] in columns]
-                for batch in opened.iter_batches(columns=asked) if asked else ():
-                    for name, values in zip(batch.schema.names, batch.columns, strict=True):
-                        if not all(s.is_between(-_SECONDS, _SECONDS).all() for s in _seconds(values)):
-                            raise _beyond(file, name)
-        except (pa.ArrowException, OSError) as error:
-            raise broken(file, self.format) from error
+            opened = parquet.ParquetFile(file.path, coerce_int96_timestamp_unit="s")
+        except pa.ArrowException:  # PyArrow does not know all that Polars reads, and writes no INT96 of
+            return
+        with opened:
+            leaves = [opened.schema.column(at) for at in range(len(opened.schema))]
+            old = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+            asked = [path for path in old if any(path == name or path.startswith(f"{name}.") for name in columns)]
+            left = opened.metadata.num_rows if rows is None else rows
+            for batch in opened.iter_batches(columns=asked) if asked else ():
+                for name, values in zip(batch.schema.names, batch.columns, strict=True):
+                    if not all(s.is_between(_FIRST, _LAST).all() for s in _seconds(values)):
+                        raise _beyond(file, name)
+                left -= batch.num_rows
+                if left <= 0:
+                    return
 
     def scan(self, file: File) -> pl.LazyFrame:
         """The file's rows, lazily where the format can."""

@@ -166,7 +166,7 @@ def _new(  # what one batch is made of
     looked = survey(source, new or (() if pinned else every[-1:]), pinned)
     pinned = {**pinned, **looked.pinned()}
     reading = Reading(source, looked, new, name)
-    if source.latest is not None and len(new) == len(every):  # later files need not have every column
+    if source.latest is not None and new and len(new) == len(every):  # later files need not have every column
         from headrace.systems.files.latest import check
 
         check(reading.placed.collect_schema(), source.latest)

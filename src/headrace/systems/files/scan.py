@@ -223,9 +223,10 @@ class Reading:
         scanned = reader.scan(file)
         given = dict(zip(scanned.collect_schema().names(), native.names, strict=True))
         scanned = scanned.rename(given)
+        used = {c.name for c in one.judged}
         try:
-            used = {c.name for c in one.judged}
-            reader.prove(file, {of: native[to] for of, to in given.items() if to in used})
+            first_rows = one.left if one.predicate is None else None
+            reader.prove(file, {of: native[to] for of, to in given.items() if to in used}, first_rows)
             if one.predicate is not None or (pieces := reader.pieces(file)) is None:
                 yield from drawn(self._query(scanned, file, one, unsure, first=0))
                 return
