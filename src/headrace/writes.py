@@ -64,6 +64,10 @@ class Merge:
     latest_by: tuple[str, ...] = ()
     delete_when: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.delete_when is not None and not self.delete_when.strip():
+            raise ConfigError('merge: "delete_when" is empty', hint="leave it out, or write e.g. \"op = 'D'\"")
+
 
 @frozen(kw_only=True)
 class History:
@@ -85,6 +89,10 @@ class History:
 
     def __post_init__(self) -> None:
         _refuse_empty(self.type, "keys", self.keys)
+        if not (self.valid_from and self.valid_to) or self.valid_from == self.valid_to:
+            raise ConfigError(
+                'history: "valid_from" and "valid_to" must be two names', hint="leave them out, or give each its own"
+            )
 
 
 @frozen(kw_only=True)

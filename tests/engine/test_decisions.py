@@ -270,7 +270,28 @@ def test_latest_without_keys_is_refused_before_any_row_is_read():
         hr.Latest(keys=())
 
 
-@pytest.mark.parametrize(("write", "key"), [(hr.Partitions, "by"), (hr.Recompute, "by"), (hr.History, "keys")])
-def test_a_write_by_no_column_is_refused(write, key):
-    with pytest.raises(hr.ConfigError, match=f'"{key}" names no column'):
-        write(**{key: ()})
+@pytest.mark.parametrize(
+    ("make", "words", "said"),
+    [
+        (hr.Partitions, {"by": ()}, 'partitions: "by" names no column'),
+        (hr.Recompute, {"by": ()}, 'recompute: "by" names no column'),
+        (hr.History, {"keys": ()}, 'history: "keys" names no column'),
+        (hr.History, {"keys": ("id",), "valid_from": ""}, "must be two names"),
+        (hr.History, {"keys": ("id",), "valid_from": "x", "valid_to": "x"}, "must be two names"),
+        (hr.Merge, {"keys": ("id",), "delete_when": " "}, '"delete_when" is empty'),
+        (hr.Contract, {"unique": ((),)}, "unique names no column"),
+    ],
+)
+def test_what_names_nothing_is_refused_before_any_row_is_read(make, words, said):
+    with pytest.raises(hr.ConfigError, match=said):
+        make(**words)
+
+
+def test_a_column_without_a_name_is_refused_as_that(tmp_path):
+    pipeline = hr.Pipeline(
+        name="p",
+        source=hr.MemorySource(frames=[pl.DataFrame({"": [1], "v": [2]})]),
+        destination=hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t"),
+    )
+    with pytest.raises(hr.SchemaError, match="a column has no name"):
+        hr.run(pipeline)

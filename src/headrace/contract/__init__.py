@@ -86,6 +86,8 @@ class Contract:
         _check_action(self.on_violation)
         if any(isinstance(columns, str) for columns in self.unique):
             raise ConfigError("unique takes sets of columns", hint='write "unique": [["a", "b"]]')
+        if not all(self.unique):
+            raise ConfigError("unique names no column", hint='write "unique": [["a", "b"]]')
         if self.max_reject_share is not None and not 0 <= self.max_reject_share <= 1:
             raise ConfigError("max_reject_share is a share of the rows", hint="write 0.05 for five percent")
 

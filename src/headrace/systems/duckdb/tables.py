@@ -260,9 +260,11 @@ def _remembers(connection: DuckDBPyConnection, table: Table, column: str) -> boo
 
 
 def definitions(schema: Schema) -> str:
-    """Column definitions. Raises SchemaError for two names that differ in case alone."""
+    """Column definitions. Raises SchemaError for two names that differ in case alone, and for a column without one."""
     if not len(schema):
         raise SchemaError("a table needs at least one column", hint="select some columns in the transform")
+    if "" in schema:
+        raise SchemaError("a column has no name, and DuckDB has no such columns", hint="give it one in the transform")
     seen: dict[str, str] = {}
     for name in schema.names:
         if (other := seen.setdefault(folded(name), name)) != name:
