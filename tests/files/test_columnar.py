@@ -1,4 +1,5 @@
 # ruff: noqa: DTZ001  # naive datetimes are a type of their own
+import os
 import sys
 from datetime import datetime
 
@@ -277,3 +278,41 @@ def test_what_pyarrow_does_not_know_beside_nanoseconds_is_read(tmp_path):
     rows = pl.DataFrame({"t": [1], "n": [2**100]}, schema={"t": pl.Datetime("ns"), "n": pl.Int128})
     rows.write_parquet(tmp_path / "a.parquet")
     assert batch(tmp_path).frame.lazy.collect().equals(rows)
+
+
+def old_times(path, times, **more):
+    """A Parquet file as Spark writes it, with a column `v` of INT96."""
+    columns = {"v": pa.array(times, pa.timestamp("us")), **more}
+    pq.write_table(
+        pa.table(columns), path, use_deprecated_int96_timestamps=True, store_schema=False, use_dictionary=False,
+        compression="none",
+    )  # fmt: skip
+
+
+def test_a_time_far_down_in_the_file_is_refused_unless_nobody_gets_there(tmp_path):
+    near, far = datetime(2020, 1, 1), datetime(9999, 12, 31)
+    old_times(tmp_path / "a.parquet", [near] * 150_000 + [far])
+    one = batch(tmp_path)
+    with pytest.raises(DataError, match="before 1677 or after 2262"):
+        one.frame.lazy.collect()
+    assert one.frame.lazy.head(2).collect()["v"].to_list() == [near, near]
+
+
+def test_rows_that_are_rejected_do_not_count_for_what_is_looked_at(tmp_path):
+    """Of the first hundred thousand rows none is left: the one that is asked for is the last."""
+    near, far, count = datetime(2020, 1, 1), datetime(9999, 12, 31), 150_000
+    old_times(tmp_path / "a.parquet", [near] * count + [far], n=pa.array(["x"] * count + ["1"]))
+    with pytest.raises(DataError, match="before 1677 or after 2262"):
+        batch(tmp_path, types={"n": "int64"}).frame.lazy.head(1).collect()
+
+
+def test_a_damaged_column_of_int96_is_told_as_that(tmp_path):
+    old_times(tmp_path / "a.parquet", [datetime(2020, 1, 1)] * 1_000)
+    one = batch(tmp_path)
+    path = tmp_path / "a.parquet"
+    data, stamp = bytearray(path.read_bytes()), path.stat()
+    data[4:40] = b"\xff" * 36  # the page's header
+    path.write_bytes(data)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(DataError, match="is no whole parquet file"):
+        one.frame.lazy.collect()

@@ -88,8 +88,9 @@ class ColumnarReader:
         return pieces + _cut(first, rows, size)
 
     def prove(self, file: File, columns: Mapping[str, Type], rows: int | None = None) -> None:
-        """Raises DataError where one of these columns holds, in the first `rows`, what Polars would silently read as
-        another value: a time of Parquet's old INT96, as Spark writes it, may lie beyond Polars' nanoseconds.
+        """Raises DataError where one of these columns has, in the first `rows`, what Polars would silently read as
+        another value: a time of Parquet's old INT96, as Spark writes it, may lie beyond Polars' nanoseconds. And for one
+        that is damaged there, UnavailableError where the file has changed.
         """
         if self.format != "parquet" or not any("datetime(ns" in str(type) for type in columns.values()):
             return
@@ -97,20 +98,22 @@ class ColumnarReader:
 
         try:
             opened = parquet.ParquetFile(file.path, coerce_int96_timestamp_unit="s")
-        except pa.ArrowException:  # PyArrow does not know all that Polars reads, and writes no INT96 of
+        except (pa.ArrowException, OSError):  # it does not know all that Polars reads, and Polars says what is broken
             return
         with opened:
             leaves = [opened.schema.column(at) for at in range(len(opened.schema))]
             old = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
             asked = [path for path in old if any(path == name or path.startswith(f"{name}.") for name in columns)]
             left = opened.metadata.num_rows if rows is None else rows
-            for batch in opened.iter_batches(columns=asked) if asked else ():
-                for name, values in zip(batch.schema.names, batch.columns, strict=True):
-                    if not all(s.is_between(_FIRST, _LAST).all() for s in _seconds(values)):
-                        raise _beyond(file, name)
-                left -= batch.num_rows
-                if left <= 0:
-                    return
+            try:
+                for batch in opened.iter_batches(columns=asked) if asked else ():
+                    _prove_times(file, batch)
+                    left -= batch.num_rows
+                    if left <= 0:
+                        return
+            except (pa.ArrowException, OSError) as error:
+                check_same(file)
+                raise broken(file, self.format) from error
 
     def scan(self, file: File) -> pl.LazyFrame:
         """The file's rows, lazily where the format can."""
@@ -166,12 +169,14 @@ def _seconds(values: pa.Array) -> Iterator[pl.Series]:
             yield from _seconds(one)
 
 
-def _beyond(file: File, column: str) -> DataError:
-    return DataError(
-        f"file {file.name!r}: column {column!r} holds times before 1677 or after 2262, as INT96 of nanoseconds",
-        hint="write it with microseconds (Spark: spark.sql.parquet.outputTimestampType=TIMESTAMP_MICROS)",
-        details={"file": file.name, "column": column},
-    )
+def _prove_times(file: File, batch: pa.RecordBatch) -> None:
+    for name, values in zip(batch.schema.names, batch.columns, strict=True):
+        if not all(seconds.is_between(_FIRST, _LAST).all() for seconds in _seconds(values)):
+            raise DataError(
+                f"file {file.name!r}: column {name!r} holds times before 1677 or after 2262, as INT96 of nanoseconds",
+                hint="write it with microseconds (Spark: spark.sql.parquet.outputTimestampType=TIMESTAMP_MICROS)",
+                details={"file": file.name, "column": name},
+            )
 
 
 def _cut(first: int, rows: int, size: int) -> list[tuple[int, int]]:

@@ -225,8 +225,10 @@ class Reading:
         scanned = scanned.rename(given)
         used = {c.name for c in one.judged}
         try:
-            first_rows = one.left if one.predicate is None else None
-            reader.prove(file, {of: native[to] for of, to in given.items() if to in used}, first_rows)
+            limit = (
+                one.left if one.predicate is None and not unsure else None
+            )  # else more rows than these may be looked at
+            reader.prove(file, {of: native[to] for of, to in given.items() if to in used}, limit)
             if one.predicate is not None or (pieces := reader.pieces(file)) is None:
                 yield from drawn(self._query(scanned, file, one, unsure, first=0))
                 return
