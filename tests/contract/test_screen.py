@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.contract import Column, Contract
 from headrace.contract.screen import Screen
+from headrace.contract.verdict import Verdict
 from headrace.errors import ContractError, SchemaError, UnavailableError
 from headrace.exact import from_text
 from headrace.schema import REJECTS, Schema
@@ -307,3 +308,12 @@ def test_small_frames_are_judged_together():
         batches = list(pa.RecordBatchReader.from_stream(FrameStream(screen.lazy)))
     assert sum(one.num_rows for one in batches) == 5_994
     assert len(batches) < 20
+
+
+def test_no_more_than_some_hundred_frames_are_held():
+    """A frame of one row takes a thousand times the row."""
+    frames = [pl.DataFrame({"n": [n]}) for n in range(3_000)]
+    verdict = Verdict(Contract(columns={"n": Column(min=0)}), scan_batches(lambda: iter(frames), {"n": pl.Int64()}))
+    heights = [judge.good.height for judge in verdict.judged()]
+    assert sum(heights) == 3_000
+    assert max(heights) <= 256

@@ -157,3 +157,16 @@ def test_the_plan_says_which_row_made_a_column_text(tmp_path):
 def test_a_way_to_read_texts_that_has_two_meanings_or_none_is_refused(words):
     with pytest.raises(ConfigError):
         TextType(type="bool", **words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"type": "date", "format": "%"}, "cannot be read"),
+        ({"type": "int64", "format": "%d"}, "makes no sense for int64"),
+        ({"type": "datetime", "format": "%Y %z"}, "has an offset"),
+    ],
+)
+def test_a_format_that_cannot_work_is_refused_where_it_stands(words, said):
+    with pytest.raises(ConfigError, match=said):
+        TextType(**words)

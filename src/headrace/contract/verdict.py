@@ -34,9 +34,9 @@ _RULES = "\0rules"
 _HARD = "\0hard"
 _ACTIONS = ("fail", "quarantine", "drop")
 _ENOUGH_BYTES = 16 << 20
-_MANY = 256
-_SEVERAL = 8
-_FEW = 16
+_MANY = 256  # frames: what one takes by itself is in no size
+_SEVERAL = 8  # frames: more in one are handed on as small ones
+_FEW = 16  # rows
 
 
 @frozen(kw_only=True)
@@ -164,7 +164,7 @@ def _together(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     for frame in frames:
         held.append(frame)
         size += int(frame.estimated_size())
-        if size >= enough or len(held) >= _MANY:  # what a frame takes by itself is in no size
+        if size >= enough or len(held) >= _MANY:
             yield pl.concat(held, rechunk=len(held) > _SEVERAL)
             held, size, enough = [], 0, min(_ENOUGH_BYTES, 2 * size)
     if held:

@@ -140,8 +140,7 @@ def _gathered(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             waiting.append(part)
             rows, size = rows + part.height, size + int(part.estimated_size())
             if rows >= _FEWEST or size >= _ENOUGH_BYTES:
-                whole = len(waiting) == 1 and part.n_chunks() <= 1 + part.height // _FEWEST
-                yield part if whole else pl.concat(waiting, rechunk=True)
+                yield pl.concat(waiting, rechunk=True) if len(waiting) > 1 else part
                 waiting, rows, size = [], 0, 0.0
     if waiting:
         yield pl.concat(waiting, rechunk=True)

@@ -89,8 +89,8 @@ class ColumnarReader:
 
     def prove(self, file: File, columns: Mapping[str, Type], rows: int | None = None) -> None:
         """Raises DataError where one of these columns has, in the first `rows`, what Polars would silently read as
-        another value: a time of Parquet's old INT96, as Spark writes it, may lie beyond Polars' nanoseconds. And for one
-        that is damaged there, UnavailableError where the file has changed.
+        another value: a time of Parquet's old INT96, as Spark writes it, may lie beyond Polars' nanoseconds. Also for a
+        column that is damaged; UnavailableError where the file has changed.
         """
         if self.format != "parquet" or not any("datetime(ns" in str(type) for type in columns.values()):
             return
