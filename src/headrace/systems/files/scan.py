@@ -224,11 +224,10 @@ class Reading:
         given = dict(zip(scanned.collect_schema().names(), native.names, strict=True))
         scanned = scanned.rename(given)
         used = {c.name for c in one.judged}
+        # rows that are left out or rejected do not count for the limit
+        limit = one.left if one.predicate is None and not unsure else None
+        reader.prove(file, {of: native[to] for of, to in given.items() if to in used}, limit)
         try:
-            limit = (
-                one.left if one.predicate is None and not unsure else None
-            )  # else more rows than these may be looked at
-            reader.prove(file, {of: native[to] for of, to in given.items() if to in used}, limit)
             if one.predicate is not None or (pieces := reader.pieces(file)) is None:
                 yield from drawn(self._query(scanned, file, one, unsure, first=0))
                 return
