@@ -491,3 +491,26 @@ def test_a_reader_of_stderr_that_has_stopped_keeps_nobody_from_ending(number, co
     finally:
         os.close(reader)
         os.close(writer)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "class Tee:\n    def write(self, text): pass\n    def flush(self): pass\n    def isatty(self): return False\n"
+        "sys.stderr = Tee()",
+        "import codecs; sys.stderr = codecs.getwriter('utf-8')(sys.stderr.buffer)",
+    ],
+)
+def test_a_stderr_of_somebody_elses_making_is_left_as_it_is(given, orders):
+    text = f"import sys\n{given}\ngiven = sys.stderr\nfrom headrace.cli import main, stderr\nstderr.take()\n"
+    text += "assert sys.stderr is given\nmain(['run', 'orders.json', '--json'])"
+    done = subprocess.run([sys.executable, "-c", text], cwd=orders, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout)["runs"][0]["status"] == "loaded"
+
+
+def test_without_a_stderr_no_file_of_the_run_becomes_descriptor_2(orders):
+    asks = "    assert os.readlink('/proc/self/fd/2') == '/dev/null'\n"
+    (orders / "transforms.py").write_text(f"import os\ndef clean(orders, *, factor):\n{asks}    return orders\n")
+    command = ["bash", "-c", f"{sys.executable} -m headrace run orders.json --json 0<&- 2>&-"]
+    done = subprocess.run(command, cwd=orders, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout)["runs"][0]["error"] is None
