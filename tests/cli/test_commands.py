@@ -496,8 +496,10 @@ def test_a_reader_of_stderr_that_has_stopped_keeps_nobody_from_ending(number, co
 @pytest.mark.parametrize(
     "given",
     [
-        "class Tee:\n    def write(self, text): pass\n    def flush(self): pass\n    def isatty(self): return False\n"
-        "sys.stderr = Tee()",
+        (
+            "class Tee:\n    def write(self, text): pass\n    def flush(self): pass\n    def isatty(self): return False\n"
+            "sys.stderr = Tee()"
+        ),
         "import codecs; sys.stderr = codecs.getwriter('utf-8')(sys.stderr.buffer)",
     ],
 )
