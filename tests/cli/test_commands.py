@@ -497,8 +497,8 @@ def test_a_reader_of_stderr_that_has_stopped_keeps_nobody_from_ending(number, co
     "given",
     [
         (
-            "class Tee:\n    def write(self, text): pass\n    def flush(self): pass\n    def isatty(self): return False\n"
-            "sys.stderr = Tee()"
+            "class Tee:\n    def write(self, text): pass\n    def flush(self): pass\n"
+            "    def isatty(self): return False\nsys.stderr = Tee()"
         ),
         "import codecs; sys.stderr = codecs.getwriter('utf-8')(sys.stderr.buffer)",
     ],
