@@ -75,7 +75,7 @@ def test_whatever_is_damaged_is_read_or_refused_in_our_own_words(tmp_path, capfd
     """Polars panics at some of these files, and prints so; others it reads as what they are not."""
     method, compression = WAYS[way]
     raw = io.BytesIO()
-    frame = pl.DataFrame({n: s.extend(s).extend(s) for n, s in TYPES.items() if "int128" not in n})
+    frame = pl.DataFrame({n: pl.concat([s] * 4) for n, s in TYPES.items() if "int128" not in n})
     getattr(frame, method)(raw, compression=compression)
     chance = random.Random(way)  # noqa: S311  # not for secrets
     refused = 0
