@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from headrace.frozen import frozen
 
@@ -72,10 +72,9 @@ class Range:
     reader: str = ""
 
 
-@frozen(kw_only=True)
-class FileStamp:
+class FileStamp(NamedTuple):
     """One file as it was when it was read: the name relative to the fixed part of the path, size in bytes,
-    and `version`, an etag or the modification time in nanoseconds, as text.
+    and `version`, an etag or the modification time in nanoseconds, as text. A tuple, since a run may make a million.
     """
 
     name: str

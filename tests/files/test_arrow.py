@@ -42,7 +42,7 @@ def batch(folder):
 
 def listed(path):
     found = path.stat()
-    return File(path, path.name, found.st_size, found.st_mtime_ns)
+    return File(str(path), path.name, found.st_size, found.st_mtime_ns)
 
 
 @pytest.mark.parametrize("way", WAYS)

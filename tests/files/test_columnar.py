@@ -188,7 +188,7 @@ def test_a_file_that_vanishes_before_its_rows_are_counted_is_not_a_bug(tmp_path)
     from headrace.systems.files.paths import File
 
     path = tmp_path / "a.parquet"
-    gone = File(path=path, name="a.parquet", size=1, modified=1)
+    gone = File(str(path), "a.parquet", 1, 1)
     with pytest.raises(UnavailableError, match="has gone"):
         ColumnarReader.rows(SimpleNamespace(format="parquet"), gone)
 
@@ -217,7 +217,7 @@ def test_a_file_that_cannot_be_opened_is_no_bug(tmp_path, format):
 
     for name, error in (("gone", UnavailableError), (".", RejectedError)):
         with pytest.raises(error, match=f"'{name}'" if name == "gone" else "cannot be read"):
-            ColumnarReader(FileSource(path="x"), format).schema(File(tmp_path / name, name, 1, 1))
+            ColumnarReader(FileSource(path="x"), format).schema(File(str(tmp_path / name), name, 1, 1))
 
 
 @pytest.mark.parametrize("column", ["v", "several", "parts", "v.at"])

@@ -118,7 +118,7 @@ class Journal:
         def seen(source: str, names: Iterable[str] | None) -> Mapping[str, FileStamp]:
             known = account.seen.get(source, {})
             chosen = known if names is None else [name for name in names if name in known]
-            return {n: FileStamp(name=n, size=known[n][0], version=known[n][1]) for n in chosen}
+            return {n: FileStamp(n, *known[n]) for n in chosen}
 
         return Snapshot(
             **{

@@ -58,7 +58,7 @@ def _snapshot(connection: DuckDBPyConnection, key: ledger.Key) -> Snapshot:
         some = files.filter(pl.col("source") == source)
         some = some if names is None else some.filter(pl.col("name").is_in(list(names)))
         rows = some.select("name", "size", "version").iter_rows()
-        return {name: FileStamp(name=name, size=size, version=version) for name, size, version in rows}
+        return {row[0]: FileStamp._make(row) for row in rows}
 
     return key.head(connection).snapshot(seen, quarantine.settled(connection, key))
 

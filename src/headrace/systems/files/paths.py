@@ -9,12 +9,11 @@ import os
 import re
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from headrace.errors import ConfigError, DataError, RejectedError, UnavailableError
 from headrace.flow import FileStamp
-from headrace.frozen import frozen
 from headrace.paths import rooted
 
 if TYPE_CHECKING:
@@ -43,19 +42,25 @@ _MAGIC = re.compile(r"[*?\[]")
 _DIGITS = re.compile(r"(\d+)")
 
 
-@frozen
-class File:
-    """One file as it was when it was listed. `name` is relative to the fixed part of the path."""
+class File(NamedTuple):
+    """One file as it was when it was listed: `location` is its absolute path, `name` relative to the path's fixed part,
+    `modified` in nanoseconds. A tuple, and no `Path` until one is asked for, since each run may list a million.
+    """
 
-    path: Path
+    location: str
     name: str
     size: int
     modified: int
 
     @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.location)
+
+    @property
     def stamp(self) -> FileStamp:
         """What the ledger remembers."""
-        return FileStamp(name=self.name, size=self.size, version=str(self.modified))
+        return FileStamp(self.name, self.size, str(self.modified))
 
 
 def name_order(name: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
@@ -129,7 +134,7 @@ def _listed(absolute: str, root: str) -> File | None:
         _refuse_name(absolute)
     inside = f"{root.rstrip('/')}/"
     name = absolute.removeprefix(inside) if absolute.startswith(inside) else os.path.relpath(absolute, root)
-    return File(path=Path(absolute), name=name, size=now.st_size, modified=now.st_mtime_ns)
+    return File(absolute, name, now.st_size, now.st_mtime_ns)
 
 
 def _refuse_name(path: str) -> None:
@@ -218,7 +223,7 @@ def stat(path: Path, name: str) -> File:
         raise UnavailableError(f"file {name!r} has gone while it was read", hint="run again") from error
     except PermissionError as error:
         raise RejectedError(f"file {name!r} may not be read", hint=f"look at the rights of {path.parent}") from error
-    return File(path=path, name=name, size=now.st_size, modified=now.st_mtime_ns)
+    return File(str(path), name, now.st_size, now.st_mtime_ns)
 
 
 def check_same(file: File) -> None:

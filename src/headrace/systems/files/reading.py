@@ -62,7 +62,7 @@ def _divide(source: FileSource, files: Sequence[File], seen: Mapping[str, FileSt
     old, new = [], []
     for file in files:
         stamp = seen.get(file.name)
-        if stamp is not None and (stamp.size, stamp.version) == (file.size, str(file.modified)):
+        if stamp == file.stamp:
             old.append(file)
         elif stamp is None or source.changed == "reread":
             new.append(file)
@@ -101,7 +101,7 @@ def _parts(files: Sequence[File], batch_bytes: int | None) -> Iterator[list[File
 
 
 def _scan(found: Survey, files: Sequence[File]) -> dict[str, Any]:
-    return {"type": "files", "format": found.format, "files": [str(f.path) for f in files]}
+    return {"type": "files", "format": found.format, "files": [f.location for f in files]}
 
 
 def _frame(reading: Reading) -> Frame:
@@ -186,7 +186,9 @@ def _new(  # what one batch is made of
 
 
 def _together(old: Sequence[File], new: Sequence[File]) -> list[File]:
-    """Both, in name order; a file that is read again once, as it is now."""
+    """Both, in name order, as each is; a file that is read again once, as it is now."""
+    if not (old and new):
+        return list(old or new)
     return sorted({f.name: f for f in (*old, *new)}.values(), key=lambda f: name_order(f.name))
 
 
@@ -227,7 +229,7 @@ class _Everything:
         return Frame(
             lazy=_late(self._rows, new.lazy),
             placed=_late(lambda: self._newest(self.reading()), new.placed),
-            scan={"type": "files", "files": [str(f.path) for f in self.files]},
+            scan={"type": "files", "files": [f.location for f in self.files]},
         )
 
     def _rows(self) -> pl.LazyFrame:
@@ -255,7 +257,7 @@ class _Everything:
         return Frame(
             lazy=_late(lambda: placed().drop(FILE, LINE), new.lazy),
             placed=_late(placed, new.placed),
-            scan={"type": "files", "files": [str(f.path) for f in old]},
+            scan={"type": "files", "files": [f.location for f in old]},
         )
 
 

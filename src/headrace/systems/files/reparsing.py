@@ -74,6 +74,6 @@ def _parsed(
     head = looked.heads[file.name]
     fields = renamed(source, file, head.fields)
     records = list(zip(rows["line"].to_list(), rows["row"].to_list(), strict=True))
-    place = File(path=file.path, name=name, size=file.size, modified=file.modified)
+    place = file._replace(name=name)
     piece = reader.parse(place, fields, records, head=head)
     return convert(piece, layout, layout.columns, place, fields)

@@ -158,7 +158,7 @@ class Reading:
         shape = [(c.name, c.type) for c in columns]
         if not plain or any([(f.name, f.type) for f in self.survey.native[file.name]] != shape for file in self.files):
             return None
-        paths = tuple(str(file.path.absolute()) for file in self.files)
+        paths = tuple(file.location for file in self.files)
         if any(_PATTERN.search(path) for path in paths):  # DuckDB knows no way to take these for what they are
             return None
         listed = ", ".join(f"'{path}'" for path in (path.replace("'", "''") for path in paths))

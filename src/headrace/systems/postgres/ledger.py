@@ -94,7 +94,7 @@ class Key:
             " AND ($4::text[] IS NULL OR name = ANY ($4::text[]))",
             [*self.values, source, None if names is None else list(names)],
         )
-        return {name: FileStamp(name=name, size=size, version=version) for name, size, version in rows}
+        return {row[0]: FileStamp._make(row) for row in rows}
 
     def remember(  # one row of the ledger, column by column
         self,
