@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import headrace as hr
 from headrace.cursor import Latest
 from headrace.errors import ConfigError, DataError, RejectedError, UnavailableError
 from headrace.flow import Range, Snapshot
@@ -13,9 +14,13 @@ from headrace.protocols import Source
 from headrace.schema import REJECTS
 from headrace.systems.files import FileSource
 from headrace.systems.files.infer import Guess
-from headrace.systems.files.paths import File, find
+from headrace.systems.files.paths import File, common, find
 from headrace.systems.files.scan import Reading
 from headrace.systems.files.survey import survey
+
+
+def listed(patterns, base=None):
+    return find(patterns, base, format=None, allow_missing=False, root=common(patterns, base))
 
 
 class Ledger:
@@ -128,7 +133,7 @@ def test_a_file_that_changes_while_it_is_read_is_unavailable(tmp_path):
     write(tmp_path, "a.csv", "a\n" + "2\n" * 1000)
     with pytest.raises(UnavailableError, match=r"'a\.csv' changes while it is read"):
         batch.frame.lazy.collect()
-    files = find(source.patterns, tmp_path, format=None, allow_missing=False)
+    files = listed(source.patterns, tmp_path)
     passes = Reading(source, survey(source, files, {}), files, "in")._read(None, None, None, None)
     assert next(passes)["a"][0] == 2
     write(tmp_path, "a.csv", "a\n" + "3\n" * 1001)
@@ -297,7 +302,7 @@ def test_a_pattern_means_files_and_neither_hidden_ones_nor_folders_nor_links_to_
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "link.csv").symlink_to("nowhere")
     monkeypatch.chdir(tmp_path)
-    assert [f.name for f in find([pattern], None, format=None, allow_missing=False)] == ["1.csv"]
+    assert [f.name for f in listed([pattern])] == ["1.csv"]
 
 
 def test_names_are_relative_to_the_fixed_part_so_a_folder_may_move(tmp_path):
@@ -383,7 +388,7 @@ def test_a_folder_that_may_not_be_looked_into_is_refused_and_its_files_not_misse
             (base / "part" / closed).chmod(0)
             os.seteuid(65534 if me == 0 else me)  # to root nothing is closed
             try:
-                return [file.name for file in find([path], base, format=None, allow_missing=False)]
+                return [file.name for file in listed([path], base)]
             finally:
                 os.seteuid(me)
                 (base / "part" / closed).chmod(0o755)
@@ -403,3 +408,40 @@ def test_a_first_batch_says_that_latest_names_no_column(tmp_path):
 def test_latest_of_no_file_yet_is_nothing_new(tmp_path):
     source = FileSource(path="*.csv", base=tmp_path, allow_missing=True, latest=Latest(keys=("id",)))
     assert next(Ledger(source).batches()).news.empty
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("in/a/*.csv", ["in/a/*.csv", "in/b/*.csv"], "../b/2.csv"),
+        (["in/a/*.csv", "in/b/*.csv"], "in/b/*.csv", "b/2.csv"),
+        ("in/**/*.csv", "in/a/../b/*.csv", "b/2.csv"),
+    ],
+)
+@pytest.mark.parametrize("cursor", [None, "id"])
+def test_files_keep_their_names_when_the_paths_change(tmp_path, before, after, named, cursor):
+    """They would count as new ones: every row would be loaded once more."""
+    for name in "ab":
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "1.csv").write_text(f"id,v\n{ord(name)},1\n")
+
+    def rows(path, **more):
+        made = hr.Pipeline(
+            name="p",
+            source=hr.FileSource(path=path, base=tmp_path, cursor=cursor, add_columns={"file": "file"}),
+            destination=hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t"),
+            write=hr.Append(),
+            **more,
+        )
+        hr.run(made)
+        return sorted(made.destination.inspect("p").scan().collect().rows())
+
+    first = rows(before)
+    (tmp_path / "in" / "b" / "2.csv").write_text("id,v\n200,2\n")
+    moved = rows(after, was="source")
+    assert [row for row in moved if row in first] == first
+    assert (200, 2, named) in moved
+    assert len(moved) == 3
+    assert rows(after) == moved
+    (tmp_path / "in" / "b" / "3.csv").write_text("id,v\n300,3\n")
+    assert rows(after) == [*moved, (300, 3, named.replace("2.csv", "3.csv"))]

@@ -24,6 +24,7 @@ __all__ = [
     "File",
     "broken",
     "check_same",
+    "common",
     "find",
     "format_of",
     "hive_parts",
@@ -43,7 +44,7 @@ _DIGITS = re.compile(r"(\d+)")
 
 
 class File(NamedTuple):
-    """One file as it was when it was listed: `location` is its absolute path, `name` relative to the path's fixed part,
+    """One file as it was when it was listed: `location` is its absolute path, `name` relative to a folder (`naming`),
     `modified` in nanoseconds. A tuple, and no `Path` until one is asked for, since each run may list a million.
     """
 
@@ -88,32 +89,41 @@ def hive_parts(name: str) -> dict[str, str | None]:
     return found
 
 
-def find(patterns: Sequence[str], base: Path | None, *, format: str | None, allow_missing: bool) -> list[File]:
-    """The files that `patterns` mean, in name order.
+def common(patterns: Sequence[str], base: Path | None) -> str:
+    """The fixed part that all patterns have in common, absolute. Raises RejectedError as `find` does."""
+    with _looking():
+        fixed = (_fixed(str(rooted(base, pattern))) for pattern in patterns)
+        return os.path.commonpath([os.path.abspath(f) for f in fixed])  # noqa: PTH100  # no links resolved
+
+
+def find(
+    patterns: Sequence[str], base: Path | None, *, format: str | None, allow_missing: bool, root: str
+) -> list[File]:
+    """The files that `patterns` mean, named from `root`, in name order.
 
     Raises ConfigError for a pattern that means none (with near misses), unless `allow_missing`; RejectedError for a
     folder that may not be looked into.
     """
+    found: dict[str, File] = {}
+    with _looking():
+        for written in patterns:
+            pattern = str(rooted(base, written))
+            files = {p: file for p in _matches(pattern, format) if (file := _listed(p, root)) is not None}
+            if not files and not allow_missing:
+                raise _nothing(pattern, written)
+            found = files | found
+    return sorted(found.values(), key=lambda f: name_order(f.name))
+
+
+@contextlib.contextmanager
+def _looking() -> Iterator[None]:
     try:
-        return _found(patterns, base, format, allow_missing=allow_missing)
+        yield
     except OSError as error:
         raise RejectedError(
             f"the path {str(error.filename)!r} cannot be looked at ({error.strerror})",
             hint="look at its rights, and at its length",
         ) from error
-
-
-def _found(patterns: Sequence[str], base: Path | None, format: str | None, *, allow_missing: bool) -> list[File]:
-    whole = [str(rooted(base, pattern)) for pattern in patterns]
-    fixed = [_fixed(p) for p in whole]
-    root = os.path.commonpath([os.path.abspath(f) for f in fixed])  # noqa: PTH100  # no links resolved
-    found: dict[str, File] = {}
-    for pattern, written in zip(whole, patterns, strict=True):
-        files = {p: file for p in _matches(pattern, format) if (file := _listed(p, root)) is not None}
-        if not files and not allow_missing:
-            raise _nothing(pattern, written)
-        found = files | found
-    return sorted(found.values(), key=lambda f: name_order(f.name))
 
 
 def _listed(absolute: str, root: str) -> File | None:

@@ -20,6 +20,7 @@ from headrace.stream import scan_generator
 from headrace.stream.direct import direct, readable
 from headrace.stream.drawing import drawn
 from headrace.systems.files.columnar import ColumnarReader
+from headrace.systems.files.naming import moved, root_of
 from headrace.systems.files.paths import File, find, name_order
 from headrace.systems.files.scan import Reading
 from headrace.systems.files.survey import Survey, survey
@@ -33,9 +34,11 @@ __all__ = ["batches"]
 
 def batches(source: FileSource, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
     """See `FileSource.batches`."""
-    files = find(source.patterns, source.base, format=source.format, allow_missing=source.allow_missing)
+    root = root_of(source, range.after, snapshot.identities.get(name))
+    files = find(source.patterns, source.base, format=source.format, allow_missing=source.allow_missing, root=root)
+    kept = moved(source, root)
     if source.cursor is not None:
-        yield _by_cursor(source, files, range, snapshot, name)
+        yield _by_cursor(source, files, range, snapshot, name, kept)
         return
     if source.read == "all":
         yield _all(source, files, range, name)
@@ -45,7 +48,7 @@ def batches(source: FileSource, range: Range, snapshot: Snapshot, name: str) -> 
     old, new = _divide(source, settled, seen)
     pinned = dict((range.after or {}).get("types") or {})
     for part in _parts(new, range.batch_bytes):
-        batch, pinned = _new(source, old, part, pinned, seen, name)
+        batch, pinned = _new(source, old, part, pinned, seen, name, kept)
         yield batch
         old = _together(old, part)
 
@@ -161,6 +164,7 @@ def _new(  # what one batch is made of
     pinned: dict[str, str],
     seen: Mapping[str, FileStamp],
     name: str,
+    kept: Mapping[str, str],
 ) -> tuple[Batch, dict[str, str]]:
     every = _together(old, new)
     looked = survey(source, new or (() if pinned else every[-1:]), pinned)
@@ -174,7 +178,7 @@ def _new(  # what one batch is made of
     batch = Batch(
         frame=_frame(reading),
         news=_news(reading, {"files_seen": len(old)}),
-        position=lambda: {"files": len(every), "types": pinned},
+        position=lambda: {"files": len(every), "types": pinned, **kept},
         counts=lambda: rest.counts(reading),
         rejects=lambda: rest.rejects(reading),
         files=lambda: [f.stamp for f in new],
@@ -324,7 +328,9 @@ def _refuse_guessed(looked: Survey, cursor: Cursor, name: str) -> None:
             )
 
 
-def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot: Snapshot, name: str) -> Batch:
+def _by_cursor(
+    source: FileSource, files: Sequence[File], range: Range, snapshot: Snapshot, name: str, kept: Mapping[str, str]
+) -> Batch:
     cursor = source.cursor
     assert isinstance(cursor, Cursor)  # noqa: S101  # __post_init__ saw to it
     after = range.after or {}
@@ -333,7 +339,7 @@ def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot
     looked = survey(source, files, pinned)
     _refuse_guessed(looked, cursor, name)
     reading = Reading(source, looked, files, name)
-    kept = {**pinned, **looked.pinned()}
+    types = {**pinned, **looked.pinned()}
     part, everything = (
         track(
             reading.placed,
@@ -382,7 +388,7 @@ def _by_cursor(source: FileSource, files: Sequence[File], range: Range, snapshot
             empty=range.after is not None and not fresh,
             misses=cursor.misses,
         ),
-        position=lambda: {**found().position(), "types": kept},
+        position=lambda: {**found().position(), "types": types, **kept},
         counts=counts,
         rejects=rejects,
         files=lambda: fresh,

@@ -15,6 +15,7 @@ from headrace.stream.spool import Spool
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.csv import CSVReader
 from headrace.systems.files.layout import Converted, Layout, convert, placed
+from headrace.systems.files.naming import root_of
 from headrace.systems.files.paths import File, find
 from headrace.systems.files.scan import reject_rows
 from headrace.systems.files.survey import Survey, renamed, survey
@@ -27,7 +28,8 @@ __all__ = ["reparsed"]
 
 def reparsed(source: FileSource, texts: pl.DataFrame, after: Position | None, name: str) -> Batch:
     """See `FileSource.reparse`."""
-    files = find(source.patterns, source.base, format=source.format, allow_missing=True)
+    root = root_of(source, after)
+    files = find(source.patterns, source.base, format=source.format, allow_missing=True, root=root)
     if not files:
         raise DataError("no file is left that says what the columns are", hint="put one back, or mend the rows by hand")
     looked = survey(source, files, dict((after or {}).get("types") or {}))

@@ -1,0 +1,37 @@
+"""From which folder files are named: a file must have the name under which it is remembered, or it would count as new.
+
+It is the fixed part that all patterns have in common. Where the paths have changed since (``"was"``) it stays what it
+was: the position says where that lies, seen from where it would lie now, so that a project may be moved as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from headrace.systems.files.paths import common
+
+if TYPE_CHECKING:
+    from headrace.flow import Position
+    from headrace.systems.files import FileSource
+
+__all__ = ["moved", "root_of"]
+
+_KEY = "root"
+
+
+def root_of(source: FileSource, after: Position | None, before: Any = None) -> str:
+    """The folder, absolute. `after` is the last position (None: from the beginning), `before` the source's identity as
+    it was then (None: as it is). Raises RejectedError for a path that cannot be looked at.
+    """
+    if after is None:
+        return common(source.patterns, source.base)
+    paths = before["path"] if isinstance(before, Mapping) and "path" in before else source.patterns
+    return os.path.normpath(os.path.join(common(paths, source.base), after.get(_KEY, ".")))  # noqa: PTH118  # as above
+
+
+def moved(source: FileSource, root: str) -> dict[str, str]:
+    """What the position must say for the next run to name files from `root`."""
+    now = common(source.patterns, source.base)
+    return {} if root == now else {_KEY: os.path.relpath(root, now)}
