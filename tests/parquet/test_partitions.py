@@ -153,3 +153,26 @@ def test_a_value_too_long_for_a_folder_is_refused_without_being_told(tmp_path: P
         folder_of(["k"], ("secret" * 50,))
     assert "secret" not in str(caught.value)
     assert len(folder_of(["k"], ("x" * 253,))) == 255
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (pl.Series([Decimal("1.5"), None, Decimal(2)], dtype=pl.Decimal(8, 1)), pl.Decimal(9, 2)),
+        (pl.Series([40, None, 2], dtype=pl.Int32), pl.Float64),
+        (pl.Series([0.1, None, 2], dtype=pl.Float32), pl.Float64),
+        (pl.Series([40, None, 2], dtype=pl.Int32), pl.Int64),
+    ],
+    ids=["decimal", "integer to float", "float", "integer"],
+)
+@pytest.mark.parametrize("split", [True, False], ids=["split before", "appended before"])
+def test_a_partition_is_the_same_when_its_column_has_been_widened(
+    tmp_path: Path, before: pl.Series, after: pl.DataType, split: bool
+) -> None:
+    table = ParquetDestination(path="t", base=tmp_path)
+    by = Partitions(by=("k",))
+    load(table, pl.DataFrame({"k": before, "v": [1, 2, 3]}), by if split else Append())
+    load(table, pl.DataFrame({"k": before[:2].cast(after), "v": [10, 20]}), by)
+    assert sorted(v for _, v in _rows(tmp_path / "t")) == [3, 10, 20]
+    load(table, pl.DataFrame({"k": before.cast(after), "v": [100, 200, 300]}), by)
+    assert sorted(v for _, v in _rows(tmp_path / "t")) == [100, 200, 300]

@@ -43,8 +43,8 @@ def split(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Stage the rows by partition. Returns the files added, and the names of those that they replace.
 
-    Files of touched partitions are replaced. Files that are not split by the same columns (appended ones, say) are
-    written again without the rows of touched partitions; each such file says how many rows it `kept`.
+    Files of touched partitions are replaced. Files that are not split by the same columns of the same types (appended
+    ones, say) are written again without the rows of touched partitions; each such file says how many rows it `kept`.
     """
     buffer = _Buffer(attempt, layout, change.schema, by, journal.where)
     with drain(change, journal.where) as rows:
@@ -52,10 +52,9 @@ def split(
             buffer.add(batch)
     added = buffer.close()
     touched = buffer.touched | _named(change, by)
-    removed = [
-        n for n, about in state.data.items() if about.get("by") == list(by) and tuple(about["values"]) in touched
-    ]
-    mixed = [n for n, about in state.data.items() if about.get("by") != list(by)]
+    alike = _alike(state, change.schema, by)
+    removed = [n for n in alike if tuple(state.data[n]["values"]) in touched]
+    mixed = [n for n in state.data if n not in alike]
     if mixed and touched:
         going = [n for n in mixed if _hits(scan_files(journal, state, [n]), by, change.schema, touched)]
         if going:
@@ -161,6 +160,16 @@ def _keys(schema: Schema, by: Sequence[str]) -> list[pl.Expr]:
     return [key_text(pl.col(name), schema[name]) for name in by]
 
 
+def _alike(state: State, schema: Schema, by: Sequence[str]) -> dict[str, None]:
+    """The files that are split by these columns, with the same types: one that has been widened since writes the same
+    value as another text.
+    """
+    types = [schema[name] for name in by]
+    held = [Schema.from_json(each) for each in state.schemas]
+    same = [all(name in each for name in by) and [each[name] for name in by] == types for each in held]
+    return {n: None for n, about in state.data.items() if about.get("by") == list(by) and same[about["schema"]]}
+
+
 def _named(change: TableChange, by: Sequence[str]) -> set[Key]:
     """The partitions that the change names, whether or not it has rows of them."""
     if change.groups is None:
@@ -176,8 +185,11 @@ def _touched(by: Sequence[str], touched: set[Key]) -> pl.LazyFrame:
 
 
 def _joined(rows: pl.LazyFrame, by: Sequence[str], schema: Schema, touched: set[Key], how: Any) -> pl.LazyFrame:
-    have = rows.collect_schema()
-    keys = [key_text(pl.col(name), schema[name]) if name in have else pl.lit(None, dtype=pl.String) for name in by]
+    have, types = rows.collect_schema(), schema.polars()
+    keys = [
+        key_text(pl.col(name).cast(types[name]), schema[name]) if name in have else pl.lit(None, dtype=pl.String)
+        for name in by
+    ]
     names = [f"\x00{n}" for n in range(len(by))]
     keyed = rows.with_columns(key.alias(name) for name, key in zip(names, keys, strict=True))
     return keyed.join(_touched(by, touched), on=names, how=how, nulls_equal=True, maintain_order="left").drop(names)
