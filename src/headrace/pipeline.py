@@ -169,6 +169,13 @@ class Pipeline:
         return self.sources or {"source": self.source}  # type: ignore[dict-item]  # __post_init__ saw to it
 
     @property
+    def contracts(self) -> Mapping[str | None, Contract]:
+        """The contracts there are: each source's by its name, the result's under None."""
+        found: dict[str | None, Contract | None] = {None: self.contract}
+        found |= {name: getattr(source, "contract", None) for name, source in self.named_sources.items()}
+        return {name: contract for name, contract in found.items() if contract is not None}
+
+    @property
     def steps(self) -> tuple[Step, ...]:
         """The transforms, bare functions wrapped."""
         return tuple(s if isinstance(s, SQLStep | PythonStep) else PythonStep(python=s) for s in self.transforms)

@@ -76,7 +76,8 @@ class History:
     Adds `valid_from` and `valid_to` (half-open; NULL: still valid), taken from the first `latest_by` column,
     else from the commit's time. Only a change in a `track` column (default: all but keys and `latest_by`)
     makes a version. Late versions go in between. A key that returns comes back as a new version. A key that
-    is absent from a complete full read is closed when `close_absent`.
+    is absent from a complete full read is closed when `close_absent`; that of a row in quarantine is not absent, that
+    of one that was discarded is.
     """
 
     type: ClassVar[str] = "history"
@@ -100,8 +101,8 @@ class Recompute:
     """Rebuild the groups that the new rows touch, from everything read so far.
 
     Groups are the `by` values of the transform's result over the new rows and over the former images of the
-    same rows (where the source knows them). The target's rows of those groups are replaced by those of the
-    transform over all rows.
+    same rows (where the source knows them: files by `latest`; `plan` says which does not). The target's rows of those
+    groups are replaced by those of the transform over all rows.
     """
 
     type: ClassVar[str] = "recompute"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 import headrace as hr
+from headrace.engine.decisions import fingerprint
 
 
 @pytest.fixture
@@ -295,3 +298,35 @@ def test_a_column_without_a_name_is_refused_as_that(tmp_path):
     )
     with pytest.raises(hr.SchemaError, match="a column has no name"):
         hr.run(pipeline)
+
+
+@pytest.mark.parametrize("where", ["contract", "files"])
+def test_a_history_that_closes_what_is_absent_may_not_drop_rows(orders, where):
+    """A dropped row's key would pass for one that the source has no more."""
+    rows = hr.Contract(columns={"v": hr.Column(min=0, on_violation="drop")})
+    changes = {"contract": rows} if where == "contract" else {"files": {"contract": rows, "read": "all"}}
+    write = hr.History(keys=("id",), close_absent=True)
+    with pytest.raises(hr.ConfigError, match="rows that the contract drops"):
+        hr.plan(orders.pipeline(write=write, **changes))
+    assert hr.plan(orders.pipeline(write=hr.History(keys=("id",)), **changes)).status == "load"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (dt.date(2024, 1, 1), dt.date(2025, 1, 1)),
+        (dt.timedelta(1), dt.timedelta(2)),
+        (Decimal("1.5"), Decimal("1.6")),
+        (b"a", b"b"),
+        (frozenset("a"), frozenset("b")),
+        (pl.col("v") > 1, pl.col("v") > 2),
+        (len, str),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_a_parameter_or_a_rule_is_its_change_is_seen(orders, before, after):
+    def told(value):
+        return fingerprint(orders.pipeline(params={"p": value}))["transforms"]
+
+    assert told(before) == told(before)
+    assert told(before) != told(after)

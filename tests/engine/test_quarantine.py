@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import polars as pl
 import pytest
 
@@ -127,3 +129,72 @@ def test_an_update_of_the_row_at_the_cursors_end_breaks_no_unique_key(place, whe
     place.write("3.csv", "id,u\n4,4\n4,4\n")  # two rows of one version: which of them is meant?
     with pytest.raises(hr.ContractError, match="unique"):
         hr.run(pipeline)
+
+
+STEP = hr.sql("SELECT id, v FROM source")
+
+
+@pytest.fixture(params=["duckdb", "parquet"])
+def log(place, request):
+    """Appends without keys, of which a row may come twice: its rejects have no place, since a step has lost it."""
+    destination = getattr(place, request.param)()
+    return place.pipeline(transforms=(STEP,), contract=KEPT, destination=destination, write=hr.Append())
+
+
+def test_an_equal_row_of_a_later_append_is_a_reject_of_its_own(place, log):
+    place.write("1.csv", "id,v\n1,-5\n1,-5\n")
+    hr.run(log)
+    place.write("2.csv", "id,v\n1,-5\n")
+    assert hr.run(log).counts["rejected"] == 1
+    assert hr.rejects(log)["id"].n_unique() == 3
+    relaxed = dataclasses.replace(log, contract=None)
+    hr.replay(relaxed)
+    assert place.rows(log) == [(1, -5)] * 3
+    place.write("3.csv", "id,v\n1,-5\n")
+    hr.run(log)  # it is not the row that has been loaded
+    assert hr.rejects(log).height == 1
+    hr.discard(log, reason="test")
+    place.write("4.csv", "id,v\n1,-5\n")
+    hr.run(log)  # nor the one that was given up
+    assert hr.rejects(log).height == 1
+
+
+def test_one_of_equal_rejects_that_is_taken_again_is_the_reject_that_it_was(place, log):
+    place.write("1.csv", "id,v\n1,-5\n1,-5\n")
+    hr.run(log)
+    before = hr.rejects(log)["id"].sort().to_list()
+    file = place.folder / "fixed.csv"
+    for id in before:
+        file.write_text(f"id,row.id,v\n{id},1,-5\n")
+        assert hr.replay(log, fixed=file).status == "nothing_new"
+        assert hr.rejects(log)["id"].sort().to_list() == before
+    file.write_text(f"id,row.id,v\n{before[1]},1,-6\n")
+    hr.replay(log, fixed=file)
+    assert place.rows(log) == []
+    assert hr.rejects(log)["row"].sort().to_list() == ['{"id": "1", "v": "-5"}', '{"id": "1", "v": "-6"}']
+
+
+@pytest.mark.parametrize("action", ["fail", "quarantine", "drop"])
+@pytest.mark.parametrize("target", ["duckdb", "parquet"])
+def test_a_full_refresh_is_not_judged_by_the_rows_that_go(place, target, action):
+    once = hr.Contract(columns={"id": hr.Column(unique=True)}, on_violation=action)
+    pipeline = place.pipeline(contract=once, destination=getattr(place, target)(), write=hr.Append())
+    place.write("1.csv", "id,v\n1,1\n2,2\n")
+    hr.run(pipeline)
+    hr.run(pipeline, full_refresh=True)
+    assert place.rows(pipeline) == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize("target", ["duckdb", "parquet"])
+def test_a_new_column_may_be_unique(place, target):
+    pipeline = place.pipeline(destination=getattr(place, target)(), write=hr.Append())
+    place.write("1.csv", "id,v\n1,1\n")
+    hr.run(pipeline)
+    once = hr.Contract(unique=(("v", "code"),), columns={"code": hr.Column(unique=True)}, on_violation="quarantine")
+    pipeline = dataclasses.replace(pipeline, contract=once)
+    place.write("2.csv", "id,v,code\n2,1,a\n3,1,b\n")
+    hr.run(pipeline)
+    place.write("3.csv", "id,v,code\n4,1,b\n5,2,c\n")
+    hr.run(pipeline)
+    assert place.frame(pipeline)["id"].to_list() == [1, 2, 3, 5]
+    assert hr.rejects(pipeline)["row"].str.json_path_match("$.id").to_list() == ["4"]

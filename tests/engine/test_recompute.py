@@ -199,3 +199,60 @@ def test_a_file_that_grows_under_a_cursor_is_not_read_again(place):
     hr.run(sums)
     place.write("1.csv", "id,v\n1,1\n2,2\n3,3\n")
     assert groups(sums) == "those that the new rows touch"
+
+
+@pytest.mark.parametrize("former", ["a", "b"])
+def test_a_row_leaves_its_group_though_another_source_knows_no_former_rows(place, former):
+    for name in "ab":
+        (place.folder / name).mkdir()
+        (place.folder / name / "1.csv").write_text(f"id,city,n\n{name}1,Ulm,10\n{name}2,Bonn,1\n")
+    latest = hr.Latest(keys=("id",), by=("file",))
+    both = hr.sql("SELECT city, sum(n) AS n FROM (FROM a UNION ALL FROM b) GROUP BY city")
+    sources = {
+        name: hr.FileSource(path=f"{name}/*.csv", base=place.folder, latest=latest if name == former else None)
+        for name in "ab"
+    }
+    sums = place.pipeline(sources=sources, transforms=(both,), write=BY_CITY)
+    hr.run(sums)
+    (place.folder / former / "2.csv").write_text(f"id,city,n\n{former}1,Kiel,10\n")
+    assert groups(sums) == "those that the new rows touch"
+    hr.run(sums)
+    assert agrees(sums, place, "city").rows() == [("Bonn", 2), ("Kiel", 10), ("Ulm", 10)]
+
+
+UNIQUE = hr.Contract(columns={"id": hr.Column(unique=True)}, on_violation="quarantine")
+
+
+def test_a_value_that_must_not_repeat_is_looked_for_in_all_groups(place):
+    place.write("1.csv", "id,city\n1,Ulm\n2,Bonn\n")
+    rows = place.pipeline(contract=UNIQUE, write=BY_CITY)
+    hr.run(rows)
+    place.write("2.csv", "id,city\n1,Kiel\n")
+    assert "id must be unique" in groups(rows)
+    hr.run(rows)
+    assert agrees(rows, place, "city").rows() == [(2, "Bonn")]
+
+
+def test_a_value_that_must_not_repeat_in_a_source_is_looked_for_in_all_of_it(place):
+    place.write("1.csv", "id,city\n1,Ulm\n2,Bonn\n")
+    sums = place.pipeline(files={"contract": UNIQUE}, transforms=(SUM,), write=BY_CITY)
+    hr.run(sums)
+    place.write("2.csv", "id,city\n1,Kiel\n")
+    assert "unique" in groups(sums)
+    hr.run(sums)
+    assert agrees(sums, place, "city").rows() == [("Bonn", 1)]
+
+
+def test_a_value_that_must_not_repeat_within_a_group_is_looked_for_there(place):
+    place.write("1.csv", "id,city\n1,Ulm\n2,Bonn\n")
+    rows = place.pipeline(contract=hr.Contract(unique=(("id", "city"),)), write=BY_CITY)
+    hr.run(rows)
+    place.write("2.csv", "id,city\n3,Kiel\n")
+    assert groups(rows) == "those that the new rows touch"
+
+
+def test_the_group_that_a_changed_row_was_in_is_promised_only_where_it_is_known(place):
+    place.write("1.csv", "id,city,ts\n1,Ulm,1\n")
+    told = "source: that a changed row is no more in the group that it was in"
+    assert told in hr.plan(place.pipeline(files={"cursor": "ts"}, transforms=(SUM,), write=BY_CITY)).guarantee
+    assert "not seen" not in hr.plan(place.pipeline(transforms=(SUM,), write=BY_CITY)).guarantee

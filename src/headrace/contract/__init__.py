@@ -91,11 +91,10 @@ class Contract:
         if self.max_reject_share is not None and not 0 <= self.max_reject_share <= 1:
             raise ConfigError("max_reject_share is a share of the rows", hint="write 0.05 for five percent")
 
-    @property
-    def quarantines(self) -> bool:
-        """Whether any row can go to quarantine."""
+    def can(self, action: OnViolation) -> bool:
+        """Whether that can become of any row."""
         own = [self.on_violation, *(c.on_violation for c in self.columns.values())]
-        return "quarantine" in [*own, *(r.on_violation for r in self.rules.values() if isinstance(r, Rule))]
+        return action in [*own, *(r.on_violation for r in self.rules.values() if isinstance(r, Rule))]
 
     @overload
     def split(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]: ...

@@ -131,7 +131,7 @@ def _alone(  # each is one part of what it becomes
 ) -> Pipeline:
     reads = {field: value for field, value in said.items() if field != "write"}
     contract = reads.get("contract")
-    if contract is not None and contract.quarantines:
+    if contract is not None and contract.can("quarantine"):
         raise ConfigError(
             f"table {name!r}: a pipeline of many tables has no quarantine",
             hint='say "fail" or "drop", or give the table a pipeline of its own',

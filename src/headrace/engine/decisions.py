@@ -10,9 +10,16 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import field, fields, is_dataclass
-from pathlib import Path
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+import polars as pl
 
 from headrace.engine.census import refuse_deletes
 from headrace.errors import ConfigError
@@ -89,6 +96,7 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
             hint="say --discard-history if that is meant",
         )
     refuse_deletes(pipeline)
+    _refuse_dropping(pipeline)
     truncate = isinstance(pipeline.write, Replace) and pipeline.write.truncate
     if truncate and not getattr(pipeline.destination, "truncates", False):
         raise ConfigError(
@@ -156,6 +164,16 @@ def _uncut(pipeline: Pipeline) -> str | None:
         return "close_absent must see all rows to know which keys are gone"
     news = [n for n, s in pipeline.named_sources.items() if getattr(s, "read", "new") == "new"]
     return f"{', '.join(news)} are read in step" if len(news) > 1 else None
+
+
+def _refuse_dropping(pipeline: Pipeline) -> None:
+    """A dropped row leaves no trace, and its key would pass for one that the source has no more."""
+    closes = isinstance(pipeline.write, History) and pipeline.write.close_absent
+    if closes and any(contract.can("drop") for contract in pipeline.contracts.values()):
+        raise ConfigError(
+            "close_absent would close the keys of rows that the contract drops, as if the source had them no more",
+            hint='say "on_violation": "quarantine": the keys of rows in quarantine are not closed',
+        )
 
 
 def _refuse_latest(write: Write, name: str, source: Any) -> None:
@@ -263,9 +281,15 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
-    if isinstance(value, str | int | float | bool | None):
-        return repr(value) if isinstance(value, str) else value
-    return type(value).__name__
+    if isinstance(value, str | bytes | int | float | bool | None):
+        return repr(value) if isinstance(value, str | bytes) else value
+    if isinstance(value, date | time | timedelta | Decimal | UUID | Enum | PurePath):
+        return repr(value)
+    if isinstance(value, AbstractSet):
+        return sorted(map(repr, value))
+    if isinstance(value, pl.Expr):
+        return str(value)
+    return _source_text(value) if callable(value) else type(value).__name__
 
 
 def _code(step: Any, base: Path | None) -> Any:

@@ -112,7 +112,7 @@ def increment(
     require(key_columns(write), rows.transformed.lazy, write.type)
     if isinstance(write, Merge):
         require(write.latest_by, rows.transformed.lazy, "latest_by")
-    screen = _screen(pipeline, snapshot, rows, write, groups.found)
+    screen = _screen(pipeline, None if fresh else snapshot, rows, write, groups.found)
     again = () if fresh else reread(pipeline.named_sources, batches, snapshot)
     change = _change(pipeline, None if fresh else snapshot.schema, screen, write, passes.counted(watch), rows.origins)
     change = replace(
@@ -179,14 +179,13 @@ def _regrouped(
     if not isinstance(write, Recompute):
         return _Regrouped(anew)
     rebuilt = "of --full-refresh" if how.fresh else anew
-    rebuilt = rebuilt or why_all(
-        batches, how.drivers, snapshot, transformed, write.by, reread(pipeline.named_sources, batches, snapshot)
-    )
+    again = reread(pipeline.named_sources, batches, snapshot)
+    rebuilt = rebuilt or why_all(batches, how.drivers, snapshot, transformed, write.by, again, pipeline.contracts)
     return _Regrouped(anew, rebuilt, None if rebuilt else _groups(pipeline, write, batches, how))
 
 
-def _screen(pipeline: Pipeline, snapshot: Snapshot, rows: Rows, write: Write, groups: Groups | None) -> Screen:
-    """The result behind its contract."""
+def _screen(pipeline: Pipeline, held: Snapshot | None, rows: Rows, write: Write, groups: Groups | None) -> Screen:
+    """The result behind its contract; `held` is what the target keeps (None: nothing, it is emptied)."""
     lazy = rows.lazy if rows.placed is None else rows.placed
     keys = key_columns(write)
     return Screen(
@@ -195,7 +194,7 @@ def _screen(pipeline: Pipeline, snapshot: Snapshot, rows: Rows, write: Write, gr
         place=None if rows.placed is None else PLACE,
         keys=keys,
         required=() if isinstance(write, Recompute) else keys,
-        existing=_existing(pipeline, snapshot),
+        existing=None if held is None else _existing(pipeline, held),
         versions=versions(write, lazy.collect_schema().names()),
     )
 
@@ -285,11 +284,17 @@ def _too_large(how: Reading, batches: Mapping[str, Batch]) -> list[str]:
 
 
 def _existing(pipeline: Pipeline, snapshot: Snapshot) -> Callable[[Sequence[str]], pl.LazyFrame] | None:
-    """On append, uniqueness is judged against the target too."""
+    """On append, uniqueness is judged against the target too: a column that it does not have yet is NULL there."""
     scan = snapshot.scan
     if pipeline.write.type != "append" or scan is None:
         return None
-    return lambda columns: scan().select(columns)
+
+    def columns(names: Sequence[str]) -> pl.LazyFrame:
+        rows = scan()
+        there = rows.collect_schema()
+        return rows.select(name if name in there else pl.lit(None).alias(name) for name in names)
+
+    return columns
 
 
 def _watched(lazy: pl.LazyFrame, watch: Watch) -> pl.LazyFrame:

@@ -79,11 +79,27 @@ def _promised(pipeline: Pipeline, increment: Increment | Bundle) -> tuple[str, s
     """The guarantee, and why; of many tables that of each write among them, and what all have in common."""
     misses = [f"{n}: {b.news.misses}" for n, b in increment.batches.items() if b.news.misses]
     if isinstance(increment, Increment):
+        misses += _regrouping(increment)
         return guarantee(increment.change.write, pipeline.destination, misses=misses)
     writes = {type(part.change.write): part.change.write for part in increment.parts.values()}
     told = [guarantee(write, pipeline.destination) for write in writes.values()]
     promise = "; ".join([*(p for p, _ in told), *([f"but not seen: {', '.join(misses)}"] if misses else [])])
     return promise, "; ".join([*(b for _, b in told), "all tables are of one snapshot and change in one commit"])
+
+
+def _regrouping(increment: Increment) -> list[str]:
+    """A recompute of the groups that new rows touch does not know the group that a changed row was in, unless its
+    source does.
+    """
+    write = increment.change.write
+    if not isinstance(write, Recompute) or increment.transformed.why_all_groups(write.by) is not None:
+        return []
+    changing = {n: increment.pipeline.named_sources[n] for n in increment.drivers}
+    return [
+        f"{n}: that a changed row is no more in the group that it was in"
+        for n, source in changing.items()
+        if getattr(source, "cursor", None) is not None and increment.batches[n].former is None
+    ]
 
 
 def _write_words(increment: Increment) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from headrace.stream import scan_batches
 from headrace.stream.drawing import drawn
 
 if TYPE_CHECKING:
+    from headrace.contract import Contract
     from headrace.contract.screen import Screen
     from headrace.protocols import Source
     from headrace.transform import Transformed
@@ -40,6 +41,7 @@ def why_all(  # one reason each
     transformed: Transformed,
     by: Sequence[str],
     again: Sequence[str],
+    contracts: Mapping[str | None, Contract],
 ) -> str | None:
     """Why a recompute must replace all groups, in words; None where those that the new rows touch are enough."""
     if snapshot.schema is None:
@@ -52,7 +54,21 @@ def why_all(  # one reason each
         return f"{unknown[0]!r} may have changed since the last commit"
     if again:
         return "files are read again, and nobody knows which groups their rows were in"
-    return transformed.why_all_groups(by)
+    judged = {n: c for n, c in contracts.items() if n is None or n in drivers}
+    return _why_unique(judged, by) or transformed.why_all_groups(by)
+
+
+def _why_unique(contracts: Mapping[str | None, Contract], by: Sequence[str]) -> str | None:
+    """Values that must not repeat are looked for among the rows that are judged: among some groups only where rows of
+    equal values are rows of one group.
+    """
+    for source, contract in contracts.items():
+        if sets := [*((n,) for n, c in contract.columns.items() if c.unique), *contract.unique]:
+            if source is not None:
+                return f"the contract of {source!r} has columns that must be unique among all its rows"
+            if apart := [columns for columns in sets if not set(by) <= set(columns)]:
+                return f"{', '.join(apart[0])} must be unique among all groups"
+    return None
 
 
 def reread(sources: Mapping[str, Source], batches: Mapping[str, Batch], snapshot: Snapshot) -> list[str]:
@@ -79,17 +95,15 @@ class Groups:
         self.screens: list[Screen] = []
         self._found: pl.DataFrame | None = None
         parts = []
-        for former in (False, True):
+        superseding = any(batches[n].former is not None for n in drivers)
+        for former in (False, True) if superseding else (False,):
             frames = {}
             for name, batch in batches.items():
-                frame = batch.former if former and name in drivers and not batch.complete else batch.frame
-                if frame is None:
-                    break
+                # a source without former rows lends its new ones: their groups are touched anyway
+                frame = batch.former if former and batch.former is not None else batch.frame
                 self.screens.append(screened(name, frame))
                 frames[name] = self.screens[-1].lazy
-            else:
-                if not former or any(batches[n].former is not None for n in drivers):
-                    parts.append(transformed(frames).select(self.by))
+            parts.append(transformed(frames).select(self.by))
         self._schema = parts[0].collect_schema()
         names = {f"part{i}": part for i, part in enumerate(parts)}
         columns = ", ".join('"' + b.replace('"', '""') + '"' for b in self.by)

@@ -6,6 +6,7 @@ asks for them between the last row and COMMIT; what is raised here rolls everyth
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Sealing", "UnchangedError"]
 
 _SHOWN = 5
+_CONTENT = re.compile(r"[-.]")
 _ENGINES = ("headrace", "polars", "duckdb", "pyarrow")
 """Whose versions the ledger keeps, where they took part."""
 
@@ -120,7 +122,8 @@ class Sealing:
 
         def frames() -> Iterator[pl.DataFrame]:
             lines = (self.batches[n].rejects().frames() for n in malformed)
-            for frame in chain(*lines, *(s.rejects() for s in self._screens)):
+            told = chain(*lines, *(s.rejects() for s in self._screens))
+            for frame in _named(told, self.replayed or (), self.snapshot.number + 1 if appends else None):
                 yield frame.filter(~pl.col("id").is_in(settled)) if settled else frame
 
         replayed = self.replayed or ()
@@ -183,6 +186,32 @@ class Sealing:
                 f"all sources of {self.pipeline.name!r} are empty, and the table would be so too",
                 hint="look at the sources; --full-refresh empties the table if that is meant",
             )
+
+
+def _named(frames: Iterable[pl.DataFrame], replayed: Sequence[str], append: int | None) -> Iterator[pl.DataFrame]:
+    """The rejects under the ids by which they are known.
+
+    One that was `replayed` and is rejected again is the reject that it was, though it may be one of several equal ones.
+    A row without a place that an `append` (the commit's number) reads is not the equal row of an earlier one,
+    since an append reads each row once: it gets an id of its own, ``<hash>.<commit>``.
+    """
+    before: dict[str, list[str]] = {}
+    for id in sorted(replayed, reverse=True):
+        before.setdefault(_content(id), []).append(id)
+    for frame in frames:
+        named = frame
+        if append is not None:
+            placeless = (pl.col("stage") == "contract") & pl.col("file").is_null()
+            named = named.with_columns(id=pl.when(placeless).then(pl.format(f"{{}}.{append}", "id")).otherwise("id"))
+        if before:
+            known = [(id, before.get(_content(id))) for id in named["id"]]
+            named = named.with_columns(id=pl.Series([old.pop() if old else id for id, old in known], dtype=pl.String))
+        yield named
+
+
+def _content(id: str) -> str:
+    """What equal rows have in common of their ids."""
+    return _CONTENT.split(id, maxsplit=1)[0]
 
 
 @frozen(kw_only=True)
