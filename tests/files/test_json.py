@@ -5,7 +5,7 @@ import pytest
 
 from headrace.errors import DataError
 from headrace.flow import Range, Snapshot
-from headrace.systems.files import FileSource, ndjson
+from headrace.systems.files import FileSource, arrays, ndjson
 from headrace.systems.files.infer import KeyGuess
 
 
@@ -80,6 +80,44 @@ def test_structs_and_lists_are_read_as_declared(tmp_path):
     one = batch(tmp_path, text, types={"s": "struct(a: int64, b: string)", "l": "list(int64)"})
     assert one.frame.lazy.collect().rows() == [({"a": 1, "b": "x"}, [1, 2])]
     assert rejects(one)[0][0] == 2
+
+
+@pytest.mark.parametrize("other", ["", '{"k": null, "t": 1e1}\n'], ids=["alone", "beside what is risky"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        r'{"p": "C:\\new\\table"}',
+        r'["C:\\new"]',
+        r'{"p": "\\u0041"}',
+        r'{"p": "x\ty"}',
+        r'{"a\"b": 1}',
+        '{"p": 1.10, "q": [2.0, 3]}',
+        "[[1.0]]",
+        '{"t": "a, 1.5"}',
+        '{"p": "/é", "q": [{}, [], null, true, -1]}',
+    ],
+)
+@pytest.mark.parametrize("name", ["x.ndjson", "x.json"])
+def test_a_nested_value_is_what_it_was_written_as(tmp_path, value, other, name):
+    rows = [f'{{"k": {value}, "t": {json.dumps(text)}, "n": 1.5}}' for text in ("a: 1.5", r"C:\new")]
+    text = "".join(f"{row}\n" for row in rows) + other
+    text = text if name == "x.ndjson" else "[" + ",".join(text.splitlines()) + "]"
+    one = batch(tmp_path, text, name=name, types={"k": "json", "t": "string", "n": "float64"})
+    found = one.frame.lazy.collect()
+    assert rejects(one) == []
+    assert found["k"].to_list()[:2] == [value] * 2
+    assert found["t"].to_list()[:2] == ["a: 1.5", r"C:\new"]
+
+
+@pytest.mark.parametrize("value", [r'{"p": "C:\\new"}', '{"p": "a", "q": [1.5]}'])
+def test_a_nested_value_that_is_not_asked_for_costs_nothing(value):
+    reader = ndjson.JSONReader(FileSource(path="x"), "ndjson")
+    line = f'{{"k": {value}, "n": 1.5, "t": "\\\\"}}'.encode()
+    names = {"k": "k", "n": "n", "t": "t"}
+    assert reader._fast(line, 1, names, {"n": "n", "t": "t"}, frozenset()) is not None
+    assert reader._fast(line, 1, names, names, frozenset()) is None
+    plain = b'{"k": {"p": "a", "q": [1]}, "n": 1.5, "t": "\\\\"}'
+    assert reader._fast(plain, 1, names, names, frozenset()) is not None
 
 
 @pytest.mark.parametrize("space", ["", "\n  "])
@@ -185,7 +223,7 @@ def test_reading_all_for_the_types_holds_no_more_than_a_few_values(tmp_path, mon
 
 @pytest.mark.parametrize("text", ['[{"a": "', '{"a": "'])
 def test_a_record_that_does_not_end_is_an_error_and_not_memory(tmp_path, monkeypatch, text):
-    monkeypatch.setattr(ndjson, "RECORD_MAX", 2**20)
+    monkeypatch.setattr(arrays, "RECORD_MAX", 2**20)
     with pytest.raises(DataError, match=r"x\.json:1: a record of more than 4 MiB"):
         batch(tmp_path, text + "x" * 20_000_000, name="x.json")
 

@@ -96,9 +96,37 @@ def test_a_whole_number_beyond_38_digits_is_refused_by_its_column(expression):
         answer(f"SELECT ({expression})::HUGEINT AS h FROM source WHERE a = 1")
 
 
+MIDNIGHT = (
+    "TIME '24:00:00'",
+    "[NULL, TIME '24:00:00']",
+    "[TIME '24:00:00']::TIME[1]",
+    "{'a': NULL, 'it''s': TIME '24:00:00'}",
+    "[{'a': [TIME '24:00:00'], 'b': '24:00:00'}]",
+    "MAP {'k': TIME '24:00:00'}",
+)
+
+
 def test_a_time_of_24_hours_is_refused_by_its_column_and_never_null():
-    with pytest.raises(hr.TransformError, match="'t' holds 24:00:00"):
-        answer("SELECT TIME '24:00:00' AS t FROM source")
+    for value in MIDNIGHT:
+        with pytest.raises(hr.TransformError, match="'t' holds 24:00:00"):
+            answer(f"SELECT {value} AS t FROM source")
+        (found,) = answer(f"SELECT {value.replace('24', '10')} AS t FROM source")["t"].head(1).to_list()
+        assert "datetime.time(10, 0)" in repr(found)
+
+
+@pytest.mark.parametrize("moment", ["infinity", "-infinity", "12000-01-01", "0044-03-15 (BC)", "2024-01-02"])
+def test_a_date_that_polars_does_not_know_is_compared_all_the_same(moment):
+    days = pl.LazyFrame({"d": [dt.date(2024, 1, 1), dt.date(2024, 1, 3), None]})
+    found = [Query(f"SELECT d FROM source WHERE d {how} DATE '{moment}'", {"source": days}, {}) for how in ("<", ">=")]
+    counts = [query.lazy().collect().height for query in found]
+    assert counts == ([1, 1] if moment == "2024-01-02" else [2, 0] if moment in ("infinity", "12000-01-01") else [0, 2])
+
+
+def test_a_field_of_a_struct_is_no_column_of_that_name():
+    rows = pl.LazyFrame({"id": [1, 2], "a.b": [5, 6], "a": [{"b": 1}, {"b": 2}]})
+    for column, ids in (("source.a.b", [1]), ('"a.b"', [])):
+        query = Query(f"SELECT id FROM source WHERE {column} = 1", {"source": rows}, {})
+        assert query.lazy().collect()["id"].to_list() == ids
 
 
 def test_a_type_that_nothing_carries_is_refused_by_its_column():

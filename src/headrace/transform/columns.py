@@ -216,12 +216,12 @@ class Column:
         """SQL that sends the column as its carried type."""
         name = quoted(self.name)
         goes = physical(carried(self.type))
-        if self.held in ("TIME", "TIME_NS"):  # DuckDB's 24:00:00 would become null on its way
-            guarded = f"CASE WHEN {name} = TIME '24:00:00' THEN error('{self.no_time}') ELSE {name} END"
-            return f"CAST({guarded} AS {goes}) AS {name}"
+        value = name
         if self.held.startswith("MAP("):
-            return f"CASE WHEN {name} IS NOT NULL THEN CAST(map_entries({name}) AS {goes}) END AS {name}"
-        return name if goes == self.held else f"CAST({name} AS {goes}) AS {name}"
+            value = f"CASE WHEN {name} IS NOT NULL THEN map_entries({name}) END"
+        if (midnight := _midnight(value, self.type)) is not None:  # DuckDB's 24:00:00 would become null on its way
+            value = f"CASE WHEN {midnight} THEN error('{self.no_time}') ELSE {value} END"
+        return name if goes == self.held and value == name else f"CAST({value} AS {goes}) AS {name}"
 
     def taken(self, source: str) -> str:
         """SQL that makes the column's value from `source`, an expression of the carried type."""
@@ -232,6 +232,24 @@ class Column:
         back = f"CAST({cast} AS {goes})"
         message = f"column {self.name} cannot hold a value exactly".replace("'", "")
         return f"CASE WHEN {back} IS NOT DISTINCT FROM CAST({source} AS {goes}) THEN {cast} ELSE error('{message}') END"
+
+
+def _midnight(value: str, type: Type, depth: int = 0) -> str | None:
+    """SQL for whether 24:00:00 is among the times in a value; None where its type has none."""
+    match type.name, type.args:
+        case "time", _:
+            return f"{value} = TIME '24:00:00'"
+        case (("list" | "array"), (inner, *_)):
+            item = f"headrace_{depth}"
+            found = _midnight(item, inner, depth + 1)
+            return found and f"len(list_filter(CAST({value} AS {physical(inner)}[]), lambda {item}: {found})) > 0"
+        case "struct", fields:
+            names = [n.replace("'", "''") for n, _ in fields]
+            ways = [f"struct_extract({value}, '{n}')" for n in names]
+            parts = [_midnight(way, t, depth) for way, (_, t) in zip(ways, fields, strict=True)]
+            some = [part for part in parts if part is not None]
+            return " OR ".join(f"coalesce({part}, false)" for part in some) if some else None
+    return None
 
 
 def described(connection: DuckDBPyConnection, query: str) -> tuple[Column, ...]:

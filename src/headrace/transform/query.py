@@ -11,8 +11,9 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -324,7 +325,8 @@ def _columns(node: Any) -> Iterator[str]:
             yield from _columns(child)
     elif isinstance(node, dict):
         if node.get("class") == "COLUMN_REF":
-            yield from node["column_names"]  # a table's or a struct's name among them does no harm
+            names = node["column_names"]  # a table's or a struct's name among them does no harm
+            yield from (*names, ".".join(names))  # the plan writes the column "a.b" as it writes a struct's field
         for child in node.values():
             yield from _columns(child)
 
@@ -365,26 +367,25 @@ def _comparisons(node: Any, schema: pl.Schema) -> list[pl.Expr]:
     left, right = node.get("left", {}), node.get("right", {})
     if node.get("type") not in _COMPARISONS or left.get("class") != "COLUMN_REF":
         return []
-    column = ".".join(left["column_names"])
-    dtype = schema.get(column)
+    *struct, column = left["column_names"]
+    dtype = None if struct else schema.get(column)
     constant = _constant(right)
     if dtype is None or constant is None:
         return []
     if dtype.is_integer() and isinstance(constant, int):
         literal = pl.lit(constant, dtype=pl.Int128)
-    elif dtype == pl.String() and isinstance(constant, str) and right.get("class") == "CONSTANT":
+    elif (dtype == pl.String() and isinstance(constant, str)) or (dtype == pl.Date() and isinstance(constant, date)):
         literal = pl.lit(constant)
-    elif dtype == pl.Date() and isinstance(constant, str):
-        literal = pl.lit(constant).str.to_date("%Y-%m-%d")
     else:
         return []
     return [getattr(pl.col(column), _COMPARISONS[node["type"]])(literal)]
 
 
-def _constant(node: Mapping[str, Any]) -> int | str | None:
+def _constant(node: Mapping[str, Any]) -> int | str | date | None:
     if node.get("class") == "CAST" and (node.get("type_expr") or {}).get("type_name") == "DATE":
-        inner = _constant(node["child"])
-        return inner if isinstance(inner, str) else None
+        with suppress(ValueError):  # infinity, or a year that has not four digits
+            return date.fromisoformat(str(_constant(node["child"])))
+        return None
     if node.get("class") != "CONSTANT":
         return None
     literal = node.get("literal") or {}

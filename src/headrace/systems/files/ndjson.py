@@ -2,13 +2,12 @@
 
 Polars reads numbers into 64 bits, drops keys that it was not told of, and turns a lone surrogate into a null. So a
 block with a long number, an exponent, a surrogate, a key that is unknown or written with escapes, or a fraction in a
-column of texts goes the careful way, as does one that does not parse; there each line is read for itself, numbers as
-they are written.
+column of texts or in a nested value goes the careful way, as do an escape in a nested value and a block that does not
+parse; there each line is read for itself, numbers as they are written.
 """
 
 from __future__ import annotations
 
-import codecs
 import io
 import json
 import re
@@ -20,11 +19,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
-from headrace.errors import DataError
 from headrace.frozen import frozen
-from headrace.systems.files.blocks import BLOCK, Cutter, opened, too_long
+from headrace.systems.files import arrays
+from headrace.systems.files.arrays import CHUNK, DEEP
+from headrace.systems.files.blocks import BLOCK, Cutter, opened
 from headrace.systems.files.csv import Head
-from headrace.systems.files.grammar import RECORD_MAX, as_text
+from headrace.systems.files.grammar import as_text
 from headrace.systems.files.infer import KeyGuess
 from headrace.systems.files.layout import Reject, Texts
 
@@ -37,9 +37,6 @@ __all__ = ["JSONReader"]
 T = TypeVar("T")
 _RISKY = r'[0-9][0-9.]{15,}|[0-9][eE][+-]?[0-9]|\\u[dD][89a-fA-F]|"-0|-0(?:[^0-9.]|$)|\\[u/](?:[^"\\\n]|\\.)*"\s*:'
 _AHEAD = 3
-_CHUNK = 1024 * 1024
-_DEEP = "nested too deeply"
-_WHITE = re.compile(r"[ \t\r\n]*")
 
 
 class _Number(str):
@@ -66,7 +63,6 @@ def _no_constant(_name: str) -> Any:
 _DECODER = json.JSONDecoder(
     parse_int=_Number, parse_float=_Number, parse_constant=_no_constant, object_pairs_hook=_pairs
 )
-_ENDS = json.JSONDecoder(parse_int=str, parse_float=str)  # where a value ends; what is in it is judged by _DECODER
 
 
 def _record(line: bytes) -> dict[str, Any]:
@@ -80,7 +76,7 @@ def _record(line: bytes) -> dict[str, Any]:
     except _Refused:
         raise
     except RecursionError:
-        raise _Refused(_DEEP) from None
+        raise _Refused(DEEP) from None
     except ValueError:
         raise _Refused("not JSON") from None
     if not isinstance(made, dict):
@@ -138,7 +134,7 @@ class JSONReader:
         """Tell `keys` of the file's sample, its keys in order of their first appearance; how many rows it has."""
         left = None if self.source.infer == "all" else int(self.source.infer)
         count = 0
-        small = JSONReader(self.source, self.format, block=min(self.block, _CHUNK))
+        small = JSONReader(self.source, self.format, block=min(self.block, CHUNK))
         with opened(file, self.source.encoding) as stream:
             for lines in small._blocks(file, stream):
                 for text in lines.records()[0]:
@@ -198,7 +194,8 @@ class JSONReader:
 
     def _blocks(self, file: File, stream: Any) -> Iterator[_Lines]:
         if self.format == "json":
-            yield from _array(file, stream)
+            for records, numbers in arrays.records(file, stream):
+                yield _Lines(b"\n".join(records), 1, tuple(numbers))
             return
         cutter = Cutter(stream, name=file.name, quote=None, size=self.block)
         while (block := cutter.cut()) is not None:
@@ -235,7 +232,7 @@ class JSONReader:
             frame = pl.read_ndjson(data, schema=dict.fromkeys(names, pl.String))
         except pl.exceptions.PolarsError:
             return None
-        if frame.height != count or _may_repeat(text, frame):
+        if frame.height != count or _may_repeat(text, frame) or _may_rewrite(text, frame.columns, wanted):
             return None
         return frame.select(list(wanted)).rename(wanted)
 
@@ -259,7 +256,7 @@ class JSONReader:
             except (UnicodeEncodeError, _Refused) as refused:
                 bad.append(_rejected(file, number, text, refused))
             except RecursionError:
-                bad.append(_rejected(file, number, text, _Refused(_DEEP)))
+                bad.append(_rejected(file, number, text, _Refused(DEEP)))
             else:
                 good.append(values)
                 kept.append(at)
@@ -285,6 +282,19 @@ def _may_repeat(text: pl.Series, frame: pl.DataFrame) -> bool:
     return any(lines.filter(frame[k].is_not_null()).str.contains(_any_key([k]) + "null").any() for k in some)
 
 
+def _may_rewrite(text: pl.Series, keys: Sequence[str], wanted: Iterable[str]) -> bool:
+    """Whether a nested value may hold an escape or a fraction: Polars writes what is nested as text anew, escapes with
+    no backslash and 2.0 as 2. No key is repeated (`_may_repeat`), so what stands behind one of `keys` is not nested.
+    """
+    if not text.str.contains(_any_key(wanted) + r"[\[{]")[0]:
+        return False
+    key = _any_key(keys)
+    if text.str.count_matches(r"[:\[,]\s*-?[0-9]+\.")[0] > text.str.count_matches(key + r"-?[0-9]+\.")[0]:
+        return True
+    flat = text.str.extract_all(key + r'"(?:[^"\\]|\\.)*"').explode()
+    return bool(text.str.count_matches(r"\\")[0] > flat.str.count_matches(r"\\").sum())
+
+
 def _any_key(keys: Iterable[str]) -> str:
     """A pattern of one of the keys, up to where its value begins."""
     return '"(?:' + "|".join(re.escape(json.dumps(k, ensure_ascii=False)[1:-1]) for k in keys) + r')"\s*:\s*'
@@ -299,96 +309,3 @@ def _rejected(file: File, line: int, text: bytes, why: ValueError) -> Reject:
     rule = "wrong encoding: half of a surrogate pair" if isinstance(why, UnicodeEncodeError) else str(why)
     shown = rule.encode("utf-8", "backslashreplace").decode()  # it may name a key that is such a half
     return Reject(file.name, line, text.removesuffix(b"\r").decode("utf-8", "backslashreplace"), (shown,))
-
-
-class _Feed:
-    """A stream as text, from the first character that is still needed on. Counts the lines passed over."""
-
-    def __init__(self, stream: Any, name: str) -> None:
-        self._stream, self._name = stream, name
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape")
-        self.text, self.at, self.line, self.ended = "", 0, 1, False
-
-    def more(self) -> None:
-        """As much again as there is: a long record is not parsed once for each piece of it."""
-        data = self._stream.read(max(_CHUNK, len(self.text) - self.at))
-        self.ended = not data
-        self.text, self.at = self.text[self.at :] + self._decoder.decode(data, final=not data), 0
-
-    def pass_to(self, end: int) -> None:
-        self.line += self.text.count("\n", self.at, end)
-        self.at = end
-
-    def peek(self) -> str:
-        """The next character that is no white space; empty at the end."""
-        while True:
-            white = _WHITE.match(self.text, self.at)
-            self.pass_to(white.end() if white else self.at)
-            if self.at < len(self.text) or self.ended:
-                return self.text[self.at : self.at + 1]
-            self.more()
-
-    def record(self) -> bytes | None:
-        """The JSON value that begins here, on one line; None where there is none."""
-        while True:
-            try:
-                _value, end = _ENDS.raw_decode(self.text, self.at)
-            except RecursionError:
-                raise DataError(
-                    f"file {self._name!r}: a value in line {self.line} is {_DEEP}",
-                    hint="a JSON file is one array of objects; flatten what is in them",
-                    details={"file": self._name, "line": self.line},
-                ) from None
-            except ValueError:
-                end = len(self.text)
-                if self.ended:
-                    return None
-            if end < len(self.text) or self.ended:
-                break
-            if len(self.text) - self.at > 4 * RECORD_MAX:
-                raise too_long(self._name, self.line, 4 * RECORD_MAX)
-            self.more()
-        text = self.text[self.at : end].replace("\r", " ").replace("\n", " ")
-        self.pass_to(end)
-        return text.encode("utf-8", "surrogateescape")
-
-
-def _array(file: File, stream: Any) -> Iterator[_Lines]:
-    """The records of a JSON array (or the one object that a file is), a few at a time."""
-    feed = _Feed(stream, file.name)
-    records: list[bytes] = []
-    numbers: list[int] = []
-    size = 0
-    opener = feed.peek()
-    if opener == "[":
-        feed.pass_to(feed.at + 1)
-    more = opener == "{" or (opener == "[" and feed.peek() != "]")
-    while more:
-        feed.peek()
-        line = feed.line
-        record = feed.record()
-        if record is None:
-            raise _broken(file, line)
-        records.append(record)
-        numbers.append(line)
-        size += len(record)
-        if size >= _CHUNK:
-            yield _Lines(b"\n".join(records), 1, tuple(numbers))
-            records, numbers, size = [], [], 0
-        more = opener == "[" and feed.peek() == ","
-        feed.pass_to(feed.at + more)
-    if opener == "[" and feed.peek() == "]":
-        feed.pass_to(feed.at + 1)
-        opener = "{"
-    if feed.peek() or opener not in ("{", ""):
-        raise _broken(file, feed.line)
-    if records:
-        yield _Lines(b"\n".join(records), 1, tuple(numbers))
-
-
-def _broken(file: File, line: int) -> DataError:
-    return DataError(
-        f"file {file.name!r} is no JSON from line {line} on",
-        hint='a JSON file is one array of objects; for one object a line say "format": "ndjson"',
-        details={"file": file.name, "line": line},
-    )

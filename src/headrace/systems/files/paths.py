@@ -28,7 +28,7 @@ __all__ = [
     "find",
     "format_of",
     "hive_parts",
-    "name_order",
+    "in_order",
     "stat",
     "unreadable",
 ]
@@ -40,7 +40,9 @@ FORMATS = {
 }  # fmt: skip
 _PACKED = (".gz", ".zst")
 _MAGIC = re.compile(r"[*?\[]")
+_MAY_HIDE = re.compile(r"(?:/|^)[._]")
 _DIGITS = re.compile(r"(\d+)")
+_ZEROS = str.maketrans("123456789", "000000000")
 
 
 class File(NamedTuple):
@@ -64,7 +66,14 @@ class File(NamedTuple):
         return FileStamp(self.name, self.size, str(self.modified))
 
 
-def name_order(name: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
+def in_order(files: Iterable[File]) -> list[File]:
+    """By name, numbers by value. Names that differ in digits alone are in that order as texts, and sorted faster so."""
+    listed = list(files)
+    alike = len({file.name.translate(_ZEROS) for file in listed}) <= 1
+    return sorted(listed, key=lambda file: file.name if alike else _name_order(file.name))
+
+
+def _name_order(name: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
     """The key of the order in which files are read: by name, numbers by value (``2`` before ``10``)."""
     parts = tuple((0, int(p)) if p.isdigit() and p.isascii() else (1, p) for p in _DIGITS.split(name) if p)
     return parts, name
@@ -112,7 +121,7 @@ def find(
             if not files and not allow_missing:
                 raise _nothing(pattern, written)
             found = files | found
-    return sorted(found.values(), key=lambda f: name_order(f.name))
+    return in_order(found.values())
 
 
 @contextlib.contextmanager
@@ -142,7 +151,7 @@ def _listed(absolute: str, root: str) -> File | None:
         return None
     if not absolute.isascii():
         _refuse_name(absolute)
-    inside = f"{root.rstrip('/')}/"
+    inside = root if root.endswith("/") else f"{root}/"
     name = absolute.removeprefix(inside) if absolute.startswith(inside) else os.path.relpath(absolute, root)
     return File(absolute, name, now.st_size, now.st_mtime_ns)
 
@@ -177,7 +186,7 @@ def _matches(pattern: str, format: str | None) -> Iterable[str]:
     wanted = path.name[:1] in "._"
     _look_into(pattern, len(fixed.parts))
     found = glob.glob(pattern, recursive=True, include_hidden=wanted)  # noqa: PTH207
-    shown = (p for p in found if wanted or not _hidden(p[skip:].split("/")))
+    shown = (p for p in found if wanted or not (_MAY_HIDE.search(p, max(skip - 1, 0)) and _hidden(p[skip:].split("/"))))
     return [os.path.abspath(p) for p in shown]  # noqa: PTH100
 
 

@@ -21,7 +21,7 @@ from headrace.stream.direct import direct, readable
 from headrace.stream.drawing import drawn
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.naming import moved, root_of
-from headrace.systems.files.paths import File, find, name_order
+from headrace.systems.files.paths import File, find, in_order
 from headrace.systems.files.scan import Reading
 from headrace.systems.files.survey import Survey, survey
 from headrace.units import seconds
@@ -193,7 +193,7 @@ def _together(old: Sequence[File], new: Sequence[File]) -> list[File]:
     """Both, in name order, as each is; a file that is read again once, as it is now."""
     if not (old and new):
         return list(old or new)
-    return sorted({f.name: f for f in (*old, *new)}.values(), key=lambda f: name_order(f.name))
+    return in_order({f.name: f for f in (*old, *new)}.values())
 
 
 class _Everything:
