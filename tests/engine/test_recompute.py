@@ -256,3 +256,16 @@ def test_the_group_that_a_changed_row_was_in_is_promised_only_where_it_is_known(
     told = "source: that a changed row is no more in the group that it was in"
     assert told in hr.plan(place.pipeline(files={"cursor": "ts"}, transforms=(SUM,), write=BY_CITY)).guarantee
     assert "not seen" not in hr.plan(place.pipeline(transforms=(SUM,), write=BY_CITY)).guarantee
+
+
+@pytest.mark.parametrize("before", [hr.Append(), hr.Merge(keys=("id",))])
+@pytest.mark.parametrize("now", [hr.Replace(), hr.Recompute(by=("id",))])
+def test_a_write_that_sees_everything_begins_with_everything(place, before, now):
+    """What another write has made of the rows is not what it promises."""
+    place.write("1.csv", "id,v\n1,1\n1,2\n")
+    hr.run(place.pipeline(write=before))
+    after = place.pipeline(write=now)
+    assert hr.plan(after).status == "load"
+    hr.run(after)
+    assert place.rows(after, ["id", "v"]) == [(1, 1), (1, 2)]
+    assert hr.run(after).status == "nothing_new"

@@ -174,7 +174,7 @@ def _regrouped(
 ) -> _Regrouped:
     if not how.whole:
         return _Regrouped()
-    anew = why_anew(batches, how.drivers, snapshot, fingerprint(pipeline)["transforms"])
+    anew = why_anew(batches, how.drivers, snapshot, fingerprint(pipeline)["transforms"], pipeline.write.type)
     write = pipeline.write
     if not isinstance(write, Recompute):
         return _Regrouped(anew)

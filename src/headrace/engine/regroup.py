@@ -23,10 +23,14 @@ Screened = Callable[[str, Frame], "Screen"]
 """A source's frame behind its contract: (name, frame) → screen."""
 
 
-def why_anew(batches: Mapping[str, Batch], drivers: Sequence[str], snapshot: Snapshot, meaning: str) -> str | None:
+def why_anew(
+    batches: Mapping[str, Batch], drivers: Sequence[str], snapshot: Snapshot, meaning: str, write: str
+) -> str | None:
     """Why all must be written anew by a write that sees everything, though no driving source has news; None: it
     need not. `meaning` is the fingerprint of what the pipeline makes of its rows.
     """
+    if snapshot.write is not None and write not in snapshot.write.split(", "):
+        return f"the last commit was a {snapshot.write}"
     before = snapshot.record.get("transforms_fingerprint")
     if before is not None and before != meaning:
         return "the transforms, params or contract have changed since the last commit"
