@@ -277,6 +277,28 @@ def test_who_is_open_is_asked_before_the_snapshot_is_taken(database, monkeypatch
     assert reader.read() == [3, 50, 51]
 
 
+def test_a_prepared_transaction_that_is_committed_just_after_the_snapshot_is_not_lost(database, monkeypatch):
+    """Who is prepared is asked before the snapshot too: the view is of now, and not of the snapshot."""
+    database.run(CLOCK + OLD)
+    reader = Reader(database, cursor="at")
+    assert reader.read() == [1, 2, 3]
+    with database.connect() as other:
+        other.execute("BEGIN; INSERT INTO t (id) VALUES (50); PREPARE TRANSACTION 'two-phase'")
+    database.run("INSERT INTO t (id) VALUES (51)")
+    later(database)
+    real = session._exported
+
+    def committed(connection):
+        name = real(connection)
+        database.run("COMMIT PREPARED 'two-phase'")
+        return name
+
+    monkeypatch.setattr(session, "_exported", committed)
+    assert reader.read() == [3]
+    monkeypatch.undo()
+    assert reader.read() == [3, 50, 51]
+
+
 def test_a_standby_is_read_and_cannot_tell_who_is_open(postgres, database):
     if postgres.binaries is None:
         pytest.skip("the server is not ours to copy")

@@ -9,7 +9,7 @@ from headrace.frozen import frozen
 if TYPE_CHECKING:
     from psycopg import Connection
 
-__all__ = ["READING", "Activity", "seen"]
+__all__ = ["READING", "Activity", "Prepared", "seen"]
 
 READING = "reading"
 """The last word of the application name of those that only read a source: they hold nothing back."""
@@ -35,16 +35,29 @@ FROM pg_catalog.pg_database AS d LEFT JOIN (
 WHERE d.datname = current_database() GROUP BY d.oid
 """
 _PREPARED = """
-SELECT p.gid, CAST(p.prepared AS text) FROM pg_catalog.pg_prepared_xacts AS p
-WHERE p.database = current_database() AND (%(oid)s::oid IS NULL OR EXISTS (
-  SELECT FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_locks AS own USING (virtualtransaction)
-  WHERE own.transactionid = p.transaction AND l.locktype = 'relation' AND l.relation IN (
-    WITH RECURSIVE family AS (
-      SELECT %(oid)s::oid AS oid UNION ALL
-      SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN family AS f ON f.oid = i.inhparent
-    ) SELECT f.oid FROM family AS f)))
-ORDER BY p.prepared LIMIT 1
+SELECT p.gid, CAST(p.prepared AS text), ARRAY(
+  SELECT l.relation::int8 FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_locks AS own USING (virtualtransaction)
+  WHERE own.transactionid = p.transaction AND l.locktype = 'relation')
+FROM pg_catalog.pg_prepared_xacts AS p WHERE p.database = current_database() ORDER BY p.prepared
 """
+_FAMILY = """
+WITH RECURSIVE family AS (
+  SELECT %s::oid AS oid UNION ALL
+  SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN family AS f ON f.oid = i.inhparent
+)
+SELECT f.oid::int8 FROM family AS f
+"""
+
+
+@frozen
+class Prepared:
+    """A transaction that is prepared, and not yet committed: its name, since when it is so (when it began is not
+    known), and the relations that it has locked.
+    """
+
+    name: str
+    since: str
+    relations: frozenset[int]
 
 
 @frozen
@@ -54,7 +67,8 @@ class Activity:
     `horizon` is the start of the oldest of them, or now, and a margin before that; what a transaction that is not yet
     committed dates by the server's clock lies at it or later. `holder` is who has been open longest, `since` when,
     `count` how many there are. `hidden` says that there are sessions which this role may not see, or that tell nothing
-    (``track_activities`` is off). `next` is the number of the next transaction.
+    (``track_activities`` is off). `next` is the number of the next transaction. `prepared` are those that nobody has
+    open any more, the oldest first.
     """
 
     standby: bool
@@ -65,17 +79,22 @@ class Activity:
     count: int
     hidden: bool
     next: int
+    prepared: tuple[Prepared, ...] = ()
+
+    def waiting(self, connection: Connection, oid: int | None) -> Prepared | None:
+        """The oldest prepared transaction that has locked the relation (None: any), or a part of it."""
+        if not self.prepared or oid is None:
+            return next(iter(self.prepared), None)
+        family = {int(found) for (found,) in connection.execute(_FAMILY, [oid]).fetchall()}
+        return next((p for p in self.prepared if p.relations & family), None)
 
 
 def seen(connection: Connection) -> Activity:
-    """As of now; outside of any snapshot, and of any transaction."""
-    ((standby, now, horizon, holder, since, count, hidden, following),) = connection.execute(_SEEN).fetchall()
-    return Activity(standby, now, horizon, holder, since, count, hidden > 0, int(following))
+    """As of now; outside of any snapshot, and of any transaction.
 
-
-def prepared(connection: Connection, oid: int | None) -> tuple[str, str] | None:
-    """The oldest transaction that is prepared, not committed, and has locked the relation (None: any), and since when
-    it is so: when it began is not known.
+    Who is prepared is asked after who is open: what is prepared in between was open then.
     """
-    row = connection.execute(_PREPARED, {"oid": oid}).fetchone()
-    return None if row is None else (str(row[0]), str(row[1]))
+    ((standby, now, horizon, holder, since, count, hidden, following),) = connection.execute(_SEEN).fetchall()
+    found = connection.execute(_PREPARED).fetchall()
+    prepared = tuple(Prepared(str(name), str(at), frozenset(locked)) for name, at, locked in found)
+    return Activity(standby, now, horizon, holder, since, count, hidden > 0, int(following), prepared)

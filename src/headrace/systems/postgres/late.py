@@ -1,8 +1,8 @@
 """Rows that are committed late: after a read, and yet with a cursor's value below what that read has reached.
 
 ``clock``: the server's clock sets the cursor. A transaction dates its rows by its start at the earliest, so a read goes
-no further than where the oldest one that is still open began. Who is open is read BEFORE the snapshot is taken: whoever
-commits in between is in the snapshot, and counts as open.
+no further than where the oldest one that is still open began. Who is open, or prepared, is read BEFORE the snapshot is
+taken: whoever commits in between is in the snapshot, and counts as open.
 
 ``snapshot``: anything else sets it (a sequence, an application). The snapshot is kept, and the next read looks for rows
 below that it did not see, by the numbers of the transactions that wrote them: only where other transactions were open
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import ConfigError, DataError, UnavailableError
 from headrace.frozen import frozen
-from headrace.systems.postgres.activity import Activity, prepared
+from headrace.systems.postgres.activity import Activity
 from headrace.systems.postgres.names import literal, quoted
 from headrace.systems.postgres.order import Order, Values
 from headrace.systems.postgres.unseen import Unseen, ends
@@ -84,8 +84,8 @@ class Late:
         horizon, held = self.activity.horizon, None
         if self.activity.holder is not None:
             held = f"{self.activity.holder}, whose transaction is open since {self.activity.since}"
-        if (waiting := prepared(session.keeper, self.order.selection.relation.oid)) is not None:
-            held = f"the prepared transaction {waiting[0]!r}, not yet committed since {waiting[1]}"
+        if (waiting := self.activity.waiting(session.keeper, self.order.selection.relation.oid)) is not None:
+            held = f"the prepared transaction {waiting.name!r}, not yet committed since {waiting.since}"
             if not after.get("horizon"):
                 raise UnavailableError(
                     f"{self.order.selection.relation.name}: {held} has written here, and when it began is not known",

@@ -17,7 +17,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from headrace.errors import UnavailableError
-from headrace.systems.postgres.activity import READING, Activity, prepared, seen
+from headrace.systems.postgres.activity import READING, Activity, seen
 from headrace.systems.postgres.connection import cancelled, connected, drain, endpoint
 from headrace.systems.postgres.names import named, quoted
 from headrace.systems.postgres.unseen import Unseen, ends
@@ -131,9 +131,8 @@ class Session:
         """Whom the snapshot may have missed (None: nobody was open when it was taken, nor has begun since)."""
         with connected(self.dsn, name=self.name) as connection:
             now = seen(connection)
-            waiting = prepared(connection, None) is not None
             xmin, xmax = ends(self.snapshot)
-            if now.count or now.hidden or waiting or xmin < xmax or now.next > xmax:
+            if now.count or now.hidden or now.prepared or xmin < xmax or now.next > xmax:
                 return Unseen.of(connection, self.snapshot)
         return None
 
