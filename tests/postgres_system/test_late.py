@@ -107,6 +107,28 @@ def test_a_late_commit_of_a_sequences_number_is_read(database, ties, begin):
     assert reader.batch.news.empty
 
 
+@pytest.mark.parametrize("ties", ["again", "once"])
+def test_a_clock_that_follows_a_snapshot_looks_for_what_that_one_had_missed(database, ties):
+    """The mode in the config has changed, or a subscription has gone: what was open at the last read is not lost."""
+    database.run(CLOCK + OLD)
+    reader = Reader(database, cursor=Cursor(column="at", late="snapshot"), ties=ties)
+    with database.connect() as slow:
+        slow.execute(BEGIN)
+        slow.execute("INSERT INTO t (id) VALUES (50)")
+        database.run("INSERT INTO t (id) VALUES (51)")
+        assert reader.read() == [1, 2, 3, 51]
+        reader.source = hr.PostgresSource(dsn=database.dsn, table="t", cursor="at")
+        database.run("INSERT INTO t (id) VALUES (52)")
+        later(database)
+        assert 52 not in reader.read()  # the clock is held back below what the snapshot has reached
+        slow.execute("COMMIT")
+    later(database)
+    assert reader.read() == ([50, 52] if ties == "once" else [50, 51, 52])
+    assert reader.batch.news.facts["late"] == "clock"
+    assert "snapshot" not in reader.position["late"]
+    assert reader.read() == ([] if ties == "once" else [52])
+
+
 def test_what_was_seen_among_what_is_suspect_is_not_read_again_by_an_append(database):
     database.run(SEQUENCE)
     reader = Reader(database, cursor="id", ties="once")

@@ -51,6 +51,8 @@ class Late:
     `ceiling` and `caught` are SQL: what all rows that are read satisfy, and what those below do that were
     committed since (None: there are none). `known` are the digests of rows among `caught` that were seen all the same.
     `held` says in words what keeps the `ceiling` low, `unseen` whom the snapshot may have missed (None: nobody).
+    `looks`: rows are looked for by a snapshot, under `clock` only what was missed before that was the mode; `bound` is
+    SQL for the value below which a clock's rows are all there.
     """
 
     order: Order
@@ -63,6 +65,8 @@ class Late:
     known: Mapping[str, int] | None = None
     held: str | None = None
     unseen: Unseen | None = None
+    looks: bool = False
+    bound: str = ""
 
     @staticmethod
     def of(order: Order, session: Session, range: Range) -> Late:
@@ -71,9 +75,9 @@ class Late:
         made = Late(order=order, mode=_mode(order, activity), activity=activity, again=range.ties == "again")
         if made.mode == "clock":
             made = made.up_to_horizon(session, after)
-        if made.mode == "snapshot":  # asked at once: as time goes on somebody will have been busy
-            made = replace(made, unseen=session.unseen())
-        if made.mode == "snapshot" and after.get("snapshot"):
+        if made.mode == "snapshot" or (made.mode == "clock" and after.get("snapshot")):
+            made = replace(made, looks=True, unseen=session.unseen())  # at once: in a while somebody will be busy
+        if made.looks and after.get("snapshot"):
             made = made.looking_back(session, after, _values(range))
         return made.behind(session) if order.cursor.lag is not None and not made.again else made
 
@@ -97,7 +101,7 @@ class Late:
         if first.type.base == "timestamp":
             zones = ", ".join(f"{value} AT TIME ZONE {literal(zone)}" for zone in ("UTC", session.zone))
             value = f"LEAST({zones})"
-        return replace(self, ceiling=f"{quoted(first.name)} < {value}", horizon=horizon, held=held)
+        return replace(self, ceiling=f"{quoted(first.name)} < {value}", bound=value, horizon=horizon, held=held)
 
     # -- snapshot -----------------------------------------------------------------------------------------------
 
@@ -145,7 +149,7 @@ class Late:
         told: dict[str, Any] = {"mode": self.mode}
         if self.mode == "clock":
             told["horizon"] = self.horizon
-        elif self.mode == "snapshot" and until is not None:
+        if self.looks and until is not None and not self._passed(session, until):
             told |= {"snapshot": session.snapshot, "unseen": None}
             if (unseen := self.unseen) is not None:
                 told["unseen"] = unseen.to_json()
@@ -156,6 +160,13 @@ class Late:
                     told["files"] = self._files(session)
                     told["seen"] = {} if unseen.blank else self.order.digests(session.keeper, apart, names)
         return told
+
+    def _passed(self, session: Session, until: Values) -> bool:
+        """Whether the clock alone sees to what lies beyond: all who may yet write have begun later than that."""
+        if self.mode != "clock":
+            return False
+        query = f"SELECT {self.order.value(self.order.columns[0], until[0])} < {self.bound}"
+        return bool(session.keeper.execute(query.encode()).fetchall()[0][0])
 
     # -- lag ----------------------------------------------------------------------------------------------------
 
