@@ -13,7 +13,7 @@ import headrace as hr
 from headrace.cursor import Cursor
 from headrace.errors import ConfigError, DataError, RejectedError, UnavailableError
 from headrace.flow import Range, Snapshot
-from headrace.systems.postgres import session
+from headrace.systems.postgres import intact, session
 
 CLOCK = "CREATE TABLE t (id serial PRIMARY KEY, at timestamptz NOT NULL DEFAULT now()); CREATE INDEX ON t (at);"
 OLD = "INSERT INTO t (at) SELECT now() - interval '1 hour' * i FROM generate_series(3, 1, -1) AS i;"
@@ -345,18 +345,92 @@ def test_a_standby_is_read_and_cannot_tell_who_is_open(postgres, database):
             hr.run(hr.Pipeline(name="p", source=source, destination=target, write=hr.Replace()))
 
 
-@pytest.mark.parametrize("statement", ["ALTER TABLE t ALTER n TYPE bigint", "VACUUM FULL t"])
-def test_a_table_that_was_rewritten_is_not_appended_once_more(database, statement):
-    database.run("CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE other (n int)")
-    database.run("INSERT INTO t SELECT i, i FROM generate_series(1, 20) AS i")
+WRITTEN_ANEW = ["ALTER TABLE t ALTER n TYPE bigint", "VACUUM FULL t", "UPDATE t SET n = n", "UPDATE t SET n = -n"]
+
+
+def read_while_somebody_is_open(database, table):
+    database.run(f"CREATE TABLE t ({table}); CREATE TABLE other (n int)")
+    database.run("INSERT INTO t SELECT i, i FROM generate_series(1, 20) AS i WHERE i NOT IN (4, 7)")
     reader = Reader(database, cursor="id", ties="once")
-    with database.connect() as open_yet, open_yet.transaction():
+    with database.connect() as late, database.connect() as open_yet, open_yet.transaction():
         open_yet.execute("INSERT INTO other VALUES (1)")
-        assert len(reader.read()) == 20
+        late.execute("BEGIN; INSERT INTO t VALUES (4, 4)")
+        assert len(reader.read()) == 18
+        late.execute("INSERT INTO t VALUES (7, 7); COMMIT")
+    return reader
+
+
+@pytest.mark.parametrize("statement", WRITTEN_ANEW)
+def test_by_a_primary_key_of_numbers_an_append_tells_what_was_committed_late_from_what_was_written_anew(
+    database, statement
+):
+    reader = read_while_somebody_is_open(database, "id int PRIMARY KEY, n int")
+    database.run(statement.replace("n = -n", "n = -n WHERE id < 20"))  # at the end itself what differs is new
+    database.run("INSERT INTO t VALUES (21, 21)")
+    assert reader.read() == [4, 7, 21]
+    assert reader.read() == []
+
+
+@pytest.mark.parametrize("statement", WRITTEN_ANEW)
+def test_a_table_that_was_written_anew_is_not_appended_once_more(database, statement):
+    """Nothing tells its rows from those that were committed late."""
+    reader = read_while_somebody_is_open(database, "id int NOT NULL, n int")
     database.run(statement)
     database.run("INSERT INTO t VALUES (21, 21)")
     if statement.startswith("VACUUM"):  # which keeps the numbers of the transactions
-        assert reader.read() == [21]
+        assert reader.read() == [4, 7, 21]
     else:
-        with pytest.raises(DataError, match=r"public\.t was rewritten since"):
+        with pytest.raises(DataError, match=r"public\.t: rows that were read have been changed, rewritten or deleted"):
             reader.read()
+
+
+def test_what_was_updated_or_deleted_keeps_no_append_from_going_on_where_nothing_was_late(database):
+    database.run("CREATE TABLE t (id int NOT NULL, n int); INSERT INTO t SELECT i, i FROM generate_series(1, 50) AS i")
+    reader = Reader(database, cursor="id", ties="once")
+    with database.connect() as late:
+        late.execute("BEGIN; INSERT INTO t VALUES (45, 0)")
+        assert len(reader.read()) == 50
+        late.execute("ROLLBACK")
+    database.run("DELETE FROM t WHERE id = 44; INSERT INTO t VALUES (51, 51)")
+    assert reader.read() == [51]
+    with database.connect() as late:
+        late.execute("BEGIN; INSERT INTO t VALUES (48, 0)")
+        database.run("INSERT INTO t VALUES (52, 52)")
+        assert reader.read() == [52]
+        late.execute("COMMIT")
+    database.run("DELETE FROM t WHERE id < 20")  # old rows go, near the end none is missing
+    assert reader.read() == [48]
+
+
+def test_an_append_that_follows_a_merge_is_refused_whoever_was_open(database):
+    database.run(SEQUENCE)
+    reader = Reader(database, cursor="id")
+    with database.connect() as late:
+        late.execute("BEGIN; INSERT INTO t VALUES (0, 'late')")
+        assert reader.read() == [1, 2]
+        late.execute("COMMIT")
+    reader.ties = "once"
+    with pytest.raises(ConfigError, match="was read for a merge"):
+        reader.read()
+
+
+@pytest.mark.parametrize("near", [5, 10_000])
+def test_gaps_are_known_near_the_end_and_below_that_rows_are_counted(database, monkeypatch, near):
+    monkeypatch.setattr(intact, "_NEAR", near)
+    monkeypatch.setattr(intact, "_GAPS_MAX", near)
+    database.run("CREATE TABLE t (id int PRIMARY KEY, n int)")
+    database.run("INSERT INTO t SELECT i * 2, i FROM generate_series(1, 50) AS i")
+    reader = Reader(database, cursor="id", ties="once")
+    with database.connect() as late, database.connect() as open_yet:
+        open_yet.execute("BEGIN; CREATE TABLE other (n int)")
+        late.execute("BEGIN; INSERT INTO t VALUES (3, 0), (97, 0)")
+        assert len(reader.read()) == 50
+        late.execute("COMMIT")
+        database.run("UPDATE t SET n = n WHERE id = 98; INSERT INTO t VALUES (101, 0)")
+        assert reader.read() == [3, 97, 101]
+        database.run("UPDATE t SET n = n WHERE id = 2; INSERT INTO t VALUES (102, 0)")
+        if near == 5:
+            with pytest.raises(DataError, match="have been changed"):
+                reader.read()
+        else:
+            assert reader.read() == [102]

@@ -6,7 +6,7 @@ taken: whoever commits in between is in the snapshot, and counts as open.
 
 ``snapshot``: anything else sets it (a sequence, an application). The snapshot is kept, and the next read looks for rows
 below that it did not see, by the numbers of the transactions that wrote them: only where other transactions were open
-then. What is suspect, though it may have been seen (see `unseen`), is remembered by its digest.
+then. An append tells them from rows that were updated since (see `intact`).
 
 `Cursor.lag` goes with either, and stands alone where neither is possible (views, foreign tables, standbys): a merge
 reads so much of the end again, an append stays so far behind it.
@@ -14,13 +14,14 @@ reads so much of the end again, an append stays so far behind it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import ConfigError, DataError, UnavailableError
 from headrace.frozen import frozen
 from headrace.systems.postgres.activity import Activity
+from headrace.systems.postgres.intact import kept, unloaded
 from headrace.systems.postgres.names import literal, quoted
 from headrace.systems.postgres.order import Order, Values
 from headrace.systems.postgres.unseen import Unseen, ends
@@ -35,13 +36,6 @@ Mode = Literal["clock", "snapshot", "ignore"]
 
 _CLOCKS = ("timestamptz", "timestamp")
 _WRAP = 2**31
-_FILES = """
-WITH RECURSIVE family AS (
-  SELECT {oid}::oid AS oid UNION ALL
-  SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN family AS f ON f.oid = i.inhparent
-)
-SELECT pg_catalog.string_agg(CAST(pg_catalog.pg_relation_filenode(f.oid) AS text), ' ' ORDER BY f.oid) FROM family AS f
-"""
 
 
 @frozen(kw_only=True)
@@ -78,7 +72,7 @@ class Late:
         if made.mode == "snapshot" or (made.mode == "clock" and after.get("snapshot")):
             made = replace(made, looks=True, unseen=session.unseen())  # at once: in a while somebody will be busy
         if made.looks and after.get("snapshot"):
-            made = made.looking_back(session, after, _values(range))
+            made = made.looking_back(session, after, _values(range), list((range.after or {}).get("hashed") or {}))
         return made.behind(session) if order.cursor.lag is not None and not made.again else made
 
     # -- clock --------------------------------------------------------------------------------------------------
@@ -105,8 +99,12 @@ class Late:
 
     # -- snapshot -----------------------------------------------------------------------------------------------
 
-    def looking_back(self, session: Session, after: Mapping[str, Any], last: Values | None) -> Late:
-        """What the last read may have missed; nothing where nobody else was open then, or nothing has changed."""
+    def looking_back(
+        self, session: Session, after: Mapping[str, Any], last: Values | None, names: Sequence[str]
+    ) -> Late:
+        """What the last read may have missed; nothing where nobody else was open then, or nothing has changed. `names`
+        are the columns that digests were made of.
+        """
         (first, end), (_, now) = ends(after["snapshot"]), ends(session.snapshot)
         if now < end and not self.activity.standby:
             raise DataError(
@@ -124,25 +122,10 @@ class Late:
         below = f"{self.order.compared('<=', last)} AND {was.sql}"
         if self.order.state(session.keeper, below) == after.get("state"):
             return self
-        if not self.again and after.get("files") != self._files(session):
-            self._refuse_rewritten(session, last, was)
-        return replace(self, caught=below, known=dict(after.get("seen") or {}))
-
-    def _files(self, session: Session) -> str | None:
-        """Where the server keeps the table: another place once it was written anew."""
-        query = _FILES.format(oid=self.order.selection.relation.oid)
-        files: str | None = session.keeper.execute(query.encode()).fetchall()[0][0]
-        return files
-
-    def _refuse_rewritten(self, session: Session, last: Values, was: Unseen) -> None:
-        """Raises DataError where ALTER TABLE has written all rows anew: each looks as if it had been committed late."""
-        seen = f"{self.order.compared('<=', last)} AND NOT {was.sql}"
-        if self.order.greatest(session.keeper, seen) is None:
-            raise DataError(
-                f"{self.order.selection.relation.name} was rewritten since the last read, while which a transaction was"
-                " open: what that one has committed since cannot be told from what was read",
-                hint="run once with --full-refresh, or use merge",
-            )
+        if self.again or not names:  # after a merge an append is refused later, by what it lacks
+            return replace(self, caught=below)
+        found = unloaded(self.order, session.keeper, last, was, after, names)
+        return replace(self, caught=found, known=dict(after.get("seen") or {}))
 
     def told(self, session: Session, until: Values | None, names: list[str]) -> dict[str, Any]:
         """What the position keeps of a read up to `until`. Raises DataError."""
@@ -156,9 +139,7 @@ class Late:
                 below = f"{self.order.compared('<=', until)} AND {unseen.sql}"
                 told["state"] = "0/0" if unseen.blank else self.order.state(session.keeper, below)
                 if not self.again:
-                    apart = f"{self.order.compared('<', until)} AND {unseen.sql}"
-                    told["files"] = self._files(session)
-                    told["seen"] = {} if unseen.blank else self.order.digests(session.keeper, apart, names)
+                    told |= kept(self.order, session.keeper, until, unseen, names)
         return told
 
     def _passed(self, session: Session, until: Values) -> bool:

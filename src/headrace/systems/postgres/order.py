@@ -16,6 +16,7 @@ from headrace.cursor import Cursor
 from headrace.errors import ConfigError, DataError
 from headrace.frozen import frozen
 from headrace.systems.postgres.catalog import Column
+from headrace.systems.postgres.connection import run
 from headrace.systems.postgres.names import literal, quoted
 from headrace.systems.postgres.selection import Selection
 
@@ -113,6 +114,18 @@ class Order:
             ) from error
         return None if row is None else tuple(row)
 
+    def back(self, keeper: Connection, rows: str, steps: Sequence[int]) -> list[Values]:
+        """Of the rows (FROM and WHERE), the values of those so many from the end, the farthest first."""
+        names = [f"_headrace_{at}" for at in range(len(self.columns))]
+        inner = ", ".join(f"{quoted(c.name)} AS {n}" for c, n in zip(self.columns, names, strict=True))
+        order = ", ".join(f"{quoted(c.name)} DESC" for c in self.columns)
+        query = (
+            f"SELECT {', '.join(f'CAST({n} AS text)' for n in names)} FROM (SELECT {inner}, pg_catalog.row_number()"
+            f" OVER (ORDER BY {order}) AS _headrace_n {rows} ORDER BY {order} LIMIT {max(steps)}) AS s"
+            f" WHERE _headrace_n IN ({', '.join(map(str, steps))}) ORDER BY _headrace_n DESC"
+        )
+        return [tuple(row) for row in keeper.execute(query.encode()).fetchall()]
+
     def every(self, keeper: Connection, rows: str, step: int) -> list[Values]:
         """Of the rows (FROM and WHERE) in order, the values of each `step`-th, equal ones once."""
         names = [f"k{at}" for at in range(len(self.columns))]
@@ -158,6 +171,19 @@ class Order:
                 " transaction was the cause",
             )
         return found
+
+    def among(self, keeper: Connection, condition: str, names: Sequence[str], digests: Sequence[str]) -> dict[str, int]:
+        """Which of these digests the rows that satisfy a condition have, and how often each is there."""
+        if not digests:
+            return {}
+        rows = f"SELECT {self.digest(names)} AS digest {self.selection.rows(condition)}"
+        query = f"SELECT digest, pg_catalog.count(*) FROM ({rows}) AS s WHERE digest = ANY ($1) GROUP BY 1"
+        return {str(digest): int(count) for digest, count in run(keeper, query, [list(digests)])}
+
+    def count(self, keeper: Connection, condition: str) -> int:
+        """How many rows satisfy a condition."""
+        ((count,),) = keeper.execute(f"SELECT pg_catalog.count(*) {self.selection.rows(condition)}".encode()).fetchall()
+        return int(count)
 
     def state(self, keeper: Connection, condition: str | None) -> str:
         """What tells the rows that satisfy a condition (None: none does) from what they may be at the next run."""
