@@ -177,6 +177,72 @@ def test_columns_take_what_they_hold_exactly_and_refuse_the_rest_by_name(databas
     assert database.run("SELECT count(*) FROM held") == [(1,)]
 
 
+CHANGED = {
+    "timestamp": ["2024-01-01 10:00:00+05", "2024-01-01T10:00Z", "2024-01-01 10:00 Europe/Berlin",
+                  "2024-01-01 10:00:00.1234567"],
+    "timestamptz": ["2024-01-01 00:00:00.1234567+00"],
+    "date": ["2024-01-01 23:59:59", "20240101T235959", "2024-01-01 235959", "2024-01-01+05", "2024-01-01 1 AM"],
+    "time": ["12:00:00.1234567", "12:00:00+05", "2024-01-01 12:00"],
+    "timetz": ["12:00:00.1234567+00"],
+    "interval": ["00:00:00.1234567", "1.5 microseconds", "0.0001 ms", "1.123 years", "1e-7 s", "P0.1234567D",
+                 "PT0.1234567S"],
+    "real": ["0.123456789", "16777217", "1.234567e-40"],
+    "float8": ["0.12345678901234567890", "9007199254740993", "1.23456789012345e-310", "1.0000000000000000001e0"],
+    "point": ["(0.12345678901234567890,1)"],
+    "date[]": ['{2024-01-01,"2024-01-01 10:00"}'],
+    "interval[]": ['{"1 day 00:00:00.1234567"}'],
+    "real[]": ["{1.5,0.123456789}"],
+    "tsrange": ["[2024-01-01 00:00:00.1234567,)", '["2024-01-01 10:00+05",2024-02-01]'],
+    "datemultirange": ["{[2024-01-01 23:59,2024-02-01]}"],
+}  # fmt: skip
+KEPT = {
+    "timestamp": ["2024-01-01 10:00:00.123456", "2024-01-01T10:00", "0044-03-15 10:00:00 BC", "infinity", "12024-01-01",
+                  "2024-01-01 10:00:00.1234560000"],
+    "timestamptz": ["2024-01-01 10:00:00.123456+05:30", "2024-01-01 10:00:00+00", "2024-01-01T10:00:00Z", "-infinity",
+                    "2024-01-01 10:00 Europe/Berlin", "2024-01-01 10:00:00-03:30", "0044-03-15 10:00:00+00 BC"],
+    "date": ["2024-01-01", "0044-03-15 BC", "infinity", "2024-01-01 00:00:00", "20240101"],
+    "time": ["24:00:00", "12:00", "12:00:00.5"],
+    "timetz": ["12:00:00.123456+05:30", "12:00-03"],
+    "interval": ["1 year 2 mons -3 days -00:00:00.123456", "1 day", "P1Y2M3DT4H5M6.5S", "@ 1 minute ago", "1.5 hours",
+                 "3 4:05:06", "1-2", "5 microseconds", "-1.5"],
+    "real": ["0.1", "0.12345679", "16777216", "1e30", "NaN", "-Infinity", "1e-40", "-0", "3.4028235e+38"],
+    "float8": ["0.1", "0.12345678901234568", "9007199254740992", "1e-310", "1.7976931348623157e+308", "5e-324", "1e22"],
+    "point": ["(0.12345678901234568,1)"],
+    "date[]": ["{2024-01-01,NULL}", "[2:2]={2024-01-01}"],
+    "interval[]": ['{"1 day",01:00:00}'],
+    "real[]": ["{1.5,NULL}"],
+    "tsrange": ['["2024-01-01 00:00:00.123456","2024-02-01 00:00:00")', "empty", "(,infinity]"],
+    "datemultirange": ["{[2024-01-01,2024-02-01),[2024-03-01,)}", "{}"],
+    "text": ["0.12345678901234567890", "2024-01-01 10:00:00.1234567"],
+    "numeric": ["0.12345678901234567890123456789012345678901"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("held", KEPT)
+def test_a_text_that_its_type_would_round_or_cut_is_refused_and_no_other_is(database, held):
+    database.run(f"CREATE TABLE t (id int PRIMARY KEY, v {held})")
+    for text in CHANGED.get(held, ()):
+        with pytest.raises(hr.DataError, match=r"'v'.* round or cut"), hr.postgres.connect(database.dsn) as tx:
+            tx.insert(pl.DataFrame({"v": [None, text]}), "t")
+    with hr.postgres.connect(database.dsn) as tx:
+        for text in KEPT[held]:
+            tx.insert(pl.DataFrame({"id": [0], "v": [text]}), "t")
+            if held != "point":  # which has no equality
+                assert tx.query(f"SELECT v IS NOT DISTINCT FROM '{text}' AS same FROM t").item(), text
+            back = tx.query("DELETE FROM t RETURNING id, v::text AS v")
+            tx.insert(back, "t")  # what the server has written goes in again
+            tx.execute("DELETE FROM t")
+
+
+@pytest.mark.parametrize("held", ["date", "timestamptz", "interval", "real"])
+def test_a_list_of_texts_is_refused_where_an_item_would_be_rounded_or_cut(database, held):
+    database.run(f"CREATE TABLE t (v {held}[])")
+    with hr.postgres.connect(database.dsn) as tx:
+        assert tx.insert(pl.DataFrame({"v": [[KEPT[held][0], None], [], None]}), "t") == 3
+    with pytest.raises(hr.DataError, match=r"'v'.* round or cut"), hr.postgres.connect(database.dsn) as tx:
+        tx.insert(pl.DataFrame({"v": [[KEPT[held][0]], [CHANGED[held][0]]]}), "t")
+
+
 def test_any_frame_goes_in_and_a_table_is_found_as_the_search_path_has_it(db):
     lazy = BOTH.lazy().with_columns(pl.col("name").fill_null("lazy"))
     with hr.postgres.connect(db.dsn) as tx:

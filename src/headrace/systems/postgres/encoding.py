@@ -19,6 +19,7 @@ from headrace.frozen import frozen
 from headrace.schema import Field, Type, widens
 from headrace.stream.drawing import said
 from headrace.systems.postgres.moments import datetimes, durations, moments, whole
+from headrace.systems.postgres.rounding import refuse_rounded
 
 __all__ = [
     "SYSTEM",
@@ -204,7 +205,9 @@ def accepts(column: Column, rows: Type) -> bool:
 
 
 def _says_no(held: str) -> bool:
-    """Whether the type's input function refuses a text that it cannot hold. With a precision most round it."""
+    """Whether the type's input function, or `rounding`, refuses a text that it cannot hold. With a precision most
+    round it.
+    """
     return ("(" not in held and _CUTTING.fullmatch(held) is None) or held.startswith(_SAID_TOO_LONG)
 
 
@@ -286,10 +289,13 @@ def _writer(name: str, type: Type, column: Column) -> _Write:
     if type != column.type and widens(type, column.type) and type.name in ("float32", "float64", "decimal"):
         kind = column.type  # a float32's own digits would be another float64
     plain = _plain(name, kind)
+    held, texts = column.over or column.held, type.name in _TEXTS or _of_texts(type)
 
     def write(values: pl.Series) -> pl.Series:
-        refuse_longer(name, values, column.over or column.held)
+        refuse_longer(name, values, held)
         made = plain(values if kind is type else values.cast(kind.polars())).alias(name)
+        if texts and made.dtype == pl.String:
+            refuse_rounded(name, made, held)
         if made.dtype != pl.String or not made.str.contains(_SPECIAL).any():
             return made
         return made.str.replace_many(_ESCAPES)
