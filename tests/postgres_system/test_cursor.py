@@ -95,6 +95,30 @@ def test_a_cursor_that_has_grown_goes_on_and_one_that_has_changed_is_refused(dat
         reader.read()
 
 
+@pytest.mark.parametrize(
+    ("held", "value", "then", "known"),
+    [
+        ("json", '{"a":1}', "jsonb", False),
+        ("numeric(5,2)", "1.25", "integer", False),
+        ("timestamptz", "2024-01-31 10:00+00", "date", False),
+        ("integer", "1", "numeric", True),
+        ("text", "a", "varchar(9)", True),
+    ],
+)
+def test_a_column_whose_values_are_other_texts_now_is_refused_by_name_and_no_row_is_read_twice(
+    database, held, value, then, known
+):
+    database.run(f"CREATE TABLE t (id int PRIMARY KEY, p {held}); INSERT INTO t VALUES (1, '{value}')")
+    reader = Reader(database, cursor="id", ties="once")
+    assert reader.read() == [1]
+    database.run(f"ALTER TABLE t ALTER p TYPE {then}; INSERT INTO t (id) VALUES (2)")
+    if known:
+        assert reader.read() == [2]
+    else:
+        with pytest.raises(ConfigError, match=f"'p' was .* and is {then} now"):
+            reader.read()
+
+
 def test_rows_without_a_value_go_by_the_policy(database):
     """All NULL at first: that ends nothing."""
     database.run("CREATE TABLE t (id int, c int); INSERT INTO t VALUES (1, NULL), (2, NULL)")

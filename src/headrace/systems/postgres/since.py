@@ -152,7 +152,31 @@ class Reading:
                 " apart",
                 hint="go on with merge, or run once with --full-refresh",
             )
-        return dict(Counter(self.after["boundary"]) + Counter(self.late.known or {}))
+        before = Counter(self.after["boundary"]) + Counter(self.late.known or {})
+        self._refuse_retyped(before)
+        return dict(before)
+
+    def again(self, last: Values | None) -> str:
+        """SQL: of rows that may have been read before, where a read begins at `last`."""
+        at = [self.order.compared("=", last), self.nulls, self.late.caught]
+        return " OR ".join(f"({c})" for c in at if c)
+
+    def _refuse_retyped(self, before: Counter[str]) -> None:
+        """Raises ConfigError where a column's values are other texts now, since it has another type: no row would be
+        known again. Most types that have grown leave them as they were.
+        """
+        relation, was = self.order.selection.relation, dict(self.after.get("hashed") or {})
+        changed = next((name for name, held in was.items() if relation[name].type.name != held), None)
+        said = self.again(self.last)
+        if changed is None or not before or not said:
+            return
+        if Counter(self.order.among(self.session.keeper, said, list(was), list(before))) >= before:
+            return
+        raise ConfigError(
+            f"{relation.name}: column {changed!r} was {was[changed]} and is {relation[changed].type.name} now, and by"
+            " its values it was known what was read",
+            hint="run once with --full-refresh, or put the column back",
+        )
 
 
 @dataclass(kw_only=True)
@@ -262,11 +286,9 @@ class Part:
 
     def _mark(self) -> str:
         """SQL: the digest of a row that may have been read before."""
-        reading, order = self.reading, self.reading.order
-        at = [order.compared("=", self.last), reading.nulls, reading.late.caught]
-        said = " OR ".join(f"({c})" for c in at if c)
+        reading = self.reading
         names = list(reading.after.get("hashed") or reading.hashed)
-        return f"CASE WHEN {said} THEN {order.digest(names)} END"
+        return f"CASE WHEN {reading.again(self.last)} THEN {reading.order.digest(names)} END"
 
     def position(self) -> Position:
         """Where the rows lead; asked of the server once."""
