@@ -288,6 +288,13 @@ def test_an_upsert_writes_only_what_differs_and_leaves_the_other_columns_alone(d
     assert [i for i, xmin in database.run("SELECT id, xmin::text FROM t") if before.get(i) != xmin] == [3, 4, 5]
 
 
+def test_an_upsert_updates_a_key_that_is_equal_and_spelled_otherwise(database):
+    database.run("CREATE TABLE t (k numeric PRIMARY KEY); INSERT INTO t VALUES (1.0), (2.0)")
+    with hr.postgres.connect(database.dsn) as tx:
+        assert tx.upsert(pl.DataFrame({"k": ["1.00", "2.0"]}), "t", keys="k") == 1
+    assert database.run("SELECT k::text FROM t ORDER BY k") == [("1.00",), ("2.0",)]
+
+
 def test_an_upsert_without_a_unique_index_or_with_null_in_a_key_is_refused_by_name(database):
     database.run(KEYED)
     cases = [

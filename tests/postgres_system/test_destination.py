@@ -125,6 +125,49 @@ def test_a_history_in_a_table_without_its_columns_is_refused_by_name(shop):
         hr.run(shop.pipeline(hr.History(keys=("id",)), adopt=True))
 
 
+@pytest.mark.parametrize("write", [hr.Merge(keys=("k",)), hr.Replace(keys=("k",))])
+@pytest.mark.parametrize(
+    ("held", "before", "after"), [("numeric", "1.0", "1.00"), ("float8", "0", "-0"), ("interval", "24:00:00", "1 day")]
+)
+def test_a_key_that_is_equal_and_spelled_otherwise_is_updated(shop, write, held, before, after):
+    with shop.database.server.database(f"CREATE TABLE orders (k {held}, n int)") as theirs:
+        theirs.run(f"INSERT INTO orders VALUES ('{before}', 1), ('9', 1)")
+        source = hr.PostgresSource(dsn=theirs.dsn, table="orders")
+        hr.run(shop.pipeline(write, source=source))
+        xmin = dict(shop.rows("(SELECT k::text, xmin::text FROM orders) AS q"))
+        theirs.run(f"UPDATE orders SET k = '{after}' WHERE k = '{before}'")
+        hr.run(shop.pipeline(write, source=source))
+        texts = "(SELECT k::text, n, xmin::text = ANY (ARRAY['{}']) FROM orders) AS q"
+        kept = shop.rows(texts.format("','".join(xmin.values())))
+        nine = next(k for k in xmin if k.startswith(("9", "00:00:09")))
+        assert kept == sorted([(after, 1, False), (nine, 1, True)])
+
+
+BY_CASE = {
+    "citext": "CREATE EXTENSION citext",
+    "text COLLATE anycase": (
+        "CREATE COLLATION anycase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+    ),
+}
+
+
+@pytest.mark.parametrize("held", BY_CASE)
+def test_a_key_whose_case_has_changed_is_updated(shop, held):
+    try:
+        shop.database.run(f"{BY_CASE[held]}; CREATE TABLE orders (k {held} PRIMARY KEY, n int)")
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("the server has no ICU")
+    replace = shop.pipeline(
+        hr.Replace(keys=("k",)), source=hr.FileSource(path="in/*.csv", base=shop.folder, read="all"), adopt=True
+    )
+    shop.write("1.csv", "k,n\nbob,1\neve,2\n")
+    hr.run(replace)
+    (shop.folder / "in" / "1.csv").unlink()
+    shop.write("2.csv", "k,n\nBob,1\neve,2\n")
+    hr.run(replace)
+    assert shop.rows(order="2") == [("Bob", 1), ("eve", 2)]
+
+
 def test_a_replace_by_keys_touches_only_what_differs(shop):
     source = hr.FileSource(path="in/*.csv", base=shop.folder, read="all")
     replace = shop.pipeline(hr.Replace(keys=("id",)), source=source)

@@ -14,7 +14,7 @@ from headrace.errors import DataError, SchemaError
 from headrace.ledger import newer, refuse_census, refuse_nested, refuse_null_key
 from headrace.systems.postgres.loading import DELETED, ORDINAL, Load, same
 from headrace.systems.postgres.names import quoted
-from headrace.systems.postgres.tables import existing, unique_on
+from headrace.systems.postgres.tables import existing, loose, unique_on
 
 if TYPE_CHECKING:
     from headrace.flow import Census
@@ -187,8 +187,11 @@ def _refuse_twice(load: Load, keys: Sequence[str]) -> None:
 
 
 def _update(load: Load, keys: Sequence[str], where: str) -> int:
-    """Update the target's rows of the same keys, those that differ; how many. Columns that rows lack are left alone."""
-    names = [n for n in load.written if n not in keys]
+    """Update the target's rows of the same keys, those that differ; how many. Columns that rows lack are left alone. A
+    key may be equal and yet spelled otherwise: then it differs too.
+    """
+    spelled = loose(load.connection, load.table, load.columns, keys)
+    names = [n for n in load.written if n not in keys or n in spelled]
     if not names:
         return 0
     if always := next((c.name for c in load.columns if c.identity and c.name in names), None):

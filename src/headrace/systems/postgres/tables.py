@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from headrace.errors import ConfigError
@@ -19,12 +20,17 @@ if TYPE_CHECKING:
 
     from headrace.flow import TableChange
 
-__all__ = ["Table", "columns_of", "existing", "keys_of", "notes", "past", "unique_on"]
+__all__ = ["Table", "columns_of", "existing", "keys_of", "loose", "notes", "past", "unique_on"]
 
 _OVER = """(WITH RECURSIVE d AS (SELECT typbasetype AS oid, typtypmod AS mod FROM pg_type
     WHERE typtype = 'd' AND atttypid IN (oid, typarray)
   UNION ALL SELECT t.typbasetype, t.typtypmod FROM d JOIN pg_type AS t USING (oid) WHERE t.typtype = 'd')
 SELECT format_type(oid, mod) FROM d JOIN pg_type AS t USING (oid) WHERE t.typtype <> 'd')"""
+_SAME = re.compile(
+    r"smallint|integer|bigint|oid|boolean|uuid|bytea|date|numeric\(.+\)"
+    r'|time(?:stamp)?(?:\(\d\))? with(?:out)? time zone|text|name|"char"|character(?: varying)?(?:\(\d+\))?'
+)
+"""Types in which equal values are the same, byte for byte, where their collation is deterministic."""
 _OURS = ("_headrace", "pg_catalog", "information_schema", "pg_toast")
 
 
@@ -124,6 +130,18 @@ def unique_on(connection: Connection, oid: int, keys: Sequence[str]) -> bool:
         [oid, list(keys)],
     )
     return bool(rows)
+
+
+def loose(connection: Connection, table: Table, columns: Iterable[Column], names: Sequence[str]) -> frozenset[str]:
+    """Of the named columns those in which values may be equal and yet not the same: citext, 1.0 and 1.00."""
+    found = {c.name for c in columns if c.name in names and _SAME.fullmatch(c.over or c.held) is None}
+    rows = run(
+        connection,
+        "SELECT a.attname FROM pg_attribute AS a JOIN pg_collation AS c ON c.oid = a.attcollation"
+        " WHERE a.attrelid = to_regclass($1) AND a.attname = ANY ($2::text[]) AND NOT c.collisdeterministic",
+        [table.sql, list(names)],
+    )
+    return frozenset(found.union(name for (name,) in rows))
 
 
 def keys_of(change: TableChange) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from headrace.systems.postgres.encoding import accepts, encoded
 from headrace.systems.postgres.loading import copied, framed
 from headrace.systems.postgres.merging import differ
 from headrace.systems.postgres.names import parted, quoted
-from headrace.systems.postgres.tables import Table, columns_of, existing
+from headrace.systems.postgres.tables import Table, columns_of, existing, loose
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -36,8 +36,7 @@ class Target:
     """A table that rows go into."""
 
     connection: Connection
-    name: str
-    sql: str
+    place: Table
     columns: Mapping[str, encoding.Column]
 
     @staticmethod
@@ -56,7 +55,17 @@ class Target:
         place = Table(*found[0])
         oid = existing(connection, place)
         columns = () if oid is None else columns_of(connection, oid, None)
-        return Target(connection, str(place), place.sql, {c.name: c for c in columns})
+        return Target(connection, place, {c.name: c for c in columns})
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return str(self.place)
+
+    @property
+    def sql(self) -> str:
+        """In SQL."""
+        return self.place.sql
 
     def insert(self, frame: Any) -> int:
         """See `client.Transaction.insert`."""
@@ -121,7 +130,8 @@ class Target:
                     hint="leave these rows out",
                     details={"key": key, "rows": count},
                 )
-        written = self._merged(keys, [n for n in taken if n not in keys], names)
+        spelled = loose(self.connection, self.place, self.columns.values(), keys)
+        written = self._merged(keys, [n for n in taken if n not in keys or n in spelled], names)
         run(self.connection, f"DROP TABLE {_STAGE}")
         return written
 
