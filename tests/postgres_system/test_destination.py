@@ -213,6 +213,30 @@ def test_readers_never_see_an_empty_or_partial_table_and_views_keep_working(shop
     assert shop.database.run("SELECT DISTINCT n FROM orders") == [("z",)]
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_a_database_that_publishes_all_its_tables_takes_loads_where_they_have_a_key(shop, older):
+    """The ledger's own tables, and what a history keeps beside its versions, stand in nobody's way."""
+    database = shop.database
+    database.run("CREATE TABLE orders (id int PRIMARY KEY, n text); CREATE PUBLICATION p FOR ALL TABLES")
+    source = hr.FileSource(path="in/*.csv", base=shop.folder, read="all")
+    shop.write("1.csv", "id,n\n1,a\n")
+    hr.run(shop.pipeline(hr.Replace(), source=source, adopt=True))
+    if older:
+        for table in ("rejects", "settled", "runs", "tombstones"):
+            database.run(f"ALTER TABLE _headrace.{table} REPLICA IDENTITY DEFAULT")
+    shop.write("2.csv", "id,n\n2,b\n")
+    hr.run(shop.pipeline(hr.Replace(), source=source, adopt=True))
+    assert shop.rows() == [(1, "a"), (2, "b")]
+    with pytest.raises(ConfigError, match="'versions'") as told:
+        hr.run(shop.pipeline(hr.History(keys=("id",)), source=source, table="versions"))
+    assert "REPLICA IDENTITY" in told.value.hint
+    database.run("DROP PUBLICATION p")
+    hr.run(shop.pipeline(hr.History(keys=("id",)), source=source, table="versions"))
+    database.run("ALTER TABLE versions REPLICA IDENTITY FULL; CREATE PUBLICATION p FOR ALL TABLES")
+    shop.write("3.csv", "id,n\n1,c\n")
+    hr.run(shop.pipeline(hr.History(keys=("id",)), source=source, table="versions"))
+
+
 def test_truncate_is_used_only_when_it_is_asked_for_and_plan_says_what_readers_see(shop):
     shop.write("1.csv", "id,n\n1,a\n")
     hr.run(shop.pipeline(hr.Replace()))

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import polars as pl
 import psycopg
 import pytest
 from psycopg import errors
 
+import headrace as hr
 from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, UnavailableError
 from headrace.systems.postgres.connection import connected, endpoint, transaction
 from headrace.systems.postgres.errors import BY_STATE, translated
@@ -78,6 +80,27 @@ def test_a_password_is_not_in_what_a_place_is_called():
     assert endpoint("postgresql://me:hidden@db.example:5433/shop") == "postgres shop at db.example:5433"
     for text in ("hid@den", "hid/den", "hi/d@den"):  # as it stands, where a URI wants %40 and %2F
         assert "den" not in endpoint(f"postgresql://me:{text}@db.example:5433/shop")
+
+
+def test_what_is_not_as_a_statement_needs_it_is_not_tried_again(database):
+    """Only a lock that is not given, and what somebody uses, are worth another try."""
+    database.run(
+        "CREATE TABLE t (id int, n text, PRIMARY KEY (id) DEFERRABLE);"
+        "CREATE MATERIALIZED VIEW m AS SELECT id FROM t WITH NO DATA"
+    )
+    with pytest.raises(ConfigError, match="'m'") as told:
+        hr.scan_postgres(database.dsn, table="m").collect()
+    assert "REFRESH" in told.value.hint
+    with pytest.raises(ConfigError, match="needs it"), hr.postgres.connect(database.dsn) as db:
+        db.upsert(pl.DataFrame({"id": [1], "n": ["a"]}), "t", keys="id")
+    quick = {"lock_timeout": "10ms"}
+    with database.connect() as other:
+        other.execute("BEGIN; LOCK TABLE t")
+        with (
+            pytest.raises(UnavailableError, match="in the way"),
+            connected(database.dsn, name="p", settings=quick) as mine,
+        ):
+            mine.execute("SELECT FROM public.t")
 
 
 def test_a_connection_that_is_ended_by_the_server_is_unavailable(database):

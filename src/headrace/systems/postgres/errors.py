@@ -30,6 +30,11 @@ _NAME: _Verdict = (ConfigError, "there is no such table, column, type or functio
 _BROKEN: _Verdict = (RejectedError, "the server failed inside itself", "look at the server's log")
 _LOST: _Verdict = (UnavailableError, "the connection was lost", "run again")
 _BUSY: _Verdict = (UnavailableError, "another transaction is in the way", "run again")
+_UNREADY: _Verdict = (
+    ConfigError,
+    "something is not as the statement needs it",
+    "REFRESH a materialized view; give a published table a REPLICA IDENTITY, and an upsert a constraint not DEFERRABLE",
+)
 _RIGHTS: _Verdict = (RejectedError, "the role may not do this", "GRANT the right, or connect as another role")
 _PARTLY: _Verdict = (
     RejectedError,
@@ -53,13 +58,14 @@ BY_STATE: dict[str, _Verdict] = {
     **dict.fromkeys(("0L", "0P", "2B", "42501"), _RIGHTS),
     **dict.fromkeys(("08", "57"), _LOST),
     **dict.fromkeys(("23", "44"), _BROKEN_RULE),
-    **dict.fromkeys(("40", "55", "72"), _BUSY),
+    **dict.fromkeys(("40", "55006", "55P03", "72"), _BUSY),
     **dict.fromkeys(("58", "F0", "XX"), _BROKEN),
     **dict.fromkeys(("3F", "42703", "42704", "42883", "42P01"), _NAME),
     **dict.fromkeys(("3D", "57P04"), _NO_DATABASE),
     **dict.fromkeys(("25P03", "25P04"), _SLOW),
     "22": _ROWS,
     "28": _LOGIN,
+    "55": _UNREADY,
     "HV": _FOREIGN,
     "23502": (DataError, "a row has NULL where the table has NOT NULL", "look at the rows, or give the column a value"),
     "23503": (DataError, "a row points to one that is not there, or that others point to would go", "load that first"),
@@ -122,6 +128,7 @@ _CONNECTING: tuple[tuple[str, _Verdict], ...] = (
 _DENIED = re.compile(r"permission denied for (\w+(?: \w+)?) (\S+)|must be owner of (\w+(?: \w+)?) (\S+)")
 _GUARDED = re.compile(r'^query would be affected by row-level security policy for table "?(.+?)"?$')
 _ABSENT = re.compile(r'^(column|relation|type|schema|function|role|collation) "?(.+?)"? (?:of .+ )?does not exist')
+_UNPREPARED = re.compile(r'^(?:cannot (?:update|delete from) table|materialized view) "(.+?)"')
 _COPIED = re.compile(r"^COPY .*?, line \d+, column (.+?)(?:: |$)", re.MULTILINE)
 
 
@@ -199,6 +206,8 @@ def _names(error: psycopg.Error) -> dict[str, Any]:
     if found := _DENIED.search(diag.message_primary or ""):
         names[found[1] or found[3]] = found[2] or found[4]
     if found := _GUARDED.search(diag.message_primary or ""):
+        names.setdefault("table", found[1])
+    if found := _UNPREPARED.search(diag.message_primary or ""):
         names.setdefault("table", found[1])
     if found := _ABSENT.search(diag.message_primary or ""):
         names.setdefault("table" if found[1] == "relation" else found[1], found[2])

@@ -65,11 +65,11 @@ def history(load: Load, write: History) -> None:
         )
     refuse_null_keys(load, write.keys)
     load.reshape()
-    columns = ", ".join(quoted(n) for n in _kept(load, write))
-    load.run(
-        f"CREATE TABLE IF NOT EXISTS {past(load.table)} AS"
-        f" SELECT {columns}, false AS {_CLOSED} FROM {load.table.sql} WITH NO DATA"
-    )
+    if run(load.connection, "SELECT to_regclass($1) IS NULL", [past(load.table)])[0][0]:
+        columns = ", ".join(quoted(n) for n in _kept(load, write))
+        empty = f"SELECT {columns}, false AS {_CLOSED} FROM {load.table.sql} WITH NO DATA"
+        load.run(f"CREATE TABLE {past(load.table)} AS {empty}")
+        load.run(f"ALTER TABLE {past(load.table)} REPLICA IDENTITY FULL")  # a publication may be of all tables
     _temporary(load, _TOUCHED, f"SELECT DISTINCT {_list(write.keys)} FROM {load.staged}")
     _tell(load, write)
     load.run(f"DROP TABLE {_TOUCHED}")

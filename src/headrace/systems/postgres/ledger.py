@@ -16,6 +16,7 @@ from headrace.frozen import frozen
 from headrace.ledger import VERSION, Head, Owned, entries, refuse_newer
 from headrace.schema import Schema
 from headrace.systems.postgres.connection import run, transaction
+from headrace.systems.postgres.names import quoted
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -53,7 +54,19 @@ CREATE TABLE _headrace.tombstones (
     name text NOT NULL, keys text[] NOT NULL, "values" text[] NOT NULL,
     latest_by text[] NOT NULL, latest text[] NOT NULL);
 CREATE INDEX ON _headrace.tombstones (name);
+ALTER TABLE _headrace.ledger REPLICA IDENTITY FULL;
+ALTER TABLE _headrace.rejects REPLICA IDENTITY FULL;
+ALTER TABLE _headrace.settled REPLICA IDENTITY FULL;
+ALTER TABLE _headrace.runs REPLICA IDENTITY FULL;
+ALTER TABLE _headrace.tombstones REPLICA IDENTITY FULL;
 """
+_UNNAMED = """
+SELECT c.relname FROM pg_class AS c
+WHERE EXISTS (SELECT FROM pg_publication) AND c.relnamespace = '_headrace'::regnamespace AND c.relkind = 'r'
+  AND c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary)
+  AND pg_has_role(c.relowner, 'USAGE') ORDER BY 1
+"""
+"""Tables of older ledgers whose rows a publication of all tables cannot name: it keeps them from being deleted."""
 
 
 @frozen
@@ -166,13 +179,14 @@ def ensure(connection: Connection) -> None:
     """Make the ledger unless it is there, in a transaction of its own: a first load takes long, and other tables' first
     loads would wait for it.
     """
-    if exists(connection):
-        return
-    with transaction(connection):
-        run(connection, "SELECT pg_advisory_xact_lock($1::bigint)", [_MAKING])
-        if not exists(connection):
-            connection.execute(_TABLES)
-            run(connection, "INSERT INTO _headrace.ledger VALUES ($1)", [VERSION])
+    if not exists(connection):
+        with transaction(connection):
+            run(connection, "SELECT pg_advisory_xact_lock($1::bigint)", [_MAKING])
+            if not exists(connection):
+                connection.execute(_TABLES)
+                run(connection, "INSERT INTO _headrace.ledger VALUES ($1)", [VERSION])
+    for (name,) in run(connection, _UNNAMED):  # one by one: who holds one of them may wait for another
+        run(connection, f"ALTER TABLE _headrace.{quoted(name)} REPLICA IDENTITY FULL")
 
 
 def receipt(connection: Connection, id: str) -> Receipt | None:
