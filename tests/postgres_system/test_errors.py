@@ -128,6 +128,15 @@ def test_the_session_says_who_it_is_and_keeps_text_exact(database):
     }
 
 
+def test_a_long_name_keeps_the_word_that_tells_readers_from_writers(database):
+    shown = []
+    for name, reads in (("ä" * 60, True), ("ä" * 60, False), ("the reading", False), ("x" * 46 + " reading", False)):
+        with connected(database.dsn, name=name, reads=reads) as connection:
+            shown.append(connection.execute("SHOW application_name").fetchall()[0][0])
+    assert [s.endswith(" reading") for s in shown] == [True, False, False, False]
+    assert shown[2] == "headrace the reading."
+
+
 def test_what_is_interrupted_is_cancelled_on_the_server_and_rolled_back(database):
     database.run("CREATE TABLE t (id int)")
     with connected(database.dsn, name="p") as connection:

@@ -69,6 +69,28 @@ def test_a_transaction_that_only_reads_a_source_holds_no_other_back(database):
     held.close()
 
 
+@pytest.mark.parametrize("first", ["INSERT INTO t (id) VALUES (50)", "SELECT now()"])
+def test_who_writes_holds_back_whatever_it_calls_itself(database, first):
+    """A pipeline, or a program, may be named "meter reading"; and an application of anybody's as our readers are."""
+    database.run(CLOCK + OLD)
+    reader = Reader(database, cursor="at")
+    assert reader.read() == [1, 2, 3]
+    with hr.postgres.connect(database.dsn, name="meter reading") as db:
+        db.execute(first)
+        database.run("INSERT INTO t (id) VALUES (51)")
+        later(database)
+        assert reader.read() == [3]
+        db.execute("INSERT INTO t (id, at) VALUES (52, now())")
+    assert reader.read()[-2:] == [51, 52]
+    with database.connect(application_name="headrace meter reading") as other:
+        other.execute("BEGIN; INSERT INTO t (id) VALUES (60)")
+        database.run("INSERT INTO t (id) VALUES (61)")
+        later(database)
+        assert 61 not in reader.read()
+        other.execute("COMMIT")
+    assert reader.read()[-2:] == [60, 61]
+
+
 def test_a_prepared_transaction_holds_back_too(database):
     database.run(CLOCK + OLD)
     reader = Reader(database, cursor="at")

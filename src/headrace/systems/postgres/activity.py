@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headrace.frozen import frozen
+from headrace.systems.postgres.connection import READING
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
-__all__ = ["READING", "Activity", "Prepared", "seen"]
+__all__ = ["Activity", "Prepared", "seen"]
 
-READING = "reading"
-"""The last word of the application name of those that only read a source: they hold nothing back."""
 MARGIN = "1 second"
 """A transaction's start is its statement's, which is a moment older than what it shows of itself."""
 
@@ -30,7 +29,7 @@ FROM pg_catalog.pg_database AS d LEFT JOIN (
   FROM pg_catalog.pg_stat_activity AS a
   WHERE a.xact_start IS NOT NULL AND a.pid <> pg_backend_pid()
     AND a.backend_type NOT IN ('autovacuum worker', 'walsender')
-    AND a.application_name NOT LIKE 'headrace % {READING}'
+    AND NOT (a.application_name LIKE 'headrace % {READING}' AND a.backend_xid IS NULL)
 ) AS o ON o.datname = d.datname
 WHERE d.datname = current_database() GROUP BY d.oid
 """

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 __all__ = [
-    "LOCK_WAIT", "Dsn", "answered", "awaited", "cancelled", "connected", "drain", "endpoint", "flushed", "psycopg",
-    "roll_back", "run", "session", "told", "transaction",
+    "LOCK_WAIT", "READING", "Dsn", "answered", "awaited", "cancelled", "connected", "drain", "endpoint", "flushed",
+    "psycopg", "roll_back", "run", "session", "told", "transaction",
 ]  # fmt: skip
 
 # `psycopg` is among them for the modules that are loaded first: without it, what they say is the error above
@@ -37,6 +37,8 @@ __all__ = [
 Dsn = str | Mapping[str, str | int] | None
 """A DSN or URI; libpq's keywords as an object; None: the PG* variables."""
 
+READING = "reading"
+"""The last word of the application name of those that only read a source: they hold nothing back."""
 _NAME_BYTES = 63  # the server cuts application_name here
 _CONNECT: dict[str, int] = {
     "connect_timeout": 10,
@@ -72,16 +74,22 @@ Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
 
 @contextmanager
 def connected(
-    dsn: Dsn, *, name: str, where: str | None = None, settings: Mapping[str, str | None] | None = None
+    dsn: Dsn,
+    *,
+    name: str,
+    where: str | None = None,
+    settings: Mapping[str, str | None] | None = None,
+    reads: bool = False,
 ) -> Iterator[Connection]:
     """A connection in autocommit, closed at the end. `name` is the pipeline, for ``application_name``; `where` is what
     messages call the place (None: host and database); `settings` are set over the session's own (None: the role's).
+    `reads`: it only reads a source.
 
     Raises ConfigError (no such database or role, a DSN that cannot be read), RejectedError (password, rights),
     UnavailableError (no answer, starting up, too many connections, the connection was lost).
     """
     with translated("postgres"):
-        info = _conninfo(dsn, name)
+        info = _conninfo(dsn, _application(name, reads=reads))
     with translated(where or endpoint(dsn)):
         connection = psycopg.connect(info, autocommit=True, prepare_threshold=None)
         try:
@@ -222,8 +230,20 @@ def _close(connection: Connection) -> None:
     connection.close()
 
 
-def _conninfo(dsn: Dsn, name: str) -> str:
-    own = f"headrace {name}".encode()[:_NAME_BYTES].decode(errors="ignore")
+def _application(name: str, *, reads: bool) -> str:
+    """The application's name. Who writes never has the last word of a reader, whatever the pipeline is called: its rows
+    would be passed over.
+    """
+    last = f" {READING}" if reads else ""
+    own = _shortened(f"headrace {name}", len(last)) + last
+    return own if reads or not own.endswith(f" {READING}") else f"{_shortened(own, 1)}."
+
+
+def _shortened(name: str, spare: int) -> str:
+    return name.encode()[: _NAME_BYTES - spare].decode(errors="ignore")
+
+
+def _conninfo(dsn: Dsn, own: str) -> str:
     text = _text(dsn)
     given = conninfo_to_dict(text)
     more: dict[str, Any] = {k: v for k, v in _CONNECT.items() if k not in given}

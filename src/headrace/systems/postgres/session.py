@@ -17,7 +17,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from headrace.errors import UnavailableError
-from headrace.systems.postgres.activity import READING, Activity, seen
+from headrace.systems.postgres.activity import Activity, seen
 from headrace.systems.postgres.connection import cancelled, connected, drain, endpoint
 from headrace.systems.postgres.names import named, quoted
 from headrace.systems.postgres.unseen import Unseen, ends
@@ -35,7 +35,6 @@ _THEIRS = """
 SELECT max(reset_val) FILTER (WHERE name = 'search_path'), max(reset_val) FILTER (WHERE name = 'TimeZone')
 FROM pg_catalog.pg_settings WHERE name IN ('search_path', 'TimeZone')
 """
-_NAME_MAX = 40  # of what the application's name has room for
 _TURN_SECONDS = 60.0
 _PAUSES = (0.02, 0.08, 0.3, 0.6)
 
@@ -78,7 +77,7 @@ class Session:
             with self._alone() as connection:
                 yield connection
             return
-        with connected(self.dsn, name=self.name, settings=_settings(self.path)) as connection:
+        with connected(self.dsn, name=self.name, settings=_settings(self.path), reads=True) as connection:
             try:
                 connection.execute(_BEGIN)
                 connection.execute(f"SET TRANSACTION SNAPSHOT '{self.exported}'")
@@ -129,7 +128,7 @@ class Session:
 
     def unseen(self) -> Unseen | None:
         """Whom the snapshot may have missed (None: nobody was open when it was taken, nor has begun since)."""
-        with connected(self.dsn, name=self.name) as connection:
+        with connected(self.dsn, name=self.name, reads=True) as connection:
             now = seen(connection)
             xmin, xmax = ends(self.snapshot)
             if now.count or now.hidden or now.prepared or xmin < xmax or now.next > xmax:
@@ -164,9 +163,9 @@ def opened(dsn: Dsn, *, name: str, tables: Sequence[str] = (), reader: str = "")
 
     Raises ConfigError, RejectedError, UnavailableError.
     """
-    name = f"{(reader or name)[:_NAME_MAX]} {READING}"
+    name = reader or name
     key = (repr(dsn if dsn is None or isinstance(dsn, str) else sorted(dsn.items())), reader)
-    with connected(dsn, name=name, settings=_KEPT) as keeper:
+    with connected(dsn, name=name, settings=_KEPT, reads=True) as keeper:
         ((path, zone),) = keeper.execute(_THEIRS).fetchall()
         activity, exported = _begun(keeper, tables, _sharing.get(key) if reader else None)
         ((snapshot,),) = keeper.execute("SELECT CAST(pg_catalog.pg_current_snapshot() AS text)").fetchall()
