@@ -22,6 +22,7 @@ from server import until
 
 import headrace as hr
 from headrace.stream import scan_generator
+from headrace.systems.postgres import client
 
 EVENTS = (
     "CREATE TABLE events (id serial PRIMARY KEY, name varchar(100), value numeric(10,2), at timestamptz DEFAULT now())"
@@ -368,6 +369,21 @@ def test_a_pool_uses_its_connections_again_as_new_and_replaces_those_that_were_l
         pytest.fail("it is closed")
     with pytest.raises(hr.RejectedError), hr.postgres.Pool({**dsn(db), "user": "nobody_here"}).connect():
         pytest.fail("nobody is let in")
+
+
+class Taken(list):
+    """Is not empty when it is looked at, and is when one is taken: another thread was there in between."""
+
+    def __bool__(self):
+        return True
+
+
+def test_a_connection_that_another_thread_took_first_is_no_error(db):
+    with hr.postgres.Pool(db.dsn) as pool:
+        pool._idle = Taken()
+        with pool.connect() as made:
+            assert made.query("SELECT 1 AS a").rows() == [(1,)]
+        client._close(pool._idle, os.getpid())
 
 
 def test_a_fork_does_not_speak_on_its_parents_connections(db):

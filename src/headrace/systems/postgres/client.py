@@ -120,8 +120,7 @@ class Pool:
         self.close()
 
     def _taken(self) -> _Kept:
-        while self._idle:
-            kept = self._idle.pop()
+        while (kept := _popped(self._idle)) is not None:
             try:
                 session(kept.connection, _OWN)
             except psycopg.Error:
@@ -240,8 +239,16 @@ class _Kept:
 
 
 def _close(idle: list[_Kept], process: int) -> None:
-    while idle and process == os.getpid():
-        idle.pop().closing.close()
+    while process == os.getpid() and (kept := _popped(idle)) is not None:
+        kept.closing.close()
+
+
+def _popped(idle: list[_Kept]) -> _Kept | None:
+    """The last one, if any: another thread may take it between a look and the taking."""
+    try:
+        return idle.pop()
+    except IndexError:
+        return None
 
 
 @dataclass
