@@ -424,6 +424,24 @@ def test_what_was_updated_or_deleted_keeps_no_append_from_going_on_where_nothing
     assert reader.read() == [48]
 
 
+@pytest.mark.parametrize("key", ["PRIMARY KEY", "NOT NULL"])
+def test_a_row_that_a_filter_takes_in_again_is_not_appended_once_more(database, key):
+    database.run(
+        f"CREATE TABLE t (id int {key}, here bool); INSERT INTO t SELECT i, true FROM generate_series(1, 9) AS i"
+    )
+    reader = Reader(database, cursor="id", ties="once", where="here")
+    with database.connect() as other:
+        other.execute("BEGIN; CREATE TABLE other (n int)")
+        assert len(reader.read()) == 9
+        for here in ("false", "true"):
+            database.run(f"UPDATE t SET here = {here} WHERE id = 2")
+            if here == "false" or key == "PRIMARY KEY":
+                assert reader.read() == []
+            else:
+                with pytest.raises(DataError, match="have been changed"):
+                    reader.read()
+
+
 def test_an_append_that_follows_a_merge_is_refused_whoever_was_open(database):
     database.run(SEQUENCE)
     reader = Reader(database, cursor="id")

@@ -95,9 +95,14 @@ def _counts(
 ) -> list[int]:
     """How many rows below `end` that a snapshot surely had there are yet, from each bound on (None: in all)."""
     each = [f"pg_catalog.count(*) FILTER (WHERE {order.compared('>=', b) or 'true'})" for b in bounds]
-    rows = order.selection.rows(f"{order.compared('<', end)} AND NOT {unseen.sql}")
+    rows = f"{_all(order)} WHERE {order.compared('<', end)} AND NOT {unseen.sql}"
     (found,) = keeper.execute(f"SELECT {', '.join(each)} {rows}".encode()).fetchall()
     return [int(n) for n in found]
+
+
+def _all(order: Order) -> str:
+    """SQL: of all rows, those too that a `where` of the source leaves out: they may have been loaded before."""
+    return f"FROM {order.selection.relation.sql}"
 
 
 def _bounds(order: Order, keeper: Connection, end: Values) -> list[Values]:
@@ -113,7 +118,7 @@ def _gaps(order: Order, keeper: Connection, until: Values) -> tuple[Gaps | None,
     if len(order.columns) > 1 or relation.keys != (first.name,) or first.type.base not in _WHOLE or not first.required:
         return None, until
     name = quoted(first.name)
-    rows = order.selection.rows(order.compared("<=", until))
+    rows = f"{_all(order)} WHERE {order.compared('<=', until)}"
     near = f"SELECT CAST({name} AS int8) AS k {rows} ORDER BY {name} DESC LIMIT {_NEAR + 1}"
     ((count, lowest),) = keeper.execute(f"SELECT pg_catalog.count(*), min(k) FROM ({near}) AS s".encode()).fetchall()
     query = (
