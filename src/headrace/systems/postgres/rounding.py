@@ -6,9 +6,11 @@ into a number of floating point only where the number that is stored is written 
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from decimal import Decimal
+from fractions import Fraction
 
 import polars as pl
 
@@ -56,7 +58,8 @@ _DIGITS = {
 }
 """By type, how many digits any number may have: those of its size that have no more are always kept."""
 _NUMBER = re.compile(r"(\d*\.?\d*)(?:[eE]([+-]?\d+))?")
-_SMALL, _SMALL_REAL = 290, 30
+_SURE = {6: (Decimal("1e-30"), Decimal(2**24)), 15: (Decimal("1e-290"), Decimal(2**53))}
+"""By the number of digits, between which numbers all of so many are kept: beyond, one may lie midway between two."""
 _ITEM = r'[^{},"]+'
 
 
@@ -88,21 +91,23 @@ def _inexact(texts: pl.Series, digits: int) -> bool:
 
 
 def _kept(number: str, exponent: str | None, digits: int) -> bool:
-    """Whether the number is the same once it is stored: the server writes the shortest that tells it from others."""
+    """Whether the number is stored exactly, or as one that the server writes as the same again."""
     if not any(c.isdigit() for c in number) or len(exponent or "") > 4:  # noqa: PLR2004  # none that has a size
         return True
-    real = digits == _DIGITS["real"]
     exact = Decimal(f"{number}e{exponent or 0}")
-    significant = len(exact.normalize().as_tuple().digits) if exact else 0
-    if significant <= digits and (not exact or exact.adjusted() > -(_SMALL_REAL if real else _SMALL)):
+    least, most = _SURE[digits]
+    if not exact or (len(exact.normalize().as_tuple().digits) <= digits and least < exact < most):
         return True
+    form, whole = ("f", "I") if digits == _DIGITS["real"] else ("d", "Q")
     try:
-        return Decimal(_shortest_real(float(exact)) if real else repr(float(exact))) == exact
-    except OverflowError:  # the server says so
+        bits = struct.pack(form, float(exact))
+        (stored,), (place,) = struct.unpack(form, bits), struct.unpack(whole, bits)
+        below, above = (struct.unpack(form, struct.pack(whole, place + step))[0] for step in (-1, 1))
+    except (OverflowError, struct.error):  # too large, or too small: the server says so
         return True
-
-
-def _shortest_real(value: float) -> str:
-    stored = struct.pack("f", value)
-    texts = (f"{struct.unpack('f', stored)[0]:.{n}g}" for n in range(1, 10))
-    return next(t for t in texts if struct.pack("f", float(t)) == stored)
+    if math.inf in (stored, above) or not stored:
+        return True
+    value = Fraction(stored)
+    low, high = (value + Fraction(below)) / 2, (value + Fraction(above)) / 2
+    shown = (Decimal(f"{stored:.{n}e}") for n in range(17))  # the server writes the shortest that can be no other's
+    return Fraction(exact) in (value, next(Fraction(d) for d in shown if low < Fraction(d) < high))
