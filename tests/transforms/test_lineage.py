@@ -179,6 +179,9 @@ GROUPS_ALONE = [
     ("WITH a AS (SELECT g, sum(v) AS s FROM source GROUP BY g) SELECT a.*, p FROM a JOIN names ON g = name", "g"),
     ("SELECT t AS tag, count(*) AS n FROM source, unnest(tags) u(t) GROUP BY t", "tag"),
     ("SELECT k, g FROM names JOIN source USING (k)", "k"),
+    ("SELECT upper(g) AS g, sum(v) OVER (PARTITION BY g) AS s FROM source", "g"),
+    ("SELECT g, max(v) AS v FROM source GROUP BY g, k HAVING k > 10", "g"),
+    ("SELECT DISTINCT ON (g) g, v AS k FROM source ORDER BY g, ts", "g"),
 ]
 
 
@@ -206,12 +209,39 @@ GROUPS_MIXED = [
     ("SELECT uuid() AS g FROM source", "g"),
     ("SELECT g, v FROM source LIMIT 3", "g"),
     ("SELECT name AS g FROM names", "g"),
+    ("SELECT g, sum(v) AS v FROM source GROUP BY g HAVING v > 10", "g"),
+    ("SELECT g, sum(v) AS v FROM source GROUP BY g HAVING abs(v) < 10", "g"),
+    ("SELECT DISTINCT ON (g) v AS g, g AS h FROM source ORDER BY g, ts", "h"),
+    ("SELECT DISTINCT ON (u) g, upper(g) AS u FROM source", "g"),
+    ("SELECT g, upper(g) AS u, sum(v) OVER (PARTITION BY u) AS s FROM source", "g"),
+    ("SELECT p.b AS g, sum(v) OVER (PARTITION BY p.a) AS s FROM (SELECT {'a': g, 'b': s} AS p, v FROM source)", "g"),
+    ("SELECT * FROM (SELECT g, sum(v) AS n, (SELECT n + 1) AS t FROM source GROUP BY g) WHERE t > 5", "g"),
 ]
 
 
 @pytest.mark.parametrize(("query", "by"), GROUPS_MIXED)
 def test_groups_that_may_depend_on_others_are_not_proven(query, by):
     assert select(query).why_all_groups((by,)) is not None
+
+
+BINDING = {
+    "SELECT v + 10 AS v FROM t WHERE v > 10": 0,
+    "SELECT 'x' AS g, count(*) FROM t GROUP BY g": 2,
+    "SELECT g, sum(v) AS v FROM t GROUP BY g HAVING v > 2": 2,
+    "SELECT g, 1 AS v FROM t GROUP BY g HAVING sum(v) > 1": 2,
+    "SELECT v AS g, g AS h, rank() OVER (ORDER BY v) AS r FROM t QUALIFY g > 'a'": 1,
+    "SELECT DISTINCT ON (g) v AS g, g AS h FROM t": 3,
+    "SELECT DISTINCT ON (upper(g)) v::VARCHAR AS g, g AS h FROM t": 2,
+}
+
+
+@pytest.mark.parametrize("query", BINDING)
+def test_a_name_that_is_a_columns_and_an_alias_is_whose_duckdb_takes_it_to_be(query):
+    with syntax.session() as con:
+        con.execute("CREATE TABLE t AS FROM (VALUES ('a', 1), ('a', 2), ('b', 3)) AS t(g, v)")
+        assert len(con.execute(query).fetchall()) == BINDING[query]
+        shared = "SELECT g AS v, rank() OVER (PARTITION BY v ORDER BY g) AS r FROM t"
+        assert con.execute(f"SELECT max(r) FROM ({shared})").fetchall() == [(1,)]
 
 
 def test_a_doubt_of_groups_stays_through_later_steps():

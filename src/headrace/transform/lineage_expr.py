@@ -10,7 +10,7 @@ from headrace.frozen import frozen
 from headrace.transform.lineage import Kind, Origin
 from headrace.transform.syntax import CLOCK_WORDS, functions
 
-__all__ = ["Rows", "Said", "Scope", "Table", "expression", "walk"]
+__all__ = ["Rows", "Said", "Scope", "Table", "expression", "reached", "walk"]
 
 _COMPOSED = (
     *("BETWEEN", "CASE", "CAST", "COLLATE", "COMPARISON", "CONJUNCTION", "CONSTANT"),
@@ -40,10 +40,12 @@ class Said:
     them, `single` where it may be several columns.
 
     `partitions` are its windows' PARTITION BY. `new`, `mixing` and `regrouping` are what stands in it whatever its
-    columns are: functions that are never the same, subqueries. `origin` is that of the column that it is.
+    columns are: functions that are never the same, subqueries. `column` is the one that it is and nothing else
+    (None: it is made of columns, a field of one too), `origin` that column's.
     """
 
     kind: Kind = Kind.OWN
+    column: Ref | None = None
     origin: Origin | None = None
     refs: set[Ref] = field(default_factory=set)
     whole: bool = True
@@ -137,12 +139,14 @@ class Rows:
 @frozen(kw_only=True)
 class Scope:
     """What an expression can name: the tables of its own FROM and of those around it (`levels`, the inner first), what
-    WITH defines (with its column names), the SELECT's own aliases. `subquery` walks a query.
+    WITH defines (with its column names), the SELECT's own aliases. `subquery` walks a query. `renamed`: a name is the
+    alias before it is the column (HAVING and DISTINCT ON; elsewhere it is the column's).
     """
 
     levels: tuple[Rows, ...] = ()
     ctes: Mapping[str, tuple[Rows, Sequence[str] | None]] = field(default_factory=dict)
     aliases: Mapping[str, Said] = field(default_factory=dict)
+    renamed: bool = False
     subquery: Callable[[_Node, Scope], Rows] | None = None
 
 
@@ -177,6 +181,8 @@ def _composed(node: _Node, scope: Scope) -> Said:
     said = Said()
     if node["class"] == "FUNCTION":
         _function(str(node["function_name"]).lower(), node, scope, said)
+        if said.aggregates:  # what is aggregated are columns, in HAVING too
+            scope = replace(scope, renamed=False)
     if node["class"] == "WINDOW":
         said.partitions.append(node.get("partitions") or ())
     for child in _children(node):
@@ -216,23 +222,39 @@ def _found(node: _Node, rows: Rows) -> bool:
 
 
 def _column(names: list[str], scope: Scope) -> Said:
+    if scope.renamed and names[0] in scope.aliases:
+        return _aliased(names, scope)
     for depth, rows in enumerate(scope.levels):
         if (found := _resolve(names, rows)) is not None:
             kind, refs = found
-            return Said(kind=kind, refs=refs if depth == 0 else set(), origin=_origin(refs, rows))
+            said = Said(kind=kind, origin=_origin(refs, rows))
+            return replace(said, refs=refs, column=_alone(names, refs, rows)) if depth == 0 else said
         if any(t.kinds is None for t in rows.tables):
             break
         if depth == 0 and names[0] in scope.aliases:
-            alias = scope.aliases[names[0]]
-            return Said(
-                kind=alias.kind,
-                refs=set(alias.refs),
-                whole=alias.whole,
-                origin=alias.origin,
-            )
+            return _aliased(names, scope)
     if names[-1] in CLOCK_WORDS:
         return Said(regrouping={f"{names[-1]}()": None})
     return Said(kind=_worst(scope), whole=False)  # a lambda's own, a whole row, a column of tables that are not known
+
+
+def _alone(names: list[str], refs: set[Ref], rows: Rows) -> Ref | None:
+    """The one column that is named, and no field of it."""
+    (number, column), *others = refs
+    whole = names in ([column], [rows.tables[number].alias, column])
+    return (number, column) if whole and not others else None
+
+
+def _aliased(names: list[str], scope: Scope) -> Said:
+    """What the SELECT calls so; its aggregates and windows are counted where they stand."""
+    alias = scope.aliases[names[0]]
+    return Said(
+        kind=alias.kind,
+        refs=set(alias.refs),
+        whole=alias.whole,
+        column=alias.column if len(names) == 1 else None,
+        origin=alias.origin,
+    )
 
 
 def _resolve(names: list[str], rows: Rows) -> tuple[Kind, set[Ref]] | None:
@@ -259,6 +281,26 @@ def _worst(scope: Scope) -> Kind:
     return max([Kind.ROW, *(rows.worst for rows in scope.levels)])
 
 
+def _names(node: Any) -> Iterator[list[str]]:
+    """The columns that stand anywhere in a node, as they are written; a table's name where all of it is meant."""
+    for inner in walk(node):
+        if inner.get("class") == "COLUMN_REF":
+            yield [str(n).lower() for n in inner["column_names"]]
+        elif inner.get("class") == "STAR" and inner.get("relation_name"):
+            yield [str(inner["relation_name"]).lower()]
+
+
+def reached(node: Any, rows: Rows) -> Kind:
+    """The worst column of these rows that a subquery in them may name, though it has one of the name itself."""
+    kinds = [Kind.OWN]
+    for names in _names(node):
+        if (found := _resolve(names, rows)) is not None:
+            kinds.append(found[0])
+        elif any(t.alias in names or t.kinds is None for t in rows.tables):  # a whole row, or nobody knows
+            kinds.append(rows.worst)
+    return max(kinds)
+
+
 def _subquery(node: _Node, scope: Scope) -> Said:
     """A subquery sees one row of its surroundings at a time; it must not see the increment by itself."""
     assert scope.subquery is not None  # noqa: S101  # expressions stand in queries
@@ -266,10 +308,9 @@ def _subquery(node: _Node, scope: Scope) -> Said:
     said = Said(kind=Kind.ROW, whole=False, new=rows.new, mixing=dict(rows.mixing), regrouping=dict(rows.regrouping))
     if rows.new:
         said.mixing["a subquery over new rows"] = said.regrouping["a subquery over new rows"] = None
-    for inner in walk(node["subquery"]):
-        if inner.get("class") == "COLUMN_REF":
-            names = [str(n).lower() for n in inner["column_names"]]
-            said.kind = max([said.kind, *(found[0] for r in scope.levels if (found := _resolve(names, r)) is not None)])
+    said.kind = max([said.kind, *(reached(node["subquery"], level) for level in scope.levels)])
+    for name in (n for names in _names(node["subquery"]) for n in names):
+        said.kind = max(said.kind, scope.aliases[name].kind if name in scope.aliases else Kind.OWN)
     if isinstance(node.get("child"), dict):
         said.add(expression(node["child"], scope))
     return said

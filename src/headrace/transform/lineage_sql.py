@@ -295,7 +295,9 @@ def _star(item: _Node, scope: Scope) -> Iterator[tuple[str, Said]]:
             if name in replaced:
                 yield name, expression(replaced[name], replace(scope, aliases={}))
             else:
-                yield renamed.get(name, name), Said(kind=kind, refs={(number, name)}, origin=table.origins.get(name))
+                ref = (number, name)
+                said = Said(kind=kind, refs={ref}, column=ref, origin=table.origins.get(name))
+                yield renamed.get(name, name), said
 
 
 def _judged(node: _Node, items: list[tuple[str | None, Said]], said: Said, scope: Scope, result: Rows) -> list[Kind]:
@@ -315,7 +317,7 @@ def _judged(node: _Node, items: list[tuple[str | None, Said]], said: Said, scope
             result.grouped = True
             result.mixing["DISTINCT"] = None
             if targets := modifier.get("distinct_on_targets"):
-                held = _held(items, [targets], scope, other=Kind.SEVERAL)
+                held = _held(items, [targets], replace(scope, renamed=True), other=Kind.SEVERAL)
                 kinds = [max(pair) for pair in zip(kinds, held, strict=True)]
     return kinds
 
@@ -327,7 +329,7 @@ def _grouped(node: _Node, said: Said, scope: Scope, result: Rows) -> None:
     sets = node.get("group_sets") or ()
     if len(sets) > 1 or any(len(s) != len(node.get("group_expressions") or ()) for s in sets):
         result.regrouping["GROUPING SETS"] = None
-    if node.get("having") and expression(node["having"], scope).kind > result.free:
+    if node.get("having") and expression(node["having"], replace(scope, renamed=True)).kind > result.free:
         result.regrouping["HAVING"] = None
 
 
@@ -338,7 +340,7 @@ def _held(
     fixed = []
     for expressions in partitions:
         parts = [expression(e, scope) for e in expressions if e["class"] == "COLUMN_REF"]
-        fixed.append({ref for one in parts if one.kind is Kind.OWN and len(one.refs) == 1 for ref in one.refs})
+        fixed.append({one.column for one in parts if one.kind is Kind.OWN and one.column})
     own = [one.kind is not Kind.OWN or all(one.refs <= plain for plain in fixed) for _, one in items]
     return [one.kind if fine else other for fine, (_, one) in zip(own, items, strict=True)]
 
