@@ -278,6 +278,26 @@ DOUBTED = {
 }
 
 
+def running(source: pl.LazyFrame) -> pl.LazyFrame:
+    return source.with_columns(s=pl.col("v").cumulative_eval(pl.element().sum()))
+
+
+def coded(source: pl.LazyFrame) -> pl.LazyFrame:
+    return source.with_columns(c=pl.col("g").cast(pl.Categorical).to_physical())
+
+
+@pytest.mark.parametrize("function", [running, coded])
+def test_python_that_looks_at_other_rows_replaces_all_groups_and_an_append_says_so(place, function):
+    place.write("1.csv", "id,g,v\n1,b,8\n")
+    pipeline = place.pipeline(transforms=(hr.python(function),), write=hr.Recompute(by=("g",)))
+    hr.run(pipeline)
+    place.write("2.csv", "id,g,v\n2,a,5\n")
+    assert groups(pipeline).startswith("all, because")
+    hr.run(pipeline)
+    agrees(pipeline, place, "id")
+    assert any("only what is new" in w for w in hr.plan(place.pipeline(transforms=pipeline.transforms)).warnings)
+
+
 @pytest.mark.parametrize("case", DOUBTED)
 def test_groups_that_rows_of_others_decide_are_all_replaced(place, case):
     by, query = DOUBTED[case]

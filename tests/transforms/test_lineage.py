@@ -97,6 +97,9 @@ PYTHON_ALONE = {
         f=col("v").fill_null(0).is_in([1, 2]),
         h=pl.max_horizontal("v", "k"),
         t=col("tags").list.eval(pl.element() + "x"),
+        n=col("tags").list.agg(pl.element().len()),
+        o=col("tags").list.eval(pl.element().replace("a", "Random")),
+        p=col("ts").to_physical(),
         m=col("g").replace({"a": "b"}),
         y=col("s").str.to_date("%Y-%m-%d"),
         c=pl.lit("x"),
@@ -118,6 +121,15 @@ def test_python_whose_rows_stand_alone_is_known_by_its_plan(name):
 
 PYTHON_MIXED = {
     "cum_sum": lambda source: source.with_columns(col("v").cum_sum()),
+    "cumulative_eval": lambda source: source.with_columns(col("v").cumulative_eval(pl.element().sum())),
+    "categorical": lambda source: source.with_columns(h=col("g").cast(pl.Categorical).to_physical()),
+    "categorical before": lambda source: source.cast({"g": pl.Categorical}).with_columns(h=col("g").to_physical()),
+    "categorical in a list": lambda source: source.with_columns(
+        h=col("tags").list.eval(pl.element().cast(pl.Categorical).to_physical())
+    ),
+    "list of samples": lambda source: source.with_columns(
+        h=col("tags").list.eval(pl.element().str.split("").list.sample(1))
+    ),
     "shift": lambda source: source.with_columns(w=col("v").shift()),
     "rank": lambda source: source.with_columns(col("v").rank()),
     "forward_fill": lambda source: source.with_columns(col("v").forward_fill()),

@@ -14,7 +14,7 @@ import polars as pl
 
 from headrace.transform.lineage import Kind, Origin, Relation
 from headrace.transform.lineage_passed import passed
-from headrace.transform.plan import plan_of, stand_in, words
+from headrace.transform.plan import name_of, named, plan_of, stand_in, words
 
 __all__ = ["of_function"]
 
@@ -66,6 +66,10 @@ _FUNCTIONS: Mapping[str, frozenset[str]] = {
 """Expression functions, by name space, whose value in a row comes from that row alone."""
 _LITERAL_PARTS = {"IsIn": 2, "Replace": 3, "ReplaceStrict": 3}
 """Of these the arguments after the first, up to here, must be literals: a column there is looked at whole."""
+_WITHIN = ("List", "ListAgg", "Array", "ArrayAgg")
+"""Evaluations whose elements are those of one row's value; a cumulative one's are the rows before it."""
+_UNSTEADY = ("Anonymous", "Ffi", "Python", "Random", "Sample", "Categorical")
+"""How the words begin of what gives one thing for the same elements now and another then."""
 _KEEPS = ("Rename", "Unnest", "FillNan")
 _DROPS = ("Explode", "Unpivot")
 
@@ -155,9 +159,12 @@ def _planned(plan: Mapping[str, Any] | None, relations: Sequence[Relation]) -> _
     if plan is None:
         return opaque
     try:
-        return _node(plan, relations)
+        rows = _node(plan, relations)
+        if {"ToPhysical", "Categorical"} <= set(named(plan)):  # its number is when the category was first seen
+            rows.opaque("to_physical of a categorical")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):  # a plan of another shape
         return opaque
+    return rows
 
 
 def _origins(plan: Mapping[str, Any] | None, relations: Sequence[Relation]) -> Mapping[str, Origin]:
@@ -228,8 +235,8 @@ def _apply(name: str, body: Mapping[str, Any], rows: _Rows) -> None:
 def _selected(rows: _Rows, expressions: Sequence[Any], *, alone: bool) -> None:
     _heed(rows, expressions)
     _written(rows, expressions)
-    named = [bool({"Column", "Selector"} & set(words(e))) for e in expressions]
-    if alone and not all(named) and not any("Column" in words(e) for e in expressions):
+    read = [bool({"Column", "Selector"} & set(words(e))) for e in expressions]
+    if alone and not all(read) and not any("Column" in words(e) for e in expressions):
         rows.doubt("a select of literals alone")
 
 
@@ -275,7 +282,7 @@ def _join(body: Mapping[str, Any], relations: Sequence[Relation]) -> _Rows:
 
 
 def _mapped(rows: _Rows, function: Any) -> None:
-    name = function if isinstance(function, str) else next(iter(function))
+    name = name_of(function)
     if name not in _KEEPS + _DROPS:
         rows.opaque(_snake(name))
     if name in _DROPS:
@@ -343,7 +350,9 @@ def _doubts(expression: Any) -> Iterator[str]:
                 yield from _doubts(body[part])
         case "Function":
             yield from _function(body)
-        case "Eval" if not {"AnonymousFunction", "Random"} & set(words(body["evaluation"])):
+        case "Eval" if name_of(body["variant"]) not in _WITHIN:
+            yield f"{_snake(name_of(body['variant']))}_eval"
+        case "Eval" if not any(word.startswith(_UNSTEADY) for word in named(body["evaluation"])):
             yield from _doubts(body["expr"])
         case _:
             yield _snake(next(iter(body)) if name == "Agg" else name)
@@ -355,7 +364,7 @@ def _function(body: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(function, dict):
         ((name, inner),) = function.items()
         if name in _FUNCTIONS:
-            space, name = name, inner if isinstance(inner, str) else next(iter(inner))
+            space, name = name, name_of(inner)
     if name not in _FUNCTIONS[space]:
         yield _snake(name)
     if name == "Strptime" and function[space][name][1]["format"] is None:

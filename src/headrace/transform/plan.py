@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-__all__ = ["Node", "plan_of", "restored", "stand_in", "words"]
+__all__ = ["Node", "name_of", "named", "plan_of", "restored", "stand_in", "words"]
 
 Node = Mapping[str, Any]
 _STAND_IN = "headrace-stand-in/"
@@ -47,6 +47,25 @@ def words(expression: Any) -> Iterator[str]:
         for key, value in expression.items():
             yield key
             yield from words(value)
+
+
+def named(part: Any) -> Iterator[str]:
+    """Every word of a part of a plan but literals and the names of columns: functions without arguments as well."""
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, list):
+        for item in part:
+            yield from named(item)
+    elif isinstance(part, dict):
+        for key, value in part.items():
+            yield key
+            if key not in ("Column", "Selector"):
+                yield from words(value) if key == "Literal" else named(value)
+
+
+def name_of(variant: Any) -> str:
+    """What Polars calls one of several: alone, or the key of what belongs to it."""
+    return str(variant if isinstance(variant, str) else next(iter(variant)))
 
 
 def restored(kind: type[pl.LazyFrame | pl.Expr], part: Node) -> Any:
