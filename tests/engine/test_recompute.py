@@ -275,6 +275,18 @@ DOUBTED = {
         "h",
         "SELECT DISTINCT ON (g) v AS g, g AS h FROM (SELECT * FROM source ORDER BY id DESC)",
     ),
+    "unnest of what a group gave": (
+        "g",
+        "SELECT g, unnest(list(v ORDER BY id)[2:]) AS later FROM source GROUP BY g",
+    ),
+    "unnest of what a window gave": (
+        "g",
+        "SELECT g, unnest(CASE WHEN sum(v) OVER (PARTITION BY g) > 10 THEN [v] END) AS u FROM source",
+    ),
+    "a join with unnest": (
+        "g",
+        "SELECT g, v, u FROM (SELECT g, v, sum(v) OVER (PARTITION BY g) s FROM source) t, unnest([s][:s - 10]) q(u)",
+    ),
 }
 
 

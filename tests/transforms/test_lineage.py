@@ -177,6 +177,7 @@ def test_the_demos_own_transform_is_proven():
     assert done.why_all_groups(("origin", "carrier", "day")) is None
 
 
+WINDOWED = "SELECT g, sum(v) OVER (PARTITION BY g) AS n FROM source"
 GROUPS_ALONE = [
     ("SELECT * FROM source", "g"),
     ("SELECT g, sum(v) AS s FROM source WHERE v > 1 GROUP BY g", "g"),
@@ -194,6 +195,11 @@ GROUPS_ALONE = [
     ("SELECT upper(g) AS g, sum(v) OVER (PARTITION BY g) AS s FROM source", "g"),
     ("SELECT g, max(v) AS v FROM source GROUP BY g, k HAVING k > 10", "g"),
     ("SELECT DISTINCT ON (g) g, v AS k FROM source ORDER BY g, ts", "g"),
+    ("SELECT g, unnest(tags) AS tag FROM source", "g"),
+    ("SELECT g, unnest(tags) AS tag, sum(v) AS s FROM source GROUP BY g, tags", "g"),
+    ("SELECT g, unnest([1, 2]) AS i, sum(v) OVER (PARTITION BY g) AS s FROM source", "g"),
+    ("SELECT g, n, t FROM (SELECT g, sum(v) AS n FROM source GROUP BY g), unnest([g]) q(t)", "g"),
+    ("SELECT g, n, p FROM (SELECT g, sum(v) AS n FROM source GROUP BY g) JOIN (SELECT p FROM names) ON g = 'x'", "g"),
 ]
 
 
@@ -228,6 +234,22 @@ GROUPS_MIXED = [
     ("SELECT g, upper(g) AS u, sum(v) OVER (PARTITION BY u) AS s FROM source", "g"),
     ("SELECT p.b AS g, sum(v) OVER (PARTITION BY p.a) AS s FROM (SELECT {'a': g, 'b': s} AS p, v FROM source)", "g"),
     ("SELECT * FROM (SELECT g, sum(v) AS n, (SELECT n + 1) AS t FROM source GROUP BY g) WHERE t > 5", "g"),
+    ("SELECT g, unnest(list(v ORDER BY v)[2:]) AS later FROM source GROUP BY g", "g"),
+    ("SELECT g, unlist(list(v)[2:]) + 1 AS later FROM source GROUP BY g", "g"),
+    ("SELECT g, generate_subscripts(list(v)[2:], 1) AS i FROM source GROUP BY g", "g"),
+    ("SELECT g, unnest(range(sum(v)::BIGINT)) AS i FROM source GROUP BY g", "g"),
+    ("SELECT g, unnest({'a': list(v)}, recursive := true) FROM source GROUP BY g", "g"),
+    ("SELECT g, unnest(CASE WHEN sum(v) OVER (PARTITION BY g) > 9 THEN [v] END) AS u FROM source", "g"),
+    ("SELECT g, unnest(tags) AS tag, sum(v) OVER (PARTITION BY g) AS s FROM source", "g"),
+    ("SELECT g, sum(v) OVER (PARTITION BY g) AS s FROM source ORDER BY unnest(tags)", "g"),
+    ("SELECT g, unnest(l) AS u FROM (SELECT g, list(v)[2:] AS l FROM source GROUP BY g)", "g"),
+    (f"SELECT g, u FROM ({WINDOWED}) t, unnest(CASE WHEN n > 9 THEN [n] END) q(u)", "g"),
+    (f"SELECT g, p FROM ({WINDOWED}) t, LATERAL (SELECT p FROM names WHERE names.k = t.n)", "g"),
+    (f"SELECT g, p FROM ({WINDOWED}) t, LATERAL (SELECT 1 AS p WHERE struct_extract(t, 'n') > 9)", "g"),
+    (f"SELECT g, i FROM ({WINDOWED}) t, range(n::BIGINT) q(i)", "g"),
+    (f"SELECT g, p FROM ({WINDOWED}) t, LATERAL (SELECT p FROM (SELECT p FROM names WHERE names.k = t.n)) q", "g"),
+    (f"SELECT g, p FROM ({WINDOWED}) t JOIN LATERAL (SELECT p FROM names WHERE k = n) ON true", "g"),
+    (f"SELECT g, b FROM ({WINDOWED}) t, LATERAL (VALUES (n)) q(b), LATERAL (SELECT 1 WHERE b > 9)", "g"),
 ]
 
 

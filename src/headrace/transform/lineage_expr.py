@@ -40,7 +40,8 @@ class Said:
     them, `single` where it may be several columns.
 
     `partitions` are its windows' PARTITION BY. `new`, `mixing` and `regrouping` are what stands in it whatever its
-    columns are: functions that are never the same, subqueries. `column` is the one that it is and nothing else
+    columns are: functions that are never the same, subqueries. `unnested` is what its set-returning functions make rows
+    of. `column` is the one that it is and nothing else
     (None: it is made of columns, a field of one too), `origin` that column's.
     """
 
@@ -52,6 +53,7 @@ class Said:
     single: bool = True
     aggregates: list[str] = field(default_factory=list)
     partitions: list[Sequence[_Node]] = field(default_factory=list)
+    unnested: list[Said] = field(default_factory=list)
     new: bool = False
     mixing: dict[str, None] = field(default_factory=dict)
     regrouping: dict[str, None] = field(default_factory=dict)
@@ -64,6 +66,7 @@ class Said:
         self.single = self.single and other.single
         self.aggregates += other.aggregates
         self.partitions += other.partitions
+        self.unnested += other.unnested
         self.new |= other.new
         self.mixing |= other.mixing
         self.regrouping |= other.regrouping
@@ -189,6 +192,9 @@ def _composed(node: _Node, scope: Scope) -> Said:
         said.add(expression(child, scope))
     if said.aggregates or said.partitions:  # of look-ups alone it is no more than a look-up
         said.kind = Kind.SEVERAL if scope.levels[0].new else max(said.kind, Kind.ROW)
+    name = str(node.get("function_name") or "").lower()
+    if node["class"] == "FUNCTION" and name in functions(name).unnesting:
+        said.unnested.append(Said(kind=said.kind, refs=set(said.refs)))
     return said
 
 

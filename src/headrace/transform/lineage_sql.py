@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from headrace.transform.lineage import Kind, Origin, Relation, shared
-from headrace.transform.lineage_expr import Rows, Said, Scope, Table, expression, walk
+from headrace.transform.lineage_expr import Rows, Said, Scope, Table, expression, reached, walk
 from headrace.transform.syntax import Syntax
 
 __all__ = ["of_select"]
@@ -184,24 +184,23 @@ class _Walk:
         elif rows.new and (doubt := _join_doubt(kind, how, left=left.new)):
             rows.doubt(doubt)
         elif rows.new and kind != ("LEFT" if left.new else "RIGHT"):
-            self.filters(node, left if left.new else right, merged, scope, rows)
+            rows.condition(_filter(node, left, right, merged, replace(scope, levels=(rows, *scope.levels))))
         if node.get("condition"):
             rows.heed(expression(node["condition"], replace(scope, levels=(rows, *scope.levels))))
         return rows
 
-    def filters(self, node: _Node, driver: Rows, merged: set[str], scope: Scope, rows: Rows) -> None:
-        """A join that drops rows is a condition on the driver's columns that it names."""
-        said = Said(kind=max((driver.kind(c) for c in merged), default=Kind.OWN))
-        if node.get("condition"):
-            one = expression(node["condition"], replace(scope, levels=(rows, *scope.levels)))
-            named = (driver.kind(column) for n, column in one.refs if any(rows.tables[n] is t for t in driver.tables))
-            said.kind = max(said.kind, *named, Kind.OWN) if one.whole else Kind.SEVERAL
-        if (
-            any(n.get("type") in ("TABLE_FUNCTION", "SUBQUERY") for n in (node["left"], node["right"]))
-            and driver.grouped
-        ):
-            said.kind = Kind.SEVERAL  # a lateral one may give no rows
-        rows.condition(said)
+
+def _filter(node: _Node, left: Rows, right: Rows, merged: set[str], scope: Scope) -> Said:
+    """A join that drops rows is a condition on those of the new rows' columns that it names."""
+    driver, tables = left if left.new else right, scope.levels[0].tables
+    said = Said(kind=max((driver.kind(c) for c in merged), default=Kind.OWN))
+    if left.new:
+        said.kind = max(said.kind, reached(node["right"], left))  # what is LATERAL may give no row
+    if node.get("condition"):
+        one = expression(node["condition"], scope)
+        named = (driver.kind(column) for n, column in one.refs if any(tables[n] is t for t in driver.tables))
+        said.kind = max(said.kind, *named, Kind.OWN) if one.whole else Kind.SEVERAL
+    return said
 
 
 def _same_on_both(left: Rows, right: Rows, merged: set[str]) -> None:
@@ -312,6 +311,9 @@ def _judged(node: _Node, items: list[tuple[str | None, Said]], said: Said, scope
         kinds = _held(items, said.partitions, scope, other=Kind.ROW)
     if node.get("qualify"):
         result.regrouping["QUALIFY"] = None
+    made = _held([(None, one) for one in said.unnested], said.partitions, scope, other=Kind.ROW)
+    if any(kind > result.free for kind in made):  # it may make no row at all
+        result.regrouping["unnest of what several rows gave"] = None
     for modifier in _modifiers(node):
         if modifier["type"] == "DISTINCT_MODIFIER":
             result.grouped = True

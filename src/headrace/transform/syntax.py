@@ -147,12 +147,14 @@ def _tables(node: Any, ctes: frozenset[str]) -> Iterator[str]:
 @frozen(kw_only=True)
 class Functions:
     """Names of functions, in lower case: `aggregates` look at several rows, `volatile` ones differ from call to
-    call, `clocks` from query to query. A macro is what its definition uses.
+    call, `clocks` from query to query, `unnesting` ones give a row any number of rows, or none. A macro is what its
+    definition uses.
     """
 
     aggregates: frozenset[str]
     volatile: frozenset[str]
     clocks: frozenset[str]
+    unnesting: frozenset[str]
 
 
 # DuckDB calls half of its date functions "consistent within a query", for the time zone's sake; that is fixed here
@@ -167,7 +169,10 @@ _CLOCKS = CLOCK_WORDS | {
 
 # what nearly every query uses: to ask DuckDB for all its functions takes as long as to bind a query
 _COMMON = Functions(
-    aggregates=frozenset(("avg", "count", "count_star", "max", "min", "sum")), volatile=frozenset(), clocks=frozenset()
+    aggregates=frozenset(("avg", "count", "count_star", "max", "min", "sum")),
+    volatile=frozenset(),
+    clocks=frozenset(),
+    unnesting=frozenset(),
 )
 _COMMON_SCALARS = frozenset(("+", "-", "*", "/", "||", "abs", "lower", "replace", "round", "trim", "upper"))
 
@@ -189,6 +194,7 @@ def all_functions() -> Functions:
         "aggregates": {name for name, kind, *_ in rows if kind == "aggregate"},
         "volatile": {name for name, _, stability, *_ in rows if stability == "VOLATILE"},
         "clocks": set(_CLOCKS),
+        "unnesting": {"unnest", "unlist"},
     }
     macros = [(name, _words(tree)) for name, *_, tree in rows if tree is not None]
     while more := [
