@@ -320,3 +320,31 @@ def test_groups_that_rows_of_others_decide_are_all_replaced(place, case):
     assert groups(pipeline).startswith("all, because")
     hr.run(pipeline)
     agrees(pipeline, place, by)
+
+
+def looked_up(place, query, joined, write):
+    (place.folder / "rates.csv").write_text("city,rate\nUlm,1\nBonn,2\n")
+    sources = {
+        "orders": hr.FileSource(path="in/*.csv", base=place.folder),
+        "rates": hr.FileSource(path="rates.csv", base=place.folder, read="all"),
+    }
+    return place.pipeline(sources=sources, transforms=(hr.sql(query, as_="rated"), hr.sql(joined)), write=write)
+
+
+def test_a_look_up_that_is_another_at_every_run_is_one_for_all_groups(place):
+    place.write("1.csv", "id,city\n1,Ulm\n2,Bonn\n")
+    joined = "SELECT city, count(*) AS n, max(t) AS t FROM orders JOIN rated USING (city) GROUP BY city"
+    sums = looked_up(place, "SELECT city, now() AS t FROM rates", joined, BY_CITY)
+    hr.run(sums)
+    place.write("2.csv", "id,city\n3,Ulm\n")
+    assert groups(sums) == "all, because a step uses now()"
+    hr.run(sums)
+    assert place.frame(sums, "city")["t"].n_unique() == 1
+
+
+def test_an_append_takes_nothing_random_from_a_look_up(place):
+    place.write("1.csv", "id,city\n1,Ulm\n2,Bonn\n")
+    joined = "SELECT orders.*, r FROM orders JOIN rated USING (city)"
+    with pytest.raises(hr.ConfigError, match=r"random\(\)"):
+        hr.plan(looked_up(place, "SELECT city, random() AS r FROM rates", joined, hr.Append()))
+    hr.plan(looked_up(place, "SELECT city, now() AS r FROM rates", joined, hr.Append()))

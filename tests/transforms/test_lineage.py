@@ -312,6 +312,49 @@ def test_a_step_over_look_ups_alone_may_do_anything():
     assert bound(least, joined).why_all_groups(("g",)) is None
 
 
+NEVER_THE_SAME = {
+    "random()": (sql("SELECT k, random() AS r FROM names", as_="look"), True),
+    "uuid()": (sql("SELECT k, uuid() AS r FROM names", as_="look"), True),
+    "SAMPLE": (sql("SELECT k, p AS r FROM names USING SAMPLE 3", as_="look"), True),
+    "now()": (sql("SELECT k, now() AS r FROM names", as_="look"), False),
+    "current_date()": (sql("SELECT k, p AS r FROM names WHERE current_date > DATE '2020-01-01'", as_="look"), False),
+    "shuffle": (python(lambda names: names.select("k", r=col("p").shuffle()), as_="look"), True),
+    "sample": (
+        python(lambda names: names.group_by("k").agg("p").select("k", r=col("p").list.sample(1)), as_="look"),
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEVER_THE_SAME)
+def test_what_is_never_the_same_in_a_look_up_is_not_in_the_rows_that_it_is_joined_to(name):
+    look, mixes = NEVER_THE_SAME[name]
+    passing = [
+        sql("SELECT * FROM look", as_="look2"),
+        python(lambda look: look.filter(col("k") > 0), as_="look2"),
+        sql("WITH a AS (SELECT k, max(r) AS r FROM look GROUP BY k) SELECT * FROM a", as_="look2"),
+    ]
+    joined = [
+        sql("SELECT g, sum(v) AS v, max(r) AS r FROM source JOIN look2 USING (k) GROUP BY g"),
+        python(lambda source, look2: source.join(look2, on="k"), as_="joined"),
+    ]
+    for second in passing:
+        for step in joined:
+            done = bound(look, second, step)
+            assert done.why_all_groups(("g",)) == f"a step uses {name}"
+            assert (name in done.relation.mixing) is mixes
+            assert not any(s.relation.mixing for s in done.steps[:2])  # a look-up is no fault of itself
+    assert bound(look, sql("SELECT * FROM source")).why_all_groups(("g",)) is None
+    declared = python(lambda previous: previous.select("g", "k"), as_="declared", rows=True)
+    assert bound(look, python(lambda source, look: source.join(look, on="k"), as_="j"), declared).why_all_groups(("g",))
+
+
+def test_a_seed_makes_a_look_up_the_same_again():
+    look = python(lambda names: names.select("k", r=col("p").shuffle(seed=1)), as_="Random")
+    joined = sql("SELECT * FROM source JOIN Random USING (k)")
+    assert bound(look, joined).why_all_groups(("g",)) is None
+
+
 def test_declared_rows_stand_alone_but_not_with_what_was_grouped_before():
     counted = sql("SELECT g, count(*) AS n FROM source GROUP BY g", as_="counted")
 

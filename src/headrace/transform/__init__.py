@@ -157,6 +157,7 @@ def _bind(step: Step, name: str, known: Mapping[str, _Known], params: Mapping[st
     """The step's result, and what is proven of it where it reads rows that are new."""
     frames = {n: frame for n, (frame, _) in known.items()}
     if isinstance(step, SQLStep):
+        from headrace.transform.lineage_expr import inconstant
         from headrace.transform.lineage_sql import of_select
         from headrace.transform.query import Query
 
@@ -164,34 +165,53 @@ def _bind(step: Step, name: str, known: Mapping[str, _Known], params: Mapping[st
         query = Query(_sql_text(step, base), frames, params, said=f"step {name!r}{place}")
         relations = {table: known[table].relation for table in query.syntax.tables}
         relation = _proven(
-            relations.values(), query.schema, lambda: of_select(query.syntax, relations, list(query.schema))
+            relations.values(),
+            query.schema,
+            lambda: of_select(query.syntax, relations, list(query.schema)),
+            lambda: inconstant(query.syntax.node),
         )
         return Bound(name=name, lazy=query.lazy(), relation=relation, certain=True)
-    from headrace.transform.lineage_polars import of_function
+    return _bind_function(step, name, known, params, base)
 
+
+def _bind_function(
+    step: PythonStep, name: str, known: Mapping[str, _Known], params: Mapping[str, Any], base: Path | None
+) -> Bound:
+    from headrace.transform.lineage_polars import inconstant_function, of_function
+
+    frames = {n: frame for n, (frame, _) in known.items()}
     function = load_function(step.python, base) if isinstance(step.python, str) else step.python
     reads, keywords = _arguments(function, name, frames, params)
     result = _call(function, name, [frames[r] for r in reads], keywords)
     schema = result.collect_schema()
+    read = [known[r].relation for r in reads]
+
+    def call(stand_ins: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
+        return _lazy(function(*stand_ins, **keywords), name)
+
+    def schemas() -> list[pl.Schema]:
+        return [frames[r].collect_schema() for r in reads]
+
     relation = _proven(
-        [known[r].relation for r in reads],
+        read,
         schema,
-        lambda: of_function(
-            lambda stand_ins: _lazy(function(*stand_ins, **keywords), name),
-            [frames[r].collect_schema() for r in reads],
-            [known[r].relation for r in reads],
-            schema.names(),
-            rows=step.rows,
-        ),
+        lambda: of_function(call, schemas(), read, schema.names(), rows=step.rows),
+        lambda: inconstant_function(call, schemas()),
     )
     return Bound(name=name, lazy=result, relation=relation, certain=False, file=_file(function))
 
 
-def _proven(read: Collection[Relation], schema: pl.Schema, prove: Callable[[], Relation]) -> Relation:
-    """What is proven of a step that reads these: nothing is asked where none is new, or has an origin."""
+def _proven(
+    read: Collection[Relation], schema: pl.Schema, prove: Callable[[], Relation], inconstant: Callable[[], Relation]
+) -> Relation:
+    """What is proven of a step that reads these: of look-ups alone, only what in it is another at every run, and which
+    columns have an origin where one has.
+    """
     new, origins = any(r.new for r in read), any(r.origins for r in read)
     found = prove() if new or origins else Relation()
-    return (found if new else replace(Relation.look_up(schema), origins=found.origins)).typed(schema)
+    if not new:
+        found = replace(Relation.look_up(schema, [*read, inconstant()]), origins=found.origins)
+    return found.typed(schema)
 
 
 def _sql_text(step: SQLStep, base: Path | None) -> str:

@@ -52,6 +52,8 @@ class Relation:
     reasons why a row may depend on several rows of the increment, or on none (empty: each row stands alone).
     `regrouping` are the reasons why a group may depend on rows of other groups, or may come and go with rows that the
     increment does not have. `grouped` and `windowed`: an aggregate, a window has looked at several rows.
+    `unsteady`, of rows that are not new: what in them differs from row to row without any reason; they are
+    `regrouping` for that, and for what differs from run to run (a clock), and make what they are joined to so.
     `limited`: for certain, new rows are left out for their number alone. `origins` are the columns whose every value is
     one of a source's column, or null, and that column's origin; they do not hang on whether rows are new.
     """
@@ -63,6 +65,7 @@ class Relation:
     grouped: bool = False
     windowed: bool = False
     limited: bool = False
+    unsteady: tuple[str, ...] = ()
     origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @staticmethod
@@ -71,9 +74,20 @@ class Relation:
         return Relation(columns=dict.fromkeys(columns, Kind.OWN), new=True)
 
     @staticmethod
-    def look_up(columns: Iterable[str]) -> Relation:
-        """All rows of a source that is read whole."""
-        return Relation(columns=dict.fromkeys(columns, Kind.ROW))
+    def look_up(columns: Iterable[str], made_of: Iterable[Relation] = ()) -> Relation:
+        """All rows of a source that is read whole, or of a step that reads (`made_of`) such alone."""
+        parts = list(made_of)
+        return Relation(
+            columns=dict.fromkeys(columns, Kind.ROW),
+            unsteady=tuple(dict.fromkeys(reason for part in parts for reason in part.unsteady)),
+            regrouping=tuple(dict.fromkeys(reason for part in parts for reason in part.regrouping)),
+        )
+
+    @staticmethod
+    def inconstant(unsteady: Iterable[str], clocks: Iterable[str]) -> Relation:
+        """What a step over look-ups adds by itself to what it reads."""
+        rows = tuple(unsteady)
+        return Relation(unsteady=rows, regrouping=(*rows, *clocks))
 
     def typed(self, schema: Mapping[str, pl.DataType]) -> Relation:
         """The same, with the origins of the columns of this schema that are still what they were read as."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headrace.frozen import frozen
-from headrace.transform.lineage import Kind, Origin
+from headrace.transform.lineage import Kind, Origin, Relation
 from headrace.transform.syntax import CLOCK_WORDS, functions
 
-__all__ = ["Rows", "Said", "Scope", "Table", "expression", "reached", "walk"]
+__all__ = ["Rows", "Said", "Scope", "Table", "expression", "inconstant", "reached", "walk"]
 
 _COMPOSED = (
     *("BETWEEN", "CASE", "CAST", "COLLATE", "COMPARISON", "CONJUNCTION", "CONSTANT"),
@@ -151,6 +151,23 @@ class Scope:
     aliases: Mapping[str, Said] = field(default_factory=dict)
     renamed: bool = False
     subquery: Callable[[_Node, Scope], Rows] | None = None
+
+
+def inconstant(node: _Node) -> Relation:
+    """What in a query over look-ups differs from row to row, or from run to run."""
+    unsteady: dict[str, None] = {}
+    clocks: dict[str, None] = {}
+    for inner in walk(node):
+        name = str(inner.get("function_name") or "").lower()
+        if name and name in functions(name).volatile:
+            unsteady[f"{name}()"] = None
+        if name and name in functions(name).clocks:
+            clocks[f"{name}()"] = None
+        if inner.get("class") == "COLUMN_REF" and (word := str(inner["column_names"][-1]).lower()) in CLOCK_WORDS:
+            clocks[f"{word}()"] = None
+        if inner.get("sample"):
+            unsteady["SAMPLE"] = None
+    return Relation.inconstant(unsteady, clocks)
 
 
 def walk(node: Any) -> Iterator[_Node]:

@@ -14,9 +14,9 @@ import polars as pl
 
 from headrace.transform.lineage import Kind, Origin, Relation
 from headrace.transform.lineage_passed import passed
-from headrace.transform.plan import name_of, named, plan_of, stand_in, words
+from headrace.transform.plan import name_of, named, plan_of, stand_in, unseeded, words
 
-__all__ = ["of_function"]
+__all__ = ["inconstant_function", "of_function"]
 
 _UNREAD = "something that Polars' plan does not show"
 
@@ -126,7 +126,7 @@ def of_function(
     plan = plan_of(call, schemas)
     found = _planned(plan, relations)
     if rows and found.mixing and not found.limited:  # the plan does not show it; the declaration says no join, too
-        stays = {reason: None for r in relations if r.new for reason in r.regrouping}
+        stays = {reason: None for r in relations for reason in r.regrouping}
         alone = all(r.new and not r.grouped and set(r.columns.values()) <= {Kind.OWN} for r in relations)
         found = _Rows(new=found.new, grouped=found.grouped, windowed=found.windowed, pure=alone, regrouping=stays)
         if not alone:
@@ -142,6 +142,11 @@ def of_function(
         limited=found.limited,
         origins=_origins(plan, relations),
     )
+
+
+def inconstant_function(call: Callable[[list[pl.LazyFrame]], pl.LazyFrame], schemas: Sequence[pl.Schema]) -> Relation:
+    """What in a function of look-ups differs from run to run, by its plan; what none shows is taken to be constant."""
+    return Relation.inconstant(dict.fromkeys(_snake(name) for name in unseeded(plan_of(call, schemas))), ())
 
 
 def _kind(rows: _Rows, column: str) -> Kind:
@@ -189,6 +194,7 @@ def _of(relation: Relation) -> _Rows:
         grouped=relation.grouped,
         windowed=relation.windowed,
         pure=own,
+        mixing=dict.fromkeys(relation.unsteady),
         regrouping=dict.fromkeys(relation.regrouping),
     )
 

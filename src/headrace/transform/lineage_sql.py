@@ -156,7 +156,8 @@ class _Walk:
             new=relation.new,
             grouped=relation.grouped,
             windowed=relation.windowed,
-            regrouping=dict.fromkeys(relation.regrouping),  # what mixes is told of the step where it does
+            mixing=dict.fromkeys(relation.unsteady),  # what else mixes is told of the step where it does
+            regrouping=dict.fromkeys(relation.regrouping),
         )
         return _renamed(rows, node.get("column_name_alias"))
 

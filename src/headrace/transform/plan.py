@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-__all__ = ["Node", "name_of", "named", "plan_of", "restored", "stand_in", "words"]
+__all__ = ["Node", "name_of", "named", "plan_of", "restored", "stand_in", "unseeded", "words"]
 
 Node = Mapping[str, Any]
 _STAND_IN = "headrace-stand-in/"
@@ -61,6 +61,17 @@ def named(part: Any) -> Iterator[str]:
             yield key
             if key not in ("Column", "Selector"):
                 yield from words(value) if key == "Literal" else named(value)
+
+
+def unseeded(part: Any) -> Iterator[str]:
+    """The random functions in a part of a plan that have no seed."""
+    for value in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from unseeded(value)
+    match part:
+        case {"function": {"Random": {"method": method, "seed": None}}}:
+            yield name_of(method)
+        case {"function": {"ListExpr": {"Sample": {"seed": None}}}}:
+            yield "Sample"
 
 
 def name_of(variant: Any) -> str:
