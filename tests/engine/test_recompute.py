@@ -283,6 +283,15 @@ DOUBTED = {
         "g",
         "SELECT g, unnest(CASE WHEN sum(v) OVER (PARTITION BY g) > 10 THEN [v] END) AS u FROM source",
     ),
+    "a key under a collation": (
+        "g",
+        "SELECT g COLLATE nocase AS g, count(*) n FROM source GROUP BY g COLLATE nocase",
+    ),
+    "a distinct value under a collation": ("g", "SELECT DISTINCT g COLLATE nocase AS g FROM source"),
+    "a key that is an interval": (
+        "i",
+        "SELECT CASE id WHEN 1 THEN to_days(30) ELSE to_months(1) END AS i, count(*) AS n FROM source GROUP BY i",
+    ),
     "a join with unnest": (
         "g",
         "SELECT g, v, u FROM (SELECT g, v, sum(v) OVER (PARTITION BY g) s FROM source) t, unnest([s][:s - 10]) q(u)",
@@ -348,3 +357,14 @@ def test_an_append_takes_nothing_random_from_a_look_up(place):
     with pytest.raises(hr.ConfigError, match=r"random\(\)"):
         hr.plan(looked_up(place, "SELECT city, random() AS r FROM rates", joined, hr.Append()))
     hr.plan(looked_up(place, "SELECT city, now() AS r FROM rates", joined, hr.Append()))
+
+
+def test_a_float_is_one_group_though_it_is_written_in_two_ways(place):
+    frames = [pl.DataFrame({"g": [0.0, float("nan"), 1.0], "n": [1, 2, 3]})]
+    summed = hr.sql("SELECT g, sum(n) AS n FROM source GROUP BY g")
+    sums = place.pipeline(source=hr.MemorySource(frames=frames), transforms=(summed,), write=hr.Recompute(by=("g",)))
+    hr.run(sums)
+    frames.append(pl.DataFrame({"g": [-0.0, -float("nan")], "n": [10, 20]}))
+    assert groups(sums) == "those that the new rows touch"
+    hr.run(sums)
+    assert sorted(place.frame(sums, "n")["n"]) == [3, 11, 22]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import polars as pl
 import pytest
 
@@ -208,6 +210,47 @@ def test_groups_that_stand_alone_are_known(query, by):
     assert select(query).why_all_groups((by,)) is None
 
 
+EVERY_TYPE = {
+    **{
+        str(t): t for t in (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.Int128, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+    },
+    **{str(t): t for t in (pl.Float32, pl.Float64, pl.Boolean, pl.String, pl.Binary, pl.Date, pl.Time, pl.Null)},
+    **{f"datetime {u} {z}": pl.Datetime(u, z) for u in ("ms", "us", "ns") for z in (None, "UTC")},
+    "decimal": pl.Decimal(20, 2),
+    "duration": pl.Duration("us"),
+    "enum": pl.Enum(["a"]),
+    "categorical": pl.Categorical(),
+    "list": pl.List(pl.String),
+    "array": pl.Array(pl.Int64, 2),
+    "struct": pl.Struct({"a": pl.String, "b": pl.List(pl.Date)}),
+}
+
+
+@pytest.mark.parametrize("dtype", EVERY_TYPE)
+def test_groups_by_a_sources_own_columns_stand_alone_whatever_their_type(dtype):
+    frames = {"source": pl.LazyFrame(schema={"g": EVERY_TYPE[dtype], "v": pl.Int64})}
+    step = sql(
+        "SELECT g, count(*) AS n, sum(v) + $more AS s FROM source WHERE v > $least"
+        " OR g IS NOT DISTINCT FROM $none GROUP BY g"
+    )
+    params = {"more": 1, "least": 2, "none": None}
+    done = transform((step,), frames, previous="source", params=params, increments=frozenset(("source",)))
+    assert done.why_all_groups(("g",)) is None
+
+
+def test_the_type_of_a_key_is_known_though_it_is_a_params():
+    frames = {"source": pl.LazyFrame(schema={"g": pl.String})}
+    step = sql(
+        "WITH a AS (SELECT g, $key AS k, $list AS l FROM source WHERE g > $Text) SELECT g, k, l, count(*) AS n FROM a"
+        " GROUP BY ALL"
+    )
+    for key, why in ((3, None), (dt.date(2020, 1, 2), None), (dt.timedelta(days=30), "INTERVAL")):
+        params = {"list": ["it's"], "key": key, "Text": "it's"}
+        done = transform((step,), frames, previous="source", params=params, increments=frozenset(("source",)))
+        found = done.why_all_groups(("g",))
+        assert found is None if why is None else why in found
+
+
 GROUPS_MIXED = [
     ("SELECT * FROM (SELECT g, count(*) AS n FROM source GROUP BY g) WHERE n > 2", "g"),
     ("SELECT g, count(*) AS n FROM source GROUP BY g HAVING count(*) > 1", "g"),
@@ -250,6 +293,22 @@ GROUPS_MIXED = [
     (f"SELECT g, p FROM ({WINDOWED}) t, LATERAL (SELECT p FROM (SELECT p FROM names WHERE names.k = t.n)) q", "g"),
     (f"SELECT g, p FROM ({WINDOWED}) t JOIN LATERAL (SELECT p FROM names WHERE k = n) ON true", "g"),
     (f"SELECT g, b FROM ({WINDOWED}) t, LATERAL (VALUES (n)) q(b), LATERAL (SELECT 1 WHERE b > 9)", "g"),
+    ("SELECT g COLLATE nocase AS g, count(*) AS n FROM source GROUP BY g COLLATE nocase", "g"),
+    ("SELECT g COLLATE de AS g, count(*) AS n FROM source GROUP BY 1", "g"),
+    (
+        "WITH a AS (SELECT concat(g COLLATE nocase, 'x') AS g FROM source) SELECT g, count(*) AS n FROM a GROUP BY g",
+        "g",
+    ),
+    ("SELECT DISTINCT g COLLATE nocase AS g FROM source", "g"),
+    ("SELECT g COLLATE nocase AS g FROM source UNION SELECT g FROM source", "g"),
+    ("SELECT g, sum(v) OVER (PARTITION BY g) AS s FROM (SELECT g COLLATE nocase AS g, v FROM source)", "g"),
+    ("SELECT DISTINCT ON (g) g FROM (SELECT g COLLATE nocase AS g FROM source)", "g"),
+    ("SELECT to_days(v::INTEGER) AS i, count(*) AS n FROM source GROUP BY i", "i"),
+    ("SELECT i::VARCHAR AS g, count(*) AS n FROM (SELECT ts - ts AS i FROM source) GROUP BY i", "g"),
+    ("SELECT {'a': ts - ts} AS i, count(*) AS n FROM source GROUP BY i", "i"),
+    ("SELECT [ts - ts] AS i, count(*) AS n FROM source GROUP BY i", "i"),
+    ("SELECT v::VARIANT::VARCHAR AS i, count(*) AS n FROM source GROUP BY v::VARIANT", "i"),
+    ("SELECT ts::TIMETZ AS i, count(*) AS n FROM source GROUP BY i", "i"),
 ]
 
 

@@ -31,6 +31,8 @@ from headrace.transform.lineage import Origin, Relation
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from headrace.transform.query import Query
+
 __all__ = ["Bound", "Transformed", "load_file", "load_function", "transform"]
 
 _loading = threading.RLock()
@@ -158,7 +160,6 @@ def _bind(step: Step, name: str, known: Mapping[str, _Known], params: Mapping[st
     frames = {n: frame for n, (frame, _) in known.items()}
     if isinstance(step, SQLStep):
         from headrace.transform.lineage_expr import inconstant
-        from headrace.transform.lineage_sql import of_select
         from headrace.transform.query import Query
 
         place = f" ({step.sql_file})" if step.sql_file else ""
@@ -167,11 +168,23 @@ def _bind(step: Step, name: str, known: Mapping[str, _Known], params: Mapping[st
         relation = _proven(
             relations.values(),
             query.schema,
-            lambda: of_select(query.syntax, relations, list(query.schema)),
+            lambda: _selected(query, relations),
             lambda: inconstant(query.syntax.node),
         )
         return Bound(name=name, lazy=query.lazy(), relation=relation, certain=True)
     return _bind_function(step, name, known, params, base)
+
+
+def _selected(query: Query, relations: Mapping[str, Relation]) -> Relation:
+    from headrace.transform.lineage_keys import wide_key
+    from headrace.transform.lineage_sql import of_select
+
+    found = of_select(query.syntax, relations, list(query.schema))
+    if found.new and (found.grouped or found.windowed) and not found.regrouping:
+        schemas = {name: frame.collect_schema() for name, frame in query.frames.items()}
+        if why := wide_key(query.syntax, schemas, query.params, query.text):
+            return replace(found, regrouping=(why,))
+    return found
 
 
 def _bind_function(

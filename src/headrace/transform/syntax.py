@@ -18,7 +18,7 @@ from headrace import interruption
 from headrace.errors import ConfigError
 from headrace.frozen import frozen
 
-__all__ = ["CLOCK_WORDS", "Functions", "Syntax", "all_functions", "functions", "identifier", "session"]
+__all__ = ["CLOCK_WORDS", "Functions", "Syntax", "all_functions", "asking", "functions", "identifier", "session"]
 
 MEMORY_LIMIT = "400MB"
 
@@ -59,8 +59,13 @@ def _parser() -> duckdb.DuckDBPyConnection:
     return con
 
 
+def asking() -> duckdb.DuckDBPyConnection:
+    """A connection for what asks about a text alone; temporary tables are its own. To be closed."""
+    return _parser().cursor()
+
+
 def _asked(query: str, *values: str) -> list[tuple[Any, ...]]:
-    with _parser().cursor() as con:
+    with asking() as con:
         return con.execute(query, list(values)).fetchall()
 
 
