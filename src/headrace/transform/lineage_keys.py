@@ -22,38 +22,12 @@ from headrace.transform.syntax import Syntax, asking, identifier
 __all__ = ["wide_key"]
 
 _UNSHOWN = "keys whose types DuckDB does not show"
-_IDENTICAL = frozenset(
-    (
-        *(
-            "NULL",
-            "BOOLEAN",
-            "TINYINT",
-            "SMALLINT",
-            "INTEGER",
-            "BIGINT",
-            "HUGEINT",
-            "UTINYINT",
-            "USMALLINT",
-            "UINTEGER",
-        ),
-        *(
-            "UBIGINT",
-            "UHUGEINT",
-            "DECIMAL",
-            "FLOAT",
-            "DOUBLE",
-            "VARCHAR",
-            "CHAR",
-            "BLOB",
-            "BIT",
-            "UUID",
-            "ENUM",
-            "DATE",
-        ),
-        *("TIME", "TIME_NS", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE"),
-        *("TIMESTAMPTZ_NS", "LIST", "ARRAY", "STRUCT", "MAP", "STRING_LITERAL", "INTEGER_LITERAL"),
-    )
-)
+_IDENTICAL = frozenset((
+    "NULL", "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER",
+    "UBIGINT", "UHUGEINT", "DECIMAL", "FLOAT", "DOUBLE", "VARCHAR", "CHAR", "BLOB", "BIT", "UUID", "ENUM", "DATE", "TIME",
+    "TIME_NS", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS",
+    "LIST", "ARRAY", "STRUCT", "MAP", "STRING_LITERAL", "INTEGER_LITERAL",
+))  # fmt: skip
 """Types whose equal values are the same value; a nested one has its parts' equality."""
 _ARGUMENTS = ("INTERVAL", "LAMBDA")
 """Types that a function may look at on its way to one whose equal values are the same; no key is made over one."""
