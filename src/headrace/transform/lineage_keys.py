@@ -24,9 +24,9 @@ __all__ = ["wide_key"]
 _UNSHOWN = "keys whose types DuckDB does not show"
 _IDENTICAL = frozenset((
     "NULL", "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER",
-    "UBIGINT", "UHUGEINT", "DECIMAL", "FLOAT", "DOUBLE", "VARCHAR", "CHAR", "BLOB", "BIT", "UUID", "ENUM", "DATE", "TIME",
-    "TIME_NS", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS",
-    "LIST", "ARRAY", "STRUCT", "MAP", "STRING_LITERAL", "INTEGER_LITERAL",
+    "UBIGINT", "UHUGEINT", "DECIMAL", "FLOAT", "DOUBLE", "VARCHAR", "CHAR", "BLOB", "BIT", "UUID", "ENUM", "DATE",
+    "TIME", "TIME_NS", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE",
+    "TIMESTAMPTZ_NS", "LIST", "ARRAY", "STRUCT", "MAP", "STRING_LITERAL", "INTEGER_LITERAL",
 ))  # fmt: skip
 """Types whose equal values are the same value; a nested one has its parts' equality."""
 _ARGUMENTS = ("INTERVAL", "LAMBDA")
