@@ -175,6 +175,16 @@ def test_what_cannot_be_is_refused_by_name(shop: Path, more: dict[str, Any], sai
     )
 
 
+def test_a_quarantine_that_the_source_brings_is_refused_unless_the_tables_say_otherwise(shop: Path) -> None:
+    strict = hr.Contract(columns={"id": hr.Column(max=1)}, on_violation="quarantine")
+    bounded = Shop(path="shop.duckdb", base=shop, contract=strict)
+    with pytest.raises(ConfigError, match=r"'main\.orders': a pipeline of many tables has no quarantine"):
+        hr.run(pipeline(shop, source=bounded, tables={"main.orders": hr.Table()}))
+    assert rows(shop, "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'shop'") == []
+    hr.run(pipeline(shop, source=bounded, tables={"main.orders": hr.Table(contract=None)}))
+    assert rows(shop, "SELECT count(*) FROM shop.orders") == [(3,)]
+
+
 def test_a_full_refresh_loads_all_tables_anew(shop: Path) -> None:
     hr.run(one := pipeline(shop))
     source(shop, "DELETE FROM orders WHERE id = 2")

@@ -130,7 +130,7 @@ def _alone(  # each is one part of what it becomes
     pipeline: Pipeline, source: Any, destination: Any, name: str, table: Table, said: Mapping[str, Any]
 ) -> Pipeline:
     reads = {field: value for field, value in said.items() if field != "write"}
-    contract = reads.get("contract")
+    contract = reads.get("contract", getattr(source, "contract", None))  # what no table says, the source does
     if contract is not None and contract.can("quarantine"):
         raise ConfigError(
             f"table {name!r}: a pipeline of many tables has no quarantine",
