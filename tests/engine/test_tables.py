@@ -185,6 +185,74 @@ def test_a_quarantine_that_the_source_brings_is_refused_unless_the_tables_say_ot
     assert rows(shop, "SELECT count(*) FROM shop.orders") == [(3,)]
 
 
+def test_a_table_that_would_go_on_in_another_target_is_refused_by_name(shop: Path) -> None:
+    """Its position is of the rows in the old one: the new one would get what came since, or another table's rows."""
+    hr.run(pipeline(shop, tables={"main.orders": hr.Table(), "main.ref_a": hr.Table()}))
+    source(shop, "INSERT INTO orders VALUES (9, 9, 'new')")
+    renamed = {"main.orders": hr.Table(table="orders_v2"), "main.ref_a": hr.Table()}
+    swapped = {"main.orders": hr.Table(table="ref_a"), "main.ref_a": hr.Table(table="orders")}
+    for tables in (renamed, swapped):
+        for verb in (hr.plan, hr.run):
+            with pytest.raises(ConfigError, match=r"'main\.orders': it went into 'shop\.orders' so far") as caught:
+                verb(pipeline(shop, tables=tables))
+            assert "--full-refresh" in caught.value.hint
+    hr.run(pipeline(shop, tables={"main.orders": hr.Table(), "main.ref_a": hr.Table()}))
+    assert rows(shop, "SELECT count(*) FROM shop.orders") == [(4,)]
+    assert rows(shop, "SELECT DISTINCT text FROM shop.ref_a") == [("ref_a",)]
+
+
+def test_a_full_refresh_takes_a_table_to_another_target(shop: Path) -> None:
+    hr.run(pipeline(shop, tables={"main.orders": hr.Table(), "main.ref_a": hr.Table()}))
+    swapped = {"main.orders": hr.Table(table="ref_a"), "main.ref_a": hr.Table(table="orders")}
+    hr.run(pipeline(shop, tables=swapped), full_refresh=True)
+    assert rows(shop, "SELECT text FROM shop.ref_a") == [("orders",)] * 3
+    source(shop, "INSERT INTO orders VALUES (9, 9, 'new')")
+    hr.run(pipeline(shop, tables=swapped))
+    assert rows(shop, "SELECT count(*) FROM shop.ref_a") == [(4,)]
+    assert rows(shop, "SELECT DISTINCT text FROM shop.orders") == [("ref_a",)]
+
+
+def test_a_full_refresh_that_finds_no_row_leaves_a_table_where_it_was(shop: Path) -> None:
+    """Its old rows stay in the target, which another table must not go on in."""
+    hr.run(pipeline(shop, tables={"main.orders": hr.Table(), "main.ref_a": hr.Table()}))
+    source(shop, "DELETE FROM ref_a")
+    moved = {"main.orders": hr.Table(), "main.ref_a": hr.Table(table="ref_2")}
+    hr.run(pipeline(shop, tables=moved), full_refresh=True)
+    source(shop, "INSERT INTO ref_a VALUES (9, 9, 'new')")
+    with pytest.raises(ConfigError, match="so far"):
+        hr.run(pipeline(shop, tables=moved))
+
+
+def test_what_is_read_whole_each_time_may_go_elsewhere(shop: Path) -> None:
+    hr.run(pipeline(shop))
+    tables = {"main.items": hr.Table(cursor=None, write=hr.Replace(), table="items")}
+    hr.run(pipeline(shop, tables=tables))
+    assert rows(shop, "SELECT count(*) FROM shop.items") == [(3,)]
+
+
+def test_a_target_that_an_older_ledger_does_not_name_is_kept_from_the_next_commit_on(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.engine import bundle
+
+    sealed = bundle._sealed
+
+    def older(*given: Any) -> Any:
+        seal = sealed(*given)
+        for told in seal.record["tables"].values():
+            told.pop("into")
+        return seal
+
+    tables = {"main.orders": hr.Table(), "main.ref_a": hr.Table()}
+    with monkeypatch.context() as patched:
+        patched.setattr(bundle, "_sealed", older)
+        hr.run(pipeline(shop, tables=tables))
+    source(shop, "INSERT INTO ref_a VALUES (9, 9, 'new')")
+    hr.run(pipeline(shop, tables=tables))
+    with pytest.raises(ConfigError, match="so far"):
+        hr.run(pipeline(shop, tables={"main.orders": hr.Table(table="orders_v2"), "main.ref_a": hr.Table()}))
+
+
 def test_a_full_refresh_loads_all_tables_anew(shop: Path) -> None:
     hr.run(one := pipeline(shop))
     source(shop, "DELETE FROM orders WHERE id = 2")

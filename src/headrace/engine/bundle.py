@@ -81,6 +81,8 @@ def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, *, run: str, w
             raise ConfigError(f"table {name!r} cannot take the write {one.write.type!r}", hint=hint)
         with _told_of(name):
             refuse_start(one, held[name], full_refresh=how.fresh, discard_history=True)
+            if not how.fresh:
+                _refuse_elsewhere(one, held[name], goes_on=name in snapshot.positions)
     hows = {name: replace(reading(one, full_refresh=how.fresh), as_text=how.as_text) for name, one in tables.items()}
     ranges = {name: _range(snapshot, name, hows[name], pipeline.name) for name in tables}
     sources = {name: one.named_sources[name] for name, one in tables.items()}
@@ -156,18 +158,35 @@ def _bare(name: str) -> str:
 def _refuse_one_name(tables: Mapping[str, Pipeline]) -> None:
     into: dict[str, str] = {}
     for name, one in tables.items():
-        there = str(getattr(one.destination, "table", "")).casefold()
-        if (other := into.setdefault(there, name)) != name:
+        if (other := into.setdefault(_into(one).casefold(), name)) != name:
             raise ConfigError(
-                f"tables {other!r} and {name!r} would both go into {getattr(one.destination, 'table', '')!r}",
+                f"tables {other!r} and {name!r} would both go into {_into(one)!r}",
                 hint=f'name one of them: "{name}": {{"table": "…"}}',
             )
+
+
+def _refuse_elsewhere(one: Pipeline, held: Snapshot, *, goes_on: bool) -> None:
+    """A position speaks of the rows in one target: in another one those before it are missing, or are another table's.
+    What is replaced by all there is each time may go anywhere. Ledgers of earlier versions do not tell the target.
+    """
+    before, now = held.record.get("into"), _into(one)
+    if before is None or before == now or (not goes_on and one.write.type == "replace"):
+        return
+    raise ConfigError(
+        f"it went into {before!r} so far, and would go on in {now!r}, which has not the rows loaded before",
+        hint="put the target back, or load all tables anew with --full-refresh",
+        details={"before": before, "now": now},
+    )
+
+
+def _into(one: Pipeline) -> str:
+    return str(getattr(one.destination, "table", ""))
 
 
 def _held(snapshot: Snapshot, name: str, one: Pipeline) -> Snapshot:
     """The table's own snapshot. What the last commit with news of it said of its making stands there by its name."""
     told = snapshot.record.get("tables", {}).get(name, {})
-    return replace(snapshot.of(str(getattr(one.destination, "table", ""))), record=told)
+    return replace(snapshot.of(_into(one)), record=told)
 
 
 def _commit(pipeline: Pipeline, snapshot: Snapshot, parts: Mapping[str, Increment], run: str) -> Commit:
@@ -178,14 +197,22 @@ def _commit(pipeline: Pipeline, snapshot: Snapshot, parts: Mapping[str, Incremen
         run=run,
         expected=snapshot.number,
         changes=tuple(change for part in news.values() for change in part.commit.changes),
-        seal=lambda: _sealed(pipeline, snapshot, {name: part.commit.seal() for name, part in news.items()}),
+        seal=lambda: _sealed(
+            pipeline,
+            snapshot,
+            {name: part.commit.seal() for name, part in news.items()},
+            {name: _into(part.pipeline) for name, part in parts.items()},
+        ),
     )
 
 
-def _sealed(pipeline: Pipeline, snapshot: Snapshot, seals: Mapping[str, Seal]) -> Seal:
-    """What all tables' seals say, as one."""
+def _sealed(pipeline: Pipeline, snapshot: Snapshot, seals: Mapping[str, Seal], into: Mapping[str, str]) -> Seal:
+    """What all tables' seals say, as one; `into` are the targets of all there are."""
     records = {name: seal.record for name, seal in seals.items()}
-    made = {name: {k: v for k, v in r.items() if k.endswith("_fingerprint")} for name, r in records.items()}
+    prints = {n: {k: v for k, v in r.items() if k.endswith("_fingerprint")} for n, r in records.items()}
+    told = {**snapshot.record.get("tables", {}), **prints}
+    # a table without news says what it said: it has put nothing into another target, a full refresh of it neither
+    told |= {name: {"into": target, **told[name]} for name, target in into.items() if name in told}
     counted = {k: sum(r[k] for r in records.values()) for k in ("rejected", "dropped")}
     added = {k: dict(sum((Counter(r[k]) for r in records.values()), Counter())) for k in ("rules", "warned")}
     return Seal(
@@ -198,7 +225,7 @@ def _sealed(pipeline: Pipeline, snapshot: Snapshot, seals: Mapping[str, Seal]) -
             "write": "tables",
             "writes": {name: r["write"] for name, r in records.items()},
             "schema_changes": [kind for r in records.values() for kind in r["schema_changes"]],
-            "tables": {**snapshot.record.get("tables", {}), **made},
+            "tables": told,
             **counted,
             **added,
             **{f"{k}_fingerprint": v for k, v in fingerprint(pipeline).items()},
