@@ -86,6 +86,34 @@ def test_a_python_file_that_ends_itself_is_a_config_error(headrace, orders):
     assert (ended.code, ended.json["error"]["message"]) == (2, "ends.py:2 fails when it is imported (SystemExit)")
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["sys.exit(0)", "return orders.map_batches(lambda rows: sys.exit(0), schema=orders.collect_schema())"],
+    ids=["at once", "lazily"],
+)
+def test_a_transform_that_ends_the_process_has_failed(headrace, orders, body):
+    (orders / "transforms.py").write_text(f"import sys\ndef clean(orders):\n    {body}\n")
+    run = headrace("run", "orders.json", "--json")
+    error = run.json["runs"][0]["error"]
+    assert (run.code, error["type"]) == (1, "TransformError")
+    assert error["message"] == f"transform 'clean' failed at {orders / 'transforms.py'}:3"
+    assert "SystemExit" in error["hint"]
+    assert headrace("history", "orders.json", "--json").json["history"][0]["status"] == "failed"
+    for command in ("preview", "run"):
+        said = headrace(command, "orders.json")
+        assert (said.code, said.out.strip(), said.err.count("transform 'clean' failed")) == (1, "", 1), command
+
+
+def test_a_transform_that_ends_over_frames_without_rows_alone_is_loaded(headrace, orders):
+    """headrace calls it over frames of no file, to see what it does: nothing is proven then."""
+    (orders / "transforms.py").write_text(
+        "import sys\ndef clean(orders):\n    try: orders.collect()\n    except Exception: sys.exit(0)\n"
+        "    return orders\n"
+    )
+    run = headrace("run", "orders.json", "--json")
+    assert (run.code, run.json["runs"][0]["status"]) == (0, "loaded")
+
+
 def test_a_replay_that_changes_nothing_makes_no_commit_and_says_so(headrace, orders):
     headrace("run", "orders.json")
     (before,) = headrace("rejects", "orders.json", "--json").json["rejects"]

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from headrace.transform.query import Query
 
-__all__ = ["Bound", "Transformed", "load_file", "load_function", "transform"]
+__all__ = ["Bound", "Transformed", "blame", "file_of", "load_file", "load_function", "name_of", "transform"]
 
 _loading = threading.RLock()
 """Pipelines side by side may load one file: the second waits until the first has executed it."""
@@ -71,18 +72,22 @@ class Transformed:
         return self.relation.why_all_groups(by)
 
     def blamed(self, error: BaseException) -> TransformError | None:
-        """What broke off while rows were drawn, as the failure of a Python step; None where it is none's.
+        """What broke off while rows were drawn, as the failure of a Python step; None where it is none's."""
+        return blame([(s.name, s.file) for s in self.steps if not s.certain], error)
 
-        What Polars raises over a value (a strict cast) comes from no line of anybody's: all Python steps are named.
-        """
-        steps = [s for s in self.steps if not s.certain]
-        for step in steps:
-            if place := _place(error, step.file):
-                return TransformError(f"transform {step.name!r} failed{place}", hint=_safe_hint(error))
-        if not steps or not isinstance(error, pl.exceptions.PolarsError):
-            return None
-        names = " or ".join(repr(s.name) for s in steps)
-        return TransformError(f"transform {names} failed on a value", hint=_safe_hint(error))
+
+def blame(steps: Sequence[tuple[str, str | None]], error: BaseException) -> TransformError | None:
+    """What broke off, as the failure of one of these Python steps, each with its file; None where it is none's.
+
+    For what comes from no line of theirs (a strict cast in Polars, an exit in what they import) all of them are named.
+    """
+    for name, file in steps:
+        if _place(error, file):
+            return _failed(name, error, file)
+    if not steps or not isinstance(error, pl.exceptions.PolarsError | SystemExit):
+        return None
+    where = " on a value" if isinstance(error, pl.exceptions.PolarsError) else ""
+    return TransformError(f"transform {' or '.join(repr(n) for n, _ in steps)} failed{where}", hint=_safe_hint(error))
 
 
 def transform(
@@ -112,7 +117,7 @@ def transform(
         return Transformed(lazy=frames[until], steps=(), relation=known[until].relation)
     bound: list[Bound] = []
     for number, step in enumerate(steps, start=1):
-        name = step.as_ or _default_name(step, number)
+        name = name_of(step, number)
         if name in frames:
             raise ConfigError(f"step {name!r} has the name of a source", hint='sources are never shadowed: change "as"')
         done = _bind(step, name, known, params, base)
@@ -148,11 +153,13 @@ def _of_source(frame: pl.LazyFrame, origins: Mapping[str, str], *, new: bool) ->
     return replace(relation, origins={c: Origin(o, schema[c]) for c, o in origins.items() if c in schema})
 
 
-def _default_name(step: Step, number: int) -> str:
-    if isinstance(step, PythonStep):
-        reference = step.python
-        return reference.rpartition(":")[2] if isinstance(reference, str) else reference.__name__
-    return Path(step.sql_file).stem if step.sql_file else f"sql_{number}"
+def name_of(step: Step, number: int) -> str:
+    """What the step is called: as it says, else after what it runs."""
+    if step.as_:
+        return step.as_
+    if isinstance(step, SQLStep):
+        return Path(step.sql_file).stem if step.sql_file else f"sql_{number}"
+    return step.python.rpartition(":")[2] if isinstance(step.python, str) else step.python.__name__
 
 
 def _bind(step: Step, name: str, known: Mapping[str, _Known], params: Mapping[str, Any], base: Path | None) -> Bound:
@@ -198,9 +205,7 @@ def _bind_function(
     result = _call(function, name, [frames[r] for r in reads], keywords)
     schema = result.collect_schema()
     read = [known[r].relation for r in reads]
-
-    def call(stand_ins: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
-        return _lazy(function(*stand_ins, **keywords), name)
+    call = partial(_call, function, name, keywords=keywords)  # what it does over stand-ins breaks off the proof alone
 
     def schemas() -> list[pl.Schema]:
         return [frames[r].collect_schema() for r in reads]
@@ -211,7 +216,7 @@ def _bind_function(
         lambda: of_function(call, schemas(), read, schema.names(), rows=step.rows),
         lambda: inconstant_function(call, schemas()),
     )
-    return Bound(name=name, lazy=result, relation=relation, certain=False, file=_file(function))
+    return Bound(name=name, lazy=result, relation=relation, certain=False, file=file_of(function))
 
 
 def _proven(
@@ -247,15 +252,17 @@ def _call(
     function: Callable[..., Any], name: str, frames: Sequence[pl.LazyFrame], keywords: Mapping[str, Any]
 ) -> pl.LazyFrame:
     try:
-        result = function(*frames, **keywords)
-        result = _lazy(result, name)
+        result = _lazy(function(*frames, **keywords), name)
         result.collect_schema()
     except HeadraceError:
         raise
-    except (Exception, pl.exceptions.PanicException) as error:
-        place = _place(error, _file(function))
-        raise TransformError(f"transform {name!r} failed{place}", hint=_safe_hint(error)) from error
+    except (Exception, SystemExit, pl.exceptions.PanicException) as error:  # a function that ends itself: not us
+        raise _failed(name, error, file_of(function)) from error
     return result
+
+
+def _failed(name: str, error: BaseException, file: str | None) -> TransformError:
+    return TransformError(f"transform {name!r} failed{_place(error, file)}", hint=_safe_hint(error))
 
 
 def _lazy(result: Any, name: str) -> pl.LazyFrame:
@@ -296,7 +303,7 @@ def _arguments(
     return frames, {k.name: params[k.name] for k in keywords if k.name in params}
 
 
-def _file(function: Callable[..., Any]) -> str | None:
+def file_of(function: Callable[..., Any]) -> str | None:
     """The file that holds the function."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return None if code is None else str(code.co_filename)
