@@ -219,6 +219,33 @@ def test_set_changes_a_key_and_beats_the_profile(tmp_path):
     assert made.contract.columns["id"].nullable is False
 
 
+@pytest.mark.parametrize("key", ["connections.whh.path", 'connections."a b".path'])
+def test_a_connection_that_only_an_override_names_is_refused(tmp_path, key):
+    """It would be one that no pipeline uses, and the run would go where it went before."""
+    (tmp_path / "headrace.json").write_text(
+        json.dumps({"connections": {"wh": {"type": "duckdb", "path": "prod"}}, "profiles": {"dev": {key: "dev"}}})
+    )
+    file = write(tmp_path, destination={"connection": "wh", "table": "t"})
+    for error in (refused(file, profile="dev"), refused(file, set={key: "dev"})):
+        assert "there is no connection" in error.message
+        assert ('did you mean "wh"' if "whh" in key else "as a whole") in error.hint
+    assert refused(file, profile="dev").message.startswith(str(tmp_path / "headrace.json"))
+
+
+@pytest.mark.parametrize(
+    "dev",
+    [
+        {"connections.new": {"type": "duckdb", "path": "dev"}},
+        {"connections.new": {"type": "duckdb", "path": "prod"}, "connections.new.path": "dev"},
+        {"connections.new.path": "dev", "connections.new.type": "duckdb"},
+    ],
+)
+def test_an_override_may_make_a_connection(tmp_path, dev):
+    (tmp_path / "headrace.json").write_text(json.dumps({"profiles": {"dev": dev}}))
+    file = write(tmp_path, destination={"connection": "new", "table": "t"})
+    assert load(file, profile="dev").destination.path == "dev"
+
+
 def test_the_environment_may_choose_the_profile(tmp_path, monkeypatch):
     (tmp_path / "headrace.json").write_text('{"profiles": {"dev": {"params.a": "dev"}}}')
     monkeypatch.setenv("HEADRACE_PROFILE", "dev")

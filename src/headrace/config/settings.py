@@ -63,10 +63,25 @@ class Settings:
                 Override(_segments(key, str(place)), profiles[profile].value[key])
                 for key, place in profiles[profile].keys.items()
             )
+        named = _object(document, "connections")
         for one in (*chosen, *overrides):
             document = assign(document, one) if one.shared else document
         connections = _object(document, "connections")
+        _refuse_unnamed((*chosen, *overrides), named, connections)
         return Settings(connections, document.value.get("defaults"), tuple(one for one in chosen if not one.shared))
+
+
+def _refuse_unnamed(overrides: tuple[Override, ...], named: Mapping[str, Node], made: Mapping[str, Node]) -> None:
+    """A key of a connection that is not there makes one that nothing uses: a slip, unless a type makes it whole."""
+    whole = {one.path[1] for one in overrides if one.path[0] == "connections" and len(one.path) == 2}  # noqa: PLR2004
+    whole |= {name for name, node in made.items() if isinstance(node.value, dict) and "type" in node.value}
+    known = {*named, *whole}
+    for one in overrides:
+        if one.path[0] == "connections" and len(one.path) > 1 and one.path[1] not in known:
+            found = near(one.path[1], known)
+            new = 'a new one is given as a whole, with its "type"'
+            hint = found if found.startswith("did") else f"{new}; {found}" if found else new
+            raise ConfigError(f"{one.value.place}: there is no connection {one.path[1]!r}", hint=hint)
 
 
 def override(text: str) -> Override:
