@@ -86,6 +86,14 @@ def test_a_python_file_that_ends_itself_is_a_config_error(headrace, orders):
     assert (ended.code, ended.json["error"]["message"]) == (2, "ends.py:2 fails when it is imported (SystemExit)")
 
 
+def test_a_profile_is_refused_for_a_pipeline_in_python_where_it_is_said(headrace, orders):
+    (orders / "pipe.py").write_text("import headrace as hr\npipeline = hr.load('orders.json')\n")
+    run = headrace("run", "pipe.py:pipeline", "--profile", "dev", "--json")
+    assert (run.code, run.json["error"]["message"].split(":")[0]) == (2, "profile 'dev'")
+    assert not (orders / "w.duckdb").exists()
+    assert headrace("check", "pipe.py:pipeline", HEADRACE_PROFILE="").code == 0
+
+
 @pytest.mark.parametrize(
     "body",
     ["sys.exit(0)", "return orders.map_batches(lambda rows: sys.exit(0), schema=orders.collect_schema())"],

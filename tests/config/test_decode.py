@@ -285,6 +285,22 @@ def test_a_pipeline_in_python_has_its_paths_from_its_own_folder(tmp_path, monkey
     assert "which pipeline" in refused(tmp_path / "pipe.py").message
 
 
+def test_a_profile_is_refused_for_a_pipeline_in_python(tmp_path, monkeypatch):
+    """It changes nothing there, and the run would go where it goes without it."""
+    (tmp_path / "headrace.json").write_text('{"profiles": {"dev": {"params.a": 2}}}')
+    (tmp_path / "pipe.py").write_text(
+        "import headrace as hr\n"
+        "orders = hr.Pipeline(name='orders', source=hr.FileSource(path='in/*.csv'),\n"
+        "    destination=hr.DuckDBDestination(path='w.duckdb', table='orders'))\n"
+    )
+    for profile in ("dev", "nonsense"):
+        error = refused(f"{tmp_path}/pipe.py:orders", profile=profile)
+        assert error.message == f"profile {profile!r}: a pipeline in Python takes only its params from here"
+        assert error.hint
+    monkeypatch.setenv("HEADRACE_PROFILE", "dev")  # of a whole shell: the file may read it itself
+    assert load(f"{tmp_path}/pipe.py:orders").params == {}
+
+
 def test_a_folder_is_its_pipelines_and_says_the_mistakes_of_all(tmp_path):
     write(tmp_path, "b.json")
     write(tmp_path, "a.json")

@@ -57,7 +57,7 @@ pipeline = click.argument("target", metavar="PIPELINE", type=click.Path())
 
 _OPTIONS = (
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, and nothing else there."),
-    click.option("--profile", envvar="HEADRACE_PROFILE", help="The profile of headrace.json."),
+    click.option("--profile", help="The profile of headrace.json; else the environment's HEADRACE_PROFILE."),
     click.option(
         "--set", "set_", multiple=True, metavar="KEY.PATH=VALUE", help="Override a key; VALUE is JSON, else text."
     ),

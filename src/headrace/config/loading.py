@@ -87,11 +87,16 @@ def _raise(errors: Sequence[ConfigError]) -> None:
 
 
 def _load(target: str, profile: str | None, overrides: tuple[Override, ...]) -> list[Pipeline]:
-    profile = profile or os.environ.get(PROFILE) or None
     path = Path(target)
     file, _, name = target.rpartition(":")
     if file.endswith(".py"):
+        if profile:  # the environment's is for the whole shell: a file may heed it itself
+            raise ConfigError(
+                f"profile {profile!r}: a pipeline in Python takes only its params from here",
+                hint=f"leave it out, and read os.environ[{PROFILE!r}] in the file where that is meant",
+            )
         return [_of_python(Path(file), name, overrides)]
+    profile = profile or os.environ.get(PROFILE) or None
     if path.is_dir():
         settings = Settings.of(path, profile=profile, overrides=overrides)
         files = _files(path)
