@@ -246,6 +246,27 @@ def test_an_override_may_make_a_connection(tmp_path, dev):
     assert load(file, profile="dev").destination.path == "dev"
 
 
+MANY = {
+    "source": {"type": "postgres"},
+    "destination": {"type": "postgres", "schema": "s"},
+    "defaults": {"write": {"type": "merge", "keys": ["id"]}},
+    "tables": {"a": {}},
+}
+
+
+@pytest.mark.parametrize("change", [{"defaults.write": "replace"}, {"defaults": {"cursor": "at"}}])
+def test_set_of_defaults_is_refused_where_a_pipeline_has_its_own(tmp_path, change):
+    """It changes headrace.json's, and the pipeline's own stand over these: nothing would come of it."""
+    error = refused(write(tmp_path, **MANY), set=change)
+    assert "p.json: its own defaults stand over those of headrace.json" in error.message
+    assert "tables" in error.hint
+    assert load(write(tmp_path), set={"defaults.write": "replace"}).write == hr.Replace()
+
+
+def test_set_of_defaults_that_no_table_has_reaches_a_pipeline_of_many(tmp_path):
+    assert load(write(tmp_path, **MANY), set={"defaults.destination.adopt": True}).destination.adopt
+
+
 def test_the_environment_may_choose_the_profile(tmp_path, monkeypatch):
     (tmp_path / "headrace.json").write_text('{"profiles": {"dev": {"params.a": "dev"}}}')
     monkeypatch.setenv("HEADRACE_PROFILE", "dev")

@@ -12,9 +12,9 @@ from typing import Any
 from headrace.config.decode import FAILED, Decoder, join
 from headrace.config.jsonc import Node, Place, node_of, read
 from headrace.config.settings import FILE, Override, Settings, assign, merge, override
-from headrace.config.shapes import DestinationRole, near
+from headrace.config.shapes import DestinationRole, keys_of, near
 from headrace.errors import ConfigError
-from headrace.pipeline import Pipeline
+from headrace.pipeline import Pipeline, Table
 
 __all__ = ["PROFILE", "decode", "load", "load_all"]
 
@@ -138,9 +138,21 @@ def _document(file: Path, settings: Settings, overrides: tuple[Override, ...]) -
     document = read(file)
     if isinstance(document.value, dict):
         document = merge(settings.defaults, document)
+        _refuse_half(file, document, overrides)
         for one in (*settings.overrides, *(one for one in overrides if not one.shared)):
             document = assign(document, one)
     return document
+
+
+def _refuse_half(file: Path, document: Node, overrides: tuple[Override, ...]) -> None:
+    """A change of headrace.json's defaults that the pipeline's own, of its tables, stand over would come to nothing."""
+    keys = keys_of(Table) if "defaults" in document.value else {}
+    for one in overrides:
+        if keys and one.path[0] == "defaults" and (len(one.path) == 1 or one.path[1] in keys):
+            raise ConfigError(
+                f"{one.value.place}: {file}: its own defaults stand over those of headrace.json, which this changes",
+                hint='say it of each table: tables."NAME".KEY=…; or edit the pipeline\'s defaults',
+            )
 
 
 @dataclasses.dataclass
