@@ -1,11 +1,14 @@
 import copy
 import json
 import pickle
+import typing
+from collections.abc import Mapping
+from dataclasses import is_dataclass
 
 import pytest
 
 import headrace as hr
-from headrace.config import Secret, decode, encode, load, load_all
+from headrace.config import Secret, decode, encode, load, load_all, settings, shapes
 
 CSV = {"type": "files", "path": "in/*.csv"}
 TARGET = {"type": "duckdb", "path": "w.duckdb", "table": "t"}
@@ -189,6 +192,73 @@ def test_defaults_are_merged_under_and_an_object_of_another_type_replaces(tmp_pa
     assert pipeline.write == hr.Merge(keys=("id",))
     assert load(write(tmp_path, write={"type": "partitions", "by": ["d"]})).write == hr.Partitions(by=("d",))
     assert load(write(tmp_path, write="append")).write == hr.Append()
+
+
+def test_a_reference_replaces_the_value_of_the_defaults_whole(tmp_path, monkeypatch):
+    def over(default, own):
+        (tmp_path / "headrace.json").write_text(json.dumps({"defaults": {"destination": {**TARGET, "path": default}}}))
+        return write(tmp_path, destination={"type": "duckdb", "table": "t", "path": own})
+
+    dev = {"env": "NO_SUCH_VARIABLE", "default": "dev"}
+    (tmp_path / "path.txt").write_text("prod")
+    assert "NO_SUCH_PATH is not set" in refused(over(dev, {"env": "NO_SUCH_PATH"})).message
+    monkeypatch.setenv("NO_SUCH_PATH", "prod")
+    assert load(over(dev, {"env": "NO_SUCH_PATH"})).destination.path == "prod"
+    assert load(over(dev, {"file": "path.txt"})).destination.path == "prod"
+    assert load(over({"file": "path.txt"}, dev)).destination.path == "dev"
+
+
+def test_names_that_are_the_users_own_are_merged_though_they_be_called_env_or_file(tmp_path):
+    (tmp_path / "headrace.json").write_text('{"defaults": {"params": {"file": "a", "x": {"env": "X", "default": 1}}}}')
+    assert load(write(tmp_path, params={"env": "b", "x": 2})).params == {"file": "a", "env": "b", "x": 2}
+
+
+def test_the_merge_knows_all_objects_whose_keys_are_the_users_own():
+    found, seen = set(), set()
+
+    def look(annotation, key):
+        options = shapes.members(annotation)
+        maps = any((typing.get_origin(one) or one) in (dict, Mapping) for one in options)
+        if maps and str not in options:  # of those that a text may stand for all keys are known: see is_reference
+            found.add(key)
+        for one in options:
+            role = shapes.role_of(one)
+            classes = [role.load(tag) for tag in role.tags] if role else [one] if is_dataclass(one) else []
+            for cls in set(classes) - seen:
+                seen.add(cls)
+                for known in shapes.keys_of(cls).values():
+                    look(known.type, known.key)
+            for inner in typing.get_args(one):
+                look(inner, key)
+
+    look(hr.Pipeline, "")
+    assert found == settings.NAMING
+
+
+@pytest.mark.parametrize(
+    ("defaults", "path", "adopt"),
+    [
+        ({"type": "duckdb", "path": "scratch"}, "prod", False),
+        ({"path": "scratch", "adopt": True}, "prod", True),
+        ({"type": "postgres", "dsn": "", "adopt": True}, "prod", False),
+        ({"connection": "other", "adopt": True}, "prod", False),
+    ],
+)
+def test_a_connection_that_a_pipeline_names_is_not_changed_by_the_defaults(tmp_path, defaults, path, adopt):
+    connections = {"wh": {"type": "duckdb", "path": "prod"}, "other": {"type": "postgres", "dsn": ""}}
+    (tmp_path / "headrace.json").write_text(
+        json.dumps({"connections": connections, "defaults": {"destination": defaults}})
+    )
+    made = load(write(tmp_path, destination={"connection": "wh", "table": "t"})).destination
+    assert (made.path, made.adopt) == (path, adopt)
+    own = write(tmp_path, destination={"connection": "wh", "table": "t", "path": "own"})
+    assert load(own).destination.path == "own"
+
+
+def test_a_connection_of_the_defaults_is_not_that_of_another_type(tmp_path):
+    shared = {"connections": {"wh": {"type": "postgres", "dsn": ""}}, "defaults": {"destination": {"connection": "wh"}}}
+    (tmp_path / "headrace.json").write_text(json.dumps(shared))
+    assert load(write(tmp_path)).destination.path == "w.duckdb"
 
 
 def test_a_mistake_in_the_shared_file_is_told_where_it_stands(tmp_path):

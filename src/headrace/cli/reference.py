@@ -47,7 +47,8 @@ Beside the pipelines; what they share.
 | key | value | |
 |---|---|---|
 | `connections` | object | by name: keys that `{"connection": "name", …}` takes over in a source or a destination |
-| `defaults` | object | keys that every pipeline has where it says nothing else; objects are merged all the way down |
+| `defaults` | object | keys that every pipeline has where it says nothing else; objects are merged all the way down, \
+but for one of another type and a reference; a connection that a pipeline names stands over them |
 | `profiles` | object | by name: `{"dotted.path": value}`, for `connections.…`, `defaults.…` or any key of a \
 pipeline; `--profile` or `HEADRACE_PROFILE` picks one |
 """

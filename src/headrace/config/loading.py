@@ -137,7 +137,7 @@ def _document(file: Path, settings: Settings, overrides: tuple[Override, ...]) -
     """A file's document, over the defaults and under the overrides."""
     document = read(file)
     if isinstance(document.value, dict):
-        document = merge(settings.defaults, document)
+        document = merge(settings.defaults, document, settings.connections)
         _refuse_half(file, document, overrides)
         for one in (*settings.overrides, *(one for one in overrides if not one.shared)):
             document = assign(document, one)

@@ -7,16 +7,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
+from typing import Any
 
 from headrace.config.jsonc import Node, Place, node_of, parse, read
+from headrace.config.references import is_reference
 from headrace.config.shapes import near
 from headrace.errors import ConfigError
 from headrace.frozen import frozen
 
-__all__ = ["FILE", "Override", "Settings", "assign", "merge", "override"]
+__all__ = ["FILE", "NAMING", "Override", "Settings", "assign", "merge", "override"]
 
 FILE = "headrace.json"
 _KEYS = ("connections", "defaults", "profiles")
+NAMING = frozenset(("add_columns", "columns", "params", "rename", "rules", "sources", "tables", "types"))
+"""Where an object's keys are the user's own names: one of them may be called ``env`` or ``file``."""
 _SEGMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^.\[\]"]+)|\[([0-9]+)\]')
 
 
@@ -146,20 +150,35 @@ def _assign(node: Node, path: tuple[str, ...], change: Override, done: str) -> N
     raise ConfigError(f"{change.value.place}: {done} is {what}, it has no {head!r}", hint=hint)
 
 
-def merge(under: Node | None, over: Node) -> Node:
+def merge(under: Node | None, over: Node, connections: Mapping[str, Node], path: tuple[str, ...] = ()) -> Node:
     """The keys of `over`, and those of `under` that it does not have, all the way down.
 
-    An object with another ``type`` replaces the one under it as a whole.
+    An object with another ``type`` replaces the one under it as a whole, and a reference (``{"env": …}``) replaces
+    whatever is under it, as whatever is over one does. What the connection has that `over` names is as `over`'s own.
     """
     if under is None or not isinstance(under.value, dict) or not isinstance(over.value, dict):
         return over
-    tags = [node.value["type"].value for node in (under, over) if "type" in node.value]
+    if path[-1:] and path[-1] not in NAMING and any(is_reference(node, ()) for node in (under, over)):
+        return over
+    lent, lent_under = (_lent(node, connections, path) for node in (over, under))
+    tags = [full["type"].value for full in (lent_under | under.value, lent | over.value) if "type" in full]
     if len(tags) == 2 and tags[0] != tags[1]:  # noqa: PLR2004 - both of them
         return over
     value = dict(over.value)
     for key, item in under.value.items():
-        value[key] = merge(item, value[key]) if key in value else item
+        if key in value:
+            value[key] = merge(item, value[key], connections, (*path, key))
+        elif key not in lent:
+            value[key] = item
     return Node(value, over.place, {**under.keys, **over.keys})
+
+
+def _lent(node: Node, connections: Mapping[str, Node], path: tuple[str, ...]) -> dict[str, Node]:
+    """What the connection gives that a source or a destination names."""
+    system = path in (("source",), ("destination",)) or (path[:1] == ("sources",) and len(path) == 2)  # noqa: PLR2004
+    named = node.value["connection"].value if system and "connection" in node.value else None
+    found: Any = connections[named].value if isinstance(named, str) and named in connections else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _object(document: Node, key: str) -> dict[str, Node]:
