@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import replace
 
 import polars as pl
@@ -218,6 +219,78 @@ def test_an_exotic_line_break_in_a_text_survives_its_export(place, tmp_path):
     loose = place.pipeline(contract=hr.Contract(on_violation="quarantine"))
     hr.replay(loose, fixed=exported(held, tmp_path))
     assert place.rows(held) == [(1, "a\u2028b"), (2, "c\r\nd")]
+
+
+@pytest.fixture
+def texts(place):
+    """Rejects whose texts are NULL, empty and of some length; gives the pipeline, and one that takes them."""
+    frame = pl.DataFrame({"id": [1, 2, 3, 4], "text": [None, "", "old", "long"]})
+
+    def made(**bounds):
+        contract = hr.Contract(columns={"id": hr.Column(type="int64", **bounds)}, on_violation="quarantine")
+        source = hr.MemorySource(frames=[frame], contract=contract)
+        return replace(place.pipeline(), source=source, write=hr.Merge(keys=("id",)))
+
+    hr.run(made(max=0))
+    return made(max=0), made()
+
+
+def test_a_long_text_is_mended_and_the_limit_of_csv_is_as_it_was(texts, place, tmp_path):
+    held, loose = texts
+    fixed = exported(held, tmp_path)
+    fixed.write_text(fixed.read_text().replace(",long", "," + "x" * 200_000))
+    hr.replay(loose, fixed=fixed)
+    assert [(id, len(text or "")) for id, text in place.rows(held)] == [(1, 0), (2, 0), (3, 3), (4, 200_000)]
+    assert csv.field_size_limit() == 131_072
+
+
+def test_a_file_that_begins_with_a_mark_of_its_order_is_read(texts, place, tmp_path):
+    """As Excel saves it."""
+    held, loose = texts
+    fixed = exported(held, tmp_path)
+    fixed.write_bytes(b"\xef\xbb\xbf" + fixed.read_bytes())
+    hr.replay(loose, fixed=fixed)
+    assert len(place.rows(held)) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t, [None, "", "old"]),
+        (lambda t: t.replace(",old", ',""'), [None, "", ""]),
+        (lambda t: t.replace(",old", ","), [None, "", None]),
+        (lambda t: t.replace(",old", ',"a ""b"", \rc"'), [None, "", 'a "b", \rc']),
+        (lambda t: t.replace('""', ""), [None, "", "old"]),
+        (lambda t: rewritten(t, quoting=csv.QUOTE_ALL), [None, "", "old"]),
+        (lambda t: rewritten(t, lineterminator="\r"), [None, "", "old"]),
+        (lambda t: t.removesuffix("\n"), [None, "", "old"]),
+    ],
+    ids=["untouched", "emptied", "no text", "odd", "quotes dropped", "quotes everywhere", "old Mac", "cut"],
+)
+def test_an_empty_text_is_quoted_and_null_is_not(texts, place, tmp_path, change, said):
+    """But for what tools do to cells that nobody has touched: they drop quotes, or write them everywhere."""
+    held, loose = texts
+    fixed = exported(held, tmp_path)
+    with fixed.open(newline="") as file:
+        text = change(file.read())
+    fixed.write_text(text, newline="")
+    hr.replay(loose, fixed=fixed)
+    assert [text for _, text in place.rows(held)][:3] == said
+
+
+def rewritten(text, **how):
+    """The CSV as Python would write it."""
+    file = io.StringIO()
+    csv.writer(file, **how).writerows(csv.reader(io.StringIO(text)))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("torn", ['"a"b', '"a', 'a,b,"c""'])
+def test_a_file_that_is_no_csv_is_refused(held, tmp_path, torn):
+    fixed = exported(held, tmp_path)
+    fixed.write_text(fixed.read_text() + torn)
+    with pytest.raises(hr.DataError, match="is not the CSV"):
+        hr.replay(held, fixed=fixed)
 
 
 class Unreadable(hr.MemorySource):

@@ -7,8 +7,8 @@ of it does, nothing is committed. The position of the sources does not move.
 
 from __future__ import annotations
 
-import csv
 import json
+import re
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["discard", "export", "replay"]
 
+_CELL = re.compile(r'"((?:[^"]++|"")*+)"|([^",\r\n][^,\r\n]*+)?')
+_END = re.compile(r",|\r\n|\r|\n|\Z")
 _FIXED = ("id", "stage", "source", "file", "line", "rules")
 
 
@@ -133,7 +135,8 @@ def _fingerprints(snapshot: Snapshot) -> dict[str, Any]:
 def export(rejects: pl.DataFrame) -> pl.DataFrame:
     """The rejects as a table a person can mend: `id`, `stage`, `source`, `file`, `line`, `rules` (joined by ``; ``),
     `raw` (the text of a line that could not be read), and the columns of the rows, as exact text. A line that could not
-    be read is mended in `raw`, every other row in its columns.
+    be read is mended in `raw`, every other row in its columns: an empty cell is NULL, a quoted one an empty text, and
+    one that was an empty text stays so with or without its quotes.
     """
     fixed = rejects.select(
         *("id", "stage", "source", "file", "line"),
@@ -151,20 +154,46 @@ def _column(name: str) -> str:
     return f"row.{name}" if name in (*_FIXED, "raw") else name
 
 
+def _records(text: str) -> Iterator[list[str | None]]:
+    """The records of a CSV, None for an unquoted empty cell. Raises ValueError for quotes that are wrong.
+
+    Python's csv does not tell a quoted empty cell before 3.12, and its limit of a cell is the process's.
+    """
+    at = 0
+    cells: list[str | None] = []
+    while True:
+        found = _CELL.match(text, at)
+        end = _END.match(text, found.end()) if found else None
+        if found is None or end is None:
+            raise ValueError("a quote that is not closed, or closed amid a cell")
+        cells.append(found[2] if found[1] is None else found[1].replace('""', '"'))
+        at = end.end()
+        if end[0] != ",":
+            yield cells
+            cells = []
+            if at == len(text):
+                return
+
+
 def _mended(rejects: pl.DataFrame, file: Path) -> pl.DataFrame:
-    """The rejects that an edited export names, with their new text. Null is an unquoted empty cell."""
+    """The rejects that an edited export names, with their new text. Null is an unquoted empty cell; any empty one where
+    the header is quoted too, by a tool that quotes every cell.
+    """
     try:
-        with file.open(encoding="utf-8", newline="") as text:
-            header, *lines = list(csv.reader(text, strict=True))
+        text = file.read_bytes().decode("utf-8-sig")  # Excel marks the order of its bytes
+        first, *lines = _records(text)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read") from error
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         raise DataError(f"{file} is not the CSV that `headrace rejects --export` writes") from error
+    header = [name or "" for name in first]
     if "id" not in header or len(set(header)) < len(header):
         raise DataError(
             f"{file} has no column 'id', or one twice", hint="edit the file that `headrace rejects --export` wrote"
         )
-    known = {row["id"]: row for row in rejects.to_dicts()}
+    if text.startswith('"'):
+        lines = [[cell or None for cell in cells] for cells in lines]
+    known: dict[str | None, dict[str, Any]] = {row["id"]: row for row in rejects.to_dicts()}
     found = []
     for number, cells in enumerate(lines, start=2):
         place = f"{file}:{number}"
@@ -181,7 +210,7 @@ def _mended(rejects: pl.DataFrame, file: Path) -> pl.DataFrame:
     return pl.DataFrame(found, schema=rejects.schema, orient="row")
 
 
-def _edited(reject: Mapping[str, Any], edited: Mapping[str, str], place: str) -> dict[str, Any]:
+def _edited(reject: Mapping[str, Any], edited: Mapping[str, str | None], place: str) -> dict[str, Any]:
     """The reject with its new text. Raises DataError for what is filled where it would not count."""
     cells = {name: cell for name, cell in edited.items() if name not in _FIXED}
     raw = cells.pop("raw", None)
@@ -191,7 +220,7 @@ def _edited(reject: Mapping[str, Any], edited: Mapping[str, str], place: str) ->
                 f"{place}: column {filled[0]!r} is filled, and the row is a line that could not be read",
                 hint='such a row is mended in its text, the column "raw"; leave the others empty',
             )
-        if raw == "":
+        if "raw" in edited and not raw:
             raise DataError(
                 f"{place}: the text of the line (raw) is empty",
                 hint="mend it, or take the row out of the file: it stays in quarantine",
@@ -204,7 +233,7 @@ def _edited(reject: Mapping[str, Any], edited: Mapping[str, str], place: str) ->
     for name, cell in cells.items():
         column = names.get(name, name.removeprefix("row.") if name[4:] in (*_FIXED, "raw") else name)
         if column in body:
-            body[column] = cell if cell or body[column] == "" else None
+            body[column] = "" if cell is None and body[column] == "" else cell  # a spreadsheet drops the quotes
         elif cell:
             body[column] = cell
     return {**reject, "row": json.dumps(body, ensure_ascii=False)}
