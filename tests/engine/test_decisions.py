@@ -164,9 +164,11 @@ def test_a_full_refresh_begins_the_table_anew(orders):
 
 def test_a_full_refresh_of_a_history_wants_to_be_meant(orders):
     pipeline = orders.pipeline(write=hr.History(keys=("id",)))
+    assert not hr.plan(pipeline, full_refresh=True).warnings
     hr.run(pipeline)
     with pytest.raises(hr.ConfigError, match="history"):
         hr.run(pipeline, full_refresh=True)
+    assert any("--discard-history" in warning for warning in hr.plan(pipeline, full_refresh=True).warnings)
     hr.run(pipeline, full_refresh=True, discard_history=True)
 
 

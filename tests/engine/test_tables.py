@@ -267,6 +267,10 @@ def test_a_full_refresh_of_a_history_among_the_tables_is_refused_unless_it_is_me
     hr.run(one)
     with pytest.raises(ConfigError, match="would lose the versions"):
         hr.run(one, full_refresh=True)
+    plan = hr.plan(one, full_refresh=True)
+    assert "--discard-history" in str(plan)
+    assert plan.status == "load"
+    assert "--discard-history" not in str(hr.plan(one))
     assert rows(shop, "SELECT count(*) FROM shop.orders") == [(6,)]
     hr.run(one, full_refresh=True, discard_history=True)
     assert rows(shop, "SELECT count(*) FROM shop.orders") == [(3,)]

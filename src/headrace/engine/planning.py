@@ -36,9 +36,17 @@ def planned(pipeline: Pipeline, increment: Increment | Bundle, snapshot: Snapsho
         guarantee=promise,
         because=because,
         commit=snapshot.number + 1,
-        warnings=(*increment.warnings, *_notes(pipeline, increment)),
+        warnings=(*increment.warnings, *_unsaid(increment, snapshot), *_notes(pipeline, increment)),
         query=_explained(increment) if explain else None,
     )
+
+
+def _unsaid(increment: Increment | Bundle, snapshot: Snapshot) -> tuple[str, ...]:
+    """What a run must be told besides: see `decisions.refuse_start`."""
+    parts = [increment] if isinstance(increment, Increment) else increment.parts.values()
+    if snapshot.number and any(part.change.fresh and part.change.keeps_versions for part in parts):
+        return ("a run is refused without --discard-history: it would lose the versions that the source no longer has",)
+    return ()
 
 
 def chosen(made: Increment | Bundle, step: str | None) -> tuple[Increment, str | None]:
