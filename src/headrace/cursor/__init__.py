@@ -27,7 +27,8 @@ class Cursor:
     """The column whose greatest value says how far a source has been read.
 
     `start` is where the first run begins (inclusive): an exact text of the column's type, or ``from_target``: the
-    newest value that the target holds already (for a table that was taken over).
+    newest value that the target holds already (for a table that was taken over). What is read from the beginning, by
+    a full refresh, and to replace or recompute rows, begins at the beginning in spite of ``from_target``.
 
     Only PostgreSQL knows the others. `then` are further columns, which order the rows of one value. `nulls` are the
     rows without a value: rejected (``refuse``), loaded at every run (``load``), or counted and left out (``skip``).
@@ -148,7 +149,8 @@ def track(  # each is one fact of the read
     """The rows of `frame` that lie after the position, and the position that they lead to.
 
     `frame` may be any lazy frame that can be collected again; what it needs of the source (a filter on the cursor,
-    columns) is pushed down into it. `ties` is `Range.ties`, `newest` is `Snapshot.newest`. Columns
+    columns) is pushed down into it. `ties` is `Range.ties`, `newest` is `Snapshot.newest`, of the rows that
+    are new; of all rows there is none, so they begin at the beginning. Columns
     ``_headrace_file`` and ``_headrace_line`` in `frame` say where a row stands and are no part of it; `aside` are
     columns that say so too, and may change though the row does not.
 

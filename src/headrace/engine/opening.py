@@ -49,7 +49,7 @@ def increments(
     def read(name: str, until: ExitStack) -> Iterator[Batch]:
         after = None if how.fresh else snapshot.positions.get(name)
         cut = how.batch_bytes if name in how.drivers else None
-        since = Snapshot(newest=snapshot.newest) if how.fresh else snapshot
+        since = Snapshot() if how.fresh else snapshot
         text = how.as_text.get(name, frozenset())
         asked = Range(after=after, ties=how.ties, batch_bytes=cut, as_text=text, reader=pipeline.name)
         return opened(named[name], asked, since, name, until)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -110,13 +110,13 @@ def _cursor(source: DuckDBSource, found: _Reading) -> Cursor | None:
 def _since(found: _Reading, cursor: Cursor, news: _News, range: Range, snapshot: Snapshot, name: str) -> Batch:
     """The rows from the cursor's last value on, up to its greatest as of now."""
 
-    def tracked(after: Position | None, where: str) -> Tracked:
-        return track(found.frame(where), cursor, after=after, ties=range.ties, source=name, newest=snapshot.newest)
+    def tracked(where: str, **begin: Any) -> Tracked:
+        return track(found.frame(where), cursor, ties=range.ties, source=name, **begin)
 
-    part = tracked(range.after, news.where)
+    part = tracked(news.where, after=range.after, newest=snapshot.newest)
     told = News(rows=news.rows, empty=news.empty, facts={"bounds": dict(part.bounds)}, misses=cursor.misses)
     scan = {"type": "duckdb", "file": found.path.name, "where": news.where}
-    return since(part, tracked(None, news.until), news=told, state=news.state, scan=scan, name=name)
+    return since(part, tracked(news.until, after=None), news=told, state=news.state, scan=scan, name=name)
 
 
 @frozen

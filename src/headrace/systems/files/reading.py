@@ -340,18 +340,11 @@ def _by_cursor(
     _refuse_guessed(looked, cursor, name)
     reading = Reading(source, looked, files, name)
     types = {**pinned, **looked.pinned()}
-    part, everything = (
-        track(
-            reading.placed,
-            cursor,
-            after=after,
-            ties=range.ties,
-            source=name,
-            newest=snapshot.newest,
-            aside=tuple(source.add_columns),
-        )
-        for after in (range.after, None)
-    )
+
+    def tracked(**begin: Any) -> Tracked:
+        return track(reading.placed, cursor, ties=range.ties, source=name, aside=tuple(source.add_columns), **begin)
+
+    part, everything = tracked(after=range.after, newest=snapshot.newest), tracked(after=None)
     drained: set[str] = set()
 
     def found() -> Tracked:

@@ -125,16 +125,16 @@ def batches(source: SQLiteSource, path: Path, range: Range, snapshot: Snapshot, 
     cursor = Cursor(column=source.rename.get(given.column, given.column), start=given.start)
     state = _state(table, cursor.column, range.after)
 
-    def tracked(after: Position | None, where: str) -> Tracked:
-        return track(table.scan(where), cursor, after=after, ties=range.ties, source=name, newest=snapshot.newest)
+    def tracked(where: str, **begin: Any) -> Tracked:
+        return track(table.scan(where), cursor, ties=range.ties, source=name, **begin)
 
-    part = tracked(range.after, _beyond(table, cursor.column, range.after))
+    part = tracked(_beyond(table, cursor.column, range.after), after=range.after, newest=snapshot.newest)
     news = News(
         empty=range.after is not None and range.after.get("state") == state,
         facts={"bounds": dict(part.bounds)},
         misses=cursor.misses,
     )
-    yield since(part, tracked(None, ""), news=news, state=state, scan=scan, name=name)
+    yield since(part, tracked("", after=None), news=news, state=state, scan=scan, name=name)
 
 
 def _ordered(name: str, type: Type) -> str:
