@@ -6,7 +6,7 @@ from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, DataError
 from headrace.frozen import frozen
 from headrace.logical import check_type, parse_type
 from headrace.units import seconds
@@ -55,6 +55,17 @@ class Cursor:
     def misses(self) -> str:
         """What a later run will not see, for `News.misses`."""
         return f"rows that come later and whose {self.column!r} is below the greatest one read"
+
+    def refuse_other(self, after: Position | None, source: str) -> None:
+        """Refuse a position of another column: it says nothing of this one's values. One from before positions kept
+        their column goes on. Raises DataError.
+        """
+        was = (after or {}).get("column", self.column)
+        if was != self.column:
+            raise DataError(
+                f"source {source!r} was read by {was!r}, and its cursor is {self.column!r} now",
+                hint="put it back as it was, or run with --full-refresh",
+            )
 
 
 @frozen(kw_only=True)

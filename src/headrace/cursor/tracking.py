@@ -137,6 +137,7 @@ class _Reader:
 
     def begin(self, after: Position | None, newest: Callable[[str], str | None]) -> None:
         """Settle the last value, from the position or from `start`."""
+        self.cursor.refuse_other(after, self.source)
         self.after = dict(after or {})
         was = self.type
         if self.after.get("cursor") is not None:
@@ -335,7 +336,7 @@ class _Reader:
         if reach is None or reach.greatest is None:
             return self.after
         text = pl.select(exact.to_text(self._literal(reach.greatest), self.type)).item()
-        told: dict[str, Any] = {"cursor": text, "type": str(self.type), "boundary": None}
+        told: dict[str, Any] = {"column": self.cursor.column, "cursor": text, "type": str(self.type), "boundary": None}
         if self.ties == "once":
             same = reach.greatest == self.last_value
             told["boundary"] = dict(reach.boundary + (self.known if same else Counter()))

@@ -208,8 +208,9 @@ class DuckDBSource:
         """Nothing waits for it."""
 
     def identity(self) -> Any:
-        """The file's name and the table."""
-        return {"type": self.type, "file": Path(self.path).name, "table": self.table}
+        """The file's name and the table or query."""
+        query = {} if self.query is None else {"query": self.query}
+        return {"type": self.type, "file": Path(self.path).name, "table": self.table, **query}
 
     def places(self) -> Sequence[Place]:
         """The table; of a query whatever in it can name one."""

@@ -65,6 +65,8 @@ def batches(source: DuckDBSource, path: Path, range: Range, snapshot: Snapshot, 
         query = _renamed(connection, _query(source, connection), source.rename)
         found = _Reading(path, query, described(connection, query))
         cursor = None if source.read == "all" else _cursor(source, found)
+        if cursor is not None:
+            cursor.refuse_other(range.after, name)  # before its value is taken for one of this column
         news = None if cursor is None else _News.of(connection, found, cursor, range, snapshot)
     if cursor is None or news is None:
         batch = everything(found.frame(), scan={"type": "duckdb", "file": path.name}, name=name)

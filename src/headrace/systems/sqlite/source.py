@@ -123,6 +123,7 @@ def batches(source: SQLiteSource, path: Path, range: Range, snapshot: Snapshot, 
         return
     given = source.cursor if isinstance(source.cursor, Cursor) else Cursor(column=source.cursor)
     cursor = Cursor(column=source.rename.get(given.column, given.column), start=given.start)
+    cursor.refuse_other(range.after, name)  # before its value is taken for one of this column
     state = _state(table, cursor.column, range.after)
 
     def tracked(where: str, **begin: Any) -> Tracked:

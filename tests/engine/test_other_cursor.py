@@ -1,0 +1,74 @@
+"""A position says how far ONE column, of one table or query, has been read."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+
+import duckdb
+import polars as pl
+import pytest
+
+import headrace as hr
+from headrace.cursor import Cursor, track
+from headrace.errors import ConfigError, DataError
+
+
+def run(folder, **source):
+    kind = {"sqlite": hr.SQLiteSource, "duckdb": hr.DuckDBSource, "files": hr.FileSource}[source.pop("kind")]
+    target = hr.DuckDBDestination(path=str(folder / "w.duckdb"), table="t")
+    return hr.run(hr.Pipeline(name="p", source=kind(**source), destination=target, write=hr.Append()))
+
+
+def rows(folder):
+    with duckdb.connect(folder / "w.duckdb") as con:
+        return con.execute("FROM t ORDER BY id").fetchall()
+
+
+@pytest.mark.parametrize(("first", "then"), [("id", "rev"), ("rev", "id")])
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "files"])
+def test_another_cursor_column_is_refused_by_name(tmp_path, kind, first, then):
+    if kind == "files":
+        (tmp_path / "1.csv").write_text("id,rev\n1,10\n2,20\n3,30\n")
+        source = {"kind": kind, "path": str(tmp_path / "*.csv")}
+    else:
+        with closing((sqlite3 if kind == "sqlite" else duckdb).connect(tmp_path / "s.db")) as con:
+            con.execute("CREATE TABLE s (id INTEGER, rev INTEGER)")
+            con.execute("INSERT INTO s VALUES (1, 10), (2, 20), (3, 30)")
+            con.commit()
+        source = {"kind": kind, "path": str(tmp_path / "s.db"), "table": "s"}
+    run(tmp_path, **source, cursor=first)
+    with pytest.raises(DataError, match=f"was read by '{first}', and its cursor is '{then}' now"):
+        run(tmp_path, **source, cursor=then)
+    assert rows(tmp_path) == [(1, 10), (2, 20), (3, 30)]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+def test_another_query_is_another_source(tmp_path, kind):
+    with closing((sqlite3 if kind == "sqlite" else duckdb).connect(tmp_path / "s.db")) as con:
+        con.execute("CREATE TABLE a (id INTEGER)")
+        con.execute("INSERT INTO a VALUES (1), (2)")
+        con.commit()
+    source = {"kind": kind, "path": str(tmp_path / "s.db"), "cursor": "id"}
+    run(tmp_path, **source, query="SELECT id FROM a")
+    with pytest.raises(ConfigError, match="is not the one that was read before"):
+        run(tmp_path, **source, query="SELECT id + 1 AS id FROM a")
+    assert rows(tmp_path) == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("ties", ["again", "once"])
+def test_a_position_that_did_not_keep_its_column_goes_on(ties):
+    def read(values, after=None):
+        frame = pl.LazyFrame({"c": values})
+        found = track(frame, Cursor(column="c"), after=after, ties=ties, source="in")
+        return found.lazy.collect()["c"].to_list(), json.loads(json.dumps(found.position()))
+
+    _, position = read([1, 2])
+    assert position.pop("column") == "c"
+    assert read([1, 2, 3], position)[0] == ([2, 3] if ties == "again" else [3])
+
+
+@pytest.mark.parametrize("kind", [hr.SQLiteSource, hr.DuckDBSource])
+def test_a_tables_identity_is_what_it_was(kind):
+    assert set(kind(path="s.db", table="t").identity()) == {"type", "file", "table"}
