@@ -156,6 +156,7 @@ def track(  # each is one fact of the read
     source: str,
     newest: Callable[[str], str | None] = lambda _column: None,
     aside: Collection[str] = (),
+    steady: bool = False,
 ) -> Tracked:
     """The rows of `frame` that lie after the position, and the position that they lead to.
 
@@ -163,10 +164,11 @@ def track(  # each is one fact of the read
     columns) is pushed down into it. `ties` is `Range.ties`, `newest` is `Snapshot.newest`, of the rows that
     are new; of all rows there is none, so they begin at the beginning. Columns
     ``_headrace_file`` and ``_headrace_line`` in `frame` say where a row stands and are no part of it; `aside` are
-    columns that say so too, and may change though the row does not.
+    columns that say so too, and may change though the row does not. `steady`: whoever reads the source sees to it that
+    its rows are the same in each pass; else a pass that ends elsewhere than the one before raises UnavailableError.
 
     Raises ConfigError for a column or a start that cannot be, DataError for a position of another type.
     """
     from headrace.cursor.tracking import tracked
 
-    return tracked(frame, cursor, after=after, ties=ties, source=source, newest=newest, aside=aside)
+    return tracked(frame, cursor, after=after, ties=ties, source=source, newest=newest, aside=aside, steady=steady)

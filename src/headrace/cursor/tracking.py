@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from headrace import exact
-from headrace.errors import ConfigError, DataError
+from headrace.errors import ConfigError, DataError, UnavailableError
 from headrace.frozen import frozen
 from headrace.schema import REJECTS, Schema, Type, parse_type, reject_id, widens
 from headrace.stream import scan_generator
@@ -76,10 +76,11 @@ def tracked(  # as `headrace.cursor.track`
     source: str,
     newest: Callable[[str], str | None],
     aside: Collection[str],
+    steady: bool,
 ) -> Tracked:
     """See `headrace.cursor.track`."""
     schema = Schema.of_polars(frame.collect_schema())
-    reader = _Reader(frame, schema, cursor, source, ties, aside)
+    reader = _Reader(frame, schema, cursor, source, ties, aside, steady)
     reader.begin(after, newest)
     return Tracked(
         lazy=scan_generator(reader.read, schema.polars()),
@@ -91,7 +92,9 @@ def tracked(  # as `headrace.cursor.track`
 
 
 class _Reader:
-    """One reading by cursor, opened any number of times; the widest complete pass counts."""
+    """One reading by cursor, opened any number of times. Complete passes are the same, of a source that is steady the
+    widest one counts: there a pass may refuse rows for a column that another does not look at.
+    """
 
     def __init__(  # each is one fact of the read
         self,
@@ -101,6 +104,7 @@ class _Reader:
         source: str,
         ties: Literal["again", "once"],
         aside: Collection[str],
+        steady: bool,
     ) -> None:
         if cursor.column not in schema:
             names = [n for n in schema.names if n not in (FILE, LINE)]
@@ -125,6 +129,7 @@ class _Reader:
         self.values = tuple(n for n in schema.names if n not in (FILE, LINE))
         self.hashed: tuple[str, ...] = tuple(n for n in self.values if n not in aside)
         self.told = self.hashed
+        self.steady = steady
         self.after: Position = {}
         self.last: pl.Expr | None = None
         self.last_value: Any = None
@@ -327,6 +332,11 @@ class _Reader:
                 hint='an append cannot remember them all: use "write": {"type": "merge", "keys": […]}',
             )
         with self._lock:
+            if self.done is not None and not self.steady and self.done != reach:
+                raise UnavailableError(  # rows that one scan has seen, and the other has not, would count as read
+                    f"source {self.source!r} was written to while it was read: two passes over it have other rows",
+                    hint="run again",
+                )
             if self.done is None or reach.rows >= self.done.rows:
                 self.done = reach
 

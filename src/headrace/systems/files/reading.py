@@ -342,7 +342,9 @@ def _by_cursor(
     types = {**pinned, **looked.pinned()}
 
     def tracked(**begin: Any) -> Tracked:
-        return track(reading.placed, cursor, ties=range.ties, source=name, aside=tuple(source.add_columns), **begin)
+        return track(
+            reading.placed, cursor, ties=range.ties, source=name, aside=tuple(source.add_columns), steady=True, **begin
+        )
 
     part, everything = tracked(after=range.after, newest=snapshot.newest), tracked(after=None)
     drained: set[str] = set()

@@ -1,0 +1,98 @@
+"""A source that others write to while it is read: what a transform sees twice is the same both times, or it is said."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+
+import duckdb
+import pytest
+
+import headrace as hr
+from headrace.errors import UnavailableError
+from headrace.flow import Range, Snapshot
+from headrace.systems.duckdb import frames
+from headrace.systems.sqlite import source as sqlite_source
+
+TWICE = hr.sql("SELECT id, kind FROM source WHERE kind = 'a' UNION ALL SELECT id, kind FROM source WHERE kind = 'b'")
+ONCE = hr.Retry(attempts=1)
+FIRST = [(i, "ab"[i % 2]) for i in range(10)]
+
+
+def pipeline(folder, source, write=None):
+    target = hr.DuckDBDestination(path=str(folder / "w.duckdb"), table="t")
+    return hr.Pipeline(
+        name="p", source=source, destination=target, transforms=(TWICE,), write=write or hr.Merge(keys=("id",))
+    )
+
+
+def loaded(folder):
+    with duckdb.connect(folder / "w.duckdb") as con:
+        return con.execute("SELECT id, kind FROM t ORDER BY id").fetchall()
+
+
+def after_first_pass(monkeypatch, write):
+    """Let `write` happen when the first pass over an SQLite table has come to its end."""
+    real, passes = sqlite_source._Table._read, []
+
+    def read(self, *where):
+        yield from real(self, *where)
+        passes.append(1)
+        if len(passes) == 1:
+            write()
+
+    monkeypatch.setattr(sqlite_source._Table, "_read", read)
+    return passes
+
+
+def test_rows_that_go_between_two_scans_are_said_where_nothing_keeps_them(tmp_path, monkeypatch):
+    with closing(sqlite3.connect(tmp_path / "s.db", check_same_thread=False)) as con:
+        con.execute("CREATE TABLE s (id INTEGER, kind TEXT)")
+        con.executemany("INSERT INTO s VALUES (?, ?)", FIRST)
+        con.commit()
+
+        def delete():
+            con.execute("DELETE FROM s WHERE id < 4")
+            con.commit()
+
+        it = pipeline(tmp_path, hr.SQLiteSource(path=str(tmp_path / "s.db"), table="s", cursor="id"))
+        after_first_pass(monkeypatch, delete)
+        with pytest.raises(UnavailableError, match="written to while it was read"):
+            hr.run(it, retry=ONCE)
+        hr.run(it, retry=ONCE)
+        assert loaded(tmp_path) == FIRST[4:]
+
+
+def test_a_tie_that_is_added_to_a_duckdb_file_between_two_scans_is_said(tmp_path, monkeypatch):
+    path = str(tmp_path / "s.duckdb")
+    with duckdb.connect(path) as con:
+        con.execute(
+            "CREATE TABLE s AS SELECT i AS id, CASE i % 2 WHEN 0 THEN 'a' ELSE 'b' END AS kind FROM range(4) t(i)"
+        )
+        con.execute("ALTER TABLE s ADD COLUMN c INTEGER DEFAULT 1")
+    real, passes = frames.reading, []
+    added = f"import duckdb; duckdb.connect({path!r}).execute(\"INSERT INTO s VALUES (4, 'a', 1), (5, 'b', 1)\")"
+
+    @contextmanager
+    def reading(file):
+        with real(file) as con:
+            yield con
+        passes.append(1)
+        if len(passes) == 1:
+            subprocess.run([sys.executable, "-c", added], check=True, timeout=30)
+
+    monkeypatch.setattr(frames, "reading", reading)
+    it = pipeline(tmp_path, hr.DuckDBSource(path=path, table="s", cursor="c"))
+    with pytest.raises(UnavailableError, match="written to while it was read"):
+        hr.run(it, retry=ONCE)
+    hr.run(it, retry=ONCE)
+    assert [i for i, _ in loaded(tmp_path)] == list(range(6))
+
+
+def test_a_file_whose_rows_are_refused_by_one_pass_alone_is_no_moving_source(tmp_path):
+    (tmp_path / "1.csv").write_text("id,n\n" + "1,1\n" * 15_000 + "1,x\n")
+    source = hr.FileSource(path=str(tmp_path / "*.csv"), cursor="id")
+    (batch,) = source.batches(Range(ties="again"), Snapshot(), "s")
+    assert [batch.frame.lazy.select(c).collect().height for c in ("n", "id")] == [15_000, 15_001]
