@@ -126,6 +126,16 @@ def test_rows_below_the_cursor_are_not_fetched_and_what_is_not_of_its_type_is(fi
         news(file, position, cursor="c").frame.lazy.collect()
 
 
+@pytest.mark.parametrize("misread", [47812908.68293963, 1.528149169337846e-302])
+def test_a_float_is_compared_as_the_value_that_it_is(file, misread):
+    sql(file, "CREATE TABLE s (id INTEGER, c REAL)")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("INSERT INTO s VALUES (1, ?)", [misread])
+        connection.commit()
+    position = drained(news(file, cursor="c"))
+    assert news(file, position, cursor="c").frame.lazy.collect()["id"].to_list() == [1]
+
+
 @pytest.mark.parametrize(
     ("declared", "values", "lower"),
     [

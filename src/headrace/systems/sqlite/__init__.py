@@ -48,7 +48,8 @@ class SQLiteSource:
             object.__setattr__(self, "cursor", Cursor(column=self.cursor))
 
     def batches(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
-        """ONE batch of all that is new.
+        """ONE batch of all that is new, of one snapshot of the file where its journal is a WAL. Else readers would stop
+        who writes: each pass reads anew, up to the value and the rowid that were greatest at first.
 
         Raises ConfigError (no file, no table, a query that does not parse), SchemaError (a column of mixed types),
         UnavailableError (another process is writing), and while rows are read DataError.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["batches"]
 
 _ROWS = 20_000
+_SERIALIZED = 3
 _DECLARED = (
     (r"BOOL", Type("bool")),
     (r"DATETIME|TIMESTAMP", Type("datetime", ("us", None))),
@@ -47,20 +48,35 @@ _PYTHON: dict[str, tuple[type, ...]] = {"int64": (int,), "string": (str,), "bina
 
 
 @frozen
+class _Where:
+    """A condition on rows, and the values of its parameters: as a literal SQLite takes some floats for others."""
+
+    sql: str = "true"
+    values: tuple[Any, ...] = ()
+
+    def __and__(self, other: _Where) -> _Where:
+        return _Where(f"({self.sql}) AND ({other.sql})", (*self.values, *other.values))
+
+
+_EVERY = _Where()
+
+
+@frozen
 class _Table:
     """A table or query: its SQL, whose first column is the row's id (or NULL), and its other columns."""
 
     path: Path
     sql: str
     schema: Schema
+    kept: sqlite3.Connection | None
 
-    def scan(self, where: str = "") -> pl.LazyFrame:
-        """The rows, lazily; each collection opens the file anew."""
+    def scan(self, where: _Where = _EVERY) -> pl.LazyFrame:
+        """The rows, lazily; each collection opens the file anew where no snapshot of it is kept."""
         return scan_batches(lambda: self._read(where), self.schema.polars())
 
-    def _read(self, where: str) -> Iterator[pl.DataFrame]:
-        query = f"SELECT * FROM ({self.sql}){where}"
-        with _opened(self.path) as connection, closing(connection.execute(query)) as rows:
+    def _read(self, where: _Where) -> Iterator[pl.DataFrame]:
+        query = f"SELECT * FROM ({self.sql}) WHERE {where.sql}"
+        with self.opened() as connection, closing(connection.execute(query, where.values)) as rows:
             done = 0
             while chunk := rows.fetchmany(_ROWS):
                 places, *columns = zip(*chunk, strict=True)
@@ -68,6 +84,17 @@ class _Table:
                     [self._column(f, v, places, done) for f, v in zip(self.schema, columns, strict=True)]
                 )
                 done += len(chunk)
+
+    @contextmanager
+    def opened(self) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction: that of the snapshot, or one of its own."""
+        if self.kept is not None:
+            with _translated(self.path):
+                yield self.kept
+            return
+        with _opened(self.path) as connection:
+            connection.execute("BEGIN")
+            yield connection
 
     def _column(self, field: Field, values: Sequence[Any], places: Sequence[Any], done: int) -> pl.Series:
         made, bad = _typed(field, values)
@@ -116,18 +143,23 @@ def _text(value: Any, type: Type) -> str | None:
 
 def batches(source: SQLiteSource, path: Path, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
     """See `headrace.protocols.Source.batches`."""
-    table = _bound(source, path)
-    scan = {"type": "sqlite", "file": path.name}
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such file", hint="check the path")
+    with _snapshot(path) as kept:
+        yield _batch(source, _bound(source, path, kept), range, snapshot, name)
+
+
+def _batch(source: SQLiteSource, table: _Table, range: Range, snapshot: Snapshot, name: str) -> Batch:
+    scan = {"type": "sqlite", "file": table.path.name}
     if source.read == "all" or source.cursor is None:
-        yield everything(table.scan(), scan=scan, name=name)
-        return
+        return everything(table.scan(), scan=scan, name=name)
     given = source.cursor if isinstance(source.cursor, Cursor) else Cursor(column=source.cursor)
     cursor = Cursor(column=source.rename.get(given.column, given.column), start=given.start)
     cursor.refuse_other(range.after, name)  # before its value is taken for one of this column
-    state = _state(table, cursor.column, range.after)
+    state, until = _state(table, cursor.column, range.after)
 
-    def tracked(where: str, **begin: Any) -> Tracked:
-        return track(table.scan(where), cursor, ties=range.ties, source=name, **begin)
+    def tracked(where: _Where, **begin: Any) -> Tracked:
+        return track(table.scan(where & until), cursor, ties=range.ties, source=name, **begin)
 
     part = tracked(_beyond(table, cursor.column, range.after), after=range.after, newest=snapshot.newest)
     news = News(
@@ -135,7 +167,7 @@ def batches(source: SQLiteSource, path: Path, range: Range, snapshot: Snapshot, 
         facts={"bounds": dict(part.bounds)},
         misses=cursor.misses,
     )
-    yield since(part, tracked("", after=None), news=news, state=state, scan=scan, name=name)
+    return since(part, tracked(_EVERY, after=None), news=news, state=state, scan=scan, name=name)
 
 
 def _ordered(name: str, type: Type) -> str:
@@ -147,17 +179,21 @@ def _ordered(name: str, type: Type) -> str:
 _STORAGE = {"int64": "'integer'", "float64": "'integer', 'real'", "string": "'text'"}
 
 
-def _beyond(table: _Table, column: str, after: Position | None) -> str:
-    """A WHERE that leaves out rows below the last value, where SQLite orders the type as Polars does. What is not of
-    the type is read, and said.
-    """
+def _beyond(table: _Table, column: str, after: Position | None) -> _Where:
+    """What leaves out rows below the last value, where SQLite orders the type as Polars does."""
     last = _last(table, column, after)
     type = table.schema[column] if last is not None else Type("null")
     if last is None or type.name not in _STORAGE or "\0" in last or "inf" in last:
-        return ""
-    literal = "'" + last.replace("'", "''") + "'" if type.name == "string" else last
+        return _EVERY
+    return _compared(column, type, ">=", {"int64": int, "float64": float}.get(type.name, str)(last))
+
+
+def _compared(column: str, type: Type, operator: str, value: Any) -> _Where:
+    """The rows of such values, and those without one. What is not of the type is read, and said."""
     name, kinds = _quoted(column), _STORAGE[type.name]
-    return f" WHERE {name} IS NULL OR typeof({name}) NOT IN ({kinds}) OR {_ordered(column, type)} >= {literal}"
+    return _Where(
+        f"{name} IS NULL OR typeof({name}) NOT IN ({kinds}) OR {_ordered(column, type)} {operator} ?", (value,)
+    )
 
 
 def _last(table: _Table, column: str, after: Position | None) -> str | None:
@@ -167,19 +203,19 @@ def _last(table: _Table, column: str, after: Position | None) -> str | None:
     return str(last) if same and last is not None else None
 
 
-def _state(table: _Table, column: str, after: Position | None) -> str:
-    """A fingerprint of the rows at the greatest value, of all others their number: equal ones mean no news.
+def _state(table: _Table, column: str, after: Position | None) -> tuple[str, _Where]:
+    """A fingerprint of the rows at the greatest value, of all others their number: equal ones mean no news. And what
+    leaves out the rows that come later: no pass over the batch is to see what another one has not.
 
     Raises DataError where the greatest value is below the last position's.
     """
     if column not in table.schema:
-        return ""  # `track` says it better
+        return "", _EVERY  # `track` says it better
     type = table.schema[column]
     name, order = _quoted(column), _ordered(column, type)
-    with _opened(table.path) as connection:
-        connection.execute("BEGIN")
-        ((greatest, count, nulls),) = connection.execute(
-            f"SELECT max({order}), count(*), count(*) - count({name}) FROM ({table.sql})"
+    with table.opened() as connection:
+        ((greatest, count, nulls, rowid),) = connection.execute(
+            f"SELECT max({order}), count(*), count(*) - count({name}), max(_headrace_rowid) FROM ({table.sql})"
         ).fetchall()
         mark = 0
         for row in connection.execute(f"SELECT * FROM ({table.sql}) WHERE {order} = ?", [greatest]):
@@ -188,7 +224,12 @@ def _state(table: _Table, column: str, after: Position | None) -> str:
             )  # a sum: equal rows count
     _refuse_behind(Field(column, type), greatest, _last(table, column, after))
     told = hashlib.blake2b(repr(greatest).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    return f"{told}/{count}/{nulls}/{mark}"
+    until = _EVERY
+    if table.kept is None and greatest is not None and type.name in _STORAGE:
+        until = _compared(column, type, "<=", greatest)
+    if table.kept is None and rowid is not None:  # the plus: it is no reason to read in another order than by an index
+        until &= _Where("+_headrace_rowid <= ?", (rowid,))
+    return f"{told}/{count}/{nulls}/{mark}", until
 
 
 def _refuse_behind(field: Field, greatest: Any, last: str | None) -> None:
@@ -204,10 +245,8 @@ def _refuse_behind(field: Field, greatest: Any, last: str | None) -> None:
         )
 
 
-def _bound(source: SQLiteSource, path: Path) -> _Table:
+def _bound(source: SQLiteSource, path: Path, kept: sqlite3.Connection | None) -> _Table:
     """The source as a table expression with its new names, and the types of its columns."""
-    if not path.is_file():
-        raise ConfigError(f"{path}: there is no such file", hint="check the path")
     with _opened(path) as connection:
         inner = f"({source.query.strip().rstrip(';')}\n)" if source.query else _quoted(source.table or "")
         with closing(connection.execute(f"SELECT * FROM {inner} LIMIT 0")) as rows:
@@ -218,7 +257,8 @@ def _bound(source: SQLiteSource, path: Path) -> _Table:
         fields = [Field(n, t) for n, t in zip(now, types, strict=True)]
         picked = ", ".join(f"{_quoted(old)} AS {_quoted(new)}" for old, new in zip(names, now, strict=True))
         rowid = _rowid(connection, inner, names) if source.query is None else None
-    return _Table(path, f"SELECT {rowid or 'NULL'} AS _headrace_rowid, {picked} FROM {inner}", Schema(tuple(fields)))
+    every = f"SELECT {rowid or 'NULL'} AS _headrace_rowid, {picked} FROM {inner}"
+    return _Table(path, every, Schema(tuple(fields)), kept)
 
 
 def _rowid(connection: sqlite3.Connection, table: str, names: Sequence[str]) -> str | None:
@@ -265,13 +305,32 @@ def _quoted(name: str) -> str:
 
 
 @contextmanager
+def _snapshot(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """One snapshot for all that is read of the file, where readers stop no writer (WAL); else None."""
+    with _opened(path) as connection:
+        ((mode,),) = connection.execute("PRAGMA journal_mode").fetchall()
+        keeps = mode == "wal" and sqlite3.threadsafety == _SERIALIZED  # scans share the connection, each in its thread
+        if keeps:
+            connection.execute("BEGIN")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # it begins with the first read
+        yield connection if keeps else None
+
+
+@contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that can only read, its errors headrace's."""
+    where = f"file:{quote(str(path))}?mode=ro"
+    with (
+        _translated(path),
+        closing(sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=False)) as connection,
+    ):
+        yield connection
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
     try:
-        with closing(
-            sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
-        ) as connection:
-            yield connection
+        yield
     except sqlite3.Error as error:
         raise _verdict(error, path) from error
 
