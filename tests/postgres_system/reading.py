@@ -25,6 +25,7 @@ class Reader:
         with closing(self.source.batches(asked, Snapshot(), "s")) as batches:
             self.batch = next(batches)
             self.frame = self.batch.frame.lazy.collect()
-            self.rejects = sum(f.height for f in self.batch.rejects())
+            self.ids = sorted(id for f in self.batch.rejects() for id in f["id"])
+            self.rejects = len(self.ids)
             self.position = self.batch.position()
         return sorted(self.frame[column].to_list())

@@ -119,6 +119,16 @@ def test_a_column_whose_values_are_other_texts_now_is_refused_by_name_and_no_row
             reader.read()
 
 
+def test_equal_rows_without_a_value_are_rejects_of_their_own(database):
+    database.run("CREATE TABLE t (id int, c int); INSERT INTO t VALUES (1, NULL), (1, NULL), (2, NULL)")
+    reader = Reader(database, cursor="c")
+    reader.read()
+    before = reader.ids
+    assert sorted(id.partition("-")[2] for id in before) == ["", "", "2"]
+    reader.read()
+    assert reader.ids == before
+
+
 def test_rows_without_a_value_go_by_the_policy(database):
     """All NULL at first: that ends nothing."""
     database.run("CREATE TABLE t (id int, c int); INSERT INTO t VALUES (1, NULL), (2, NULL)")

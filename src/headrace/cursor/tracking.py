@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from headrace import exact
+from headrace.cursor.nulls import numbered, refused
 from headrace.errors import ConfigError, DataError, UnavailableError
 from headrace.frozen import frozen
-from headrace.schema import REJECTS, Schema, Type, parse_type, reject_id, widens
+from headrace.schema import Schema, Type, parse_type, widens
 from headrace.stream import scan_generator
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool
@@ -34,10 +35,9 @@ if TYPE_CHECKING:
     from headrace.cursor import Cursor
     from headrace.flow import Position
 
-__all__ = ["FILE", "LINE", "NULL_CURSOR", "Tracked", "tracked"]
+__all__ = ["FILE", "LINE", "Tracked", "tracked"]
 
 FILE, LINE = "_headrace_file", "_headrace_line"
-NULL_CURSOR = "cursor column is null"
 _TIES_MAX = 10_000
 _NUMBERS = re.compile(r"u?int\d+|float\d+|decimal")
 _ORDERED = (
@@ -86,7 +86,7 @@ def tracked(  # as `headrace.cursor.track`
         lazy=scan_generator(reader.read, schema.polars()),
         position=reader.position,
         rows=lambda: reader.done.rows if reader.done else 0,
-        rejects=reader.spool.frames,
+        rejects=reader.rejects,
         bounds={"column": cursor.column, "from": reader.last_text, "inclusive": reader.inclusive},
     )
 
@@ -315,15 +315,16 @@ class _Reader:
             found.append(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest())
         return found
 
+    def rejects(self) -> Iterator[pl.DataFrame]:
+        """The rows without a value, once a pass has come to its end."""
+        if self.spool.count:
+            yield from numbered(self.spool.frames)
+
     def _rejects(self, rows: pl.DataFrame) -> pl.DataFrame:
         files = rows[FILE].to_list() if FILE in rows.columns else [None] * rows.height
         lines = rows[LINE].to_list() if LINE in rows.columns else [None] * rows.height
-        made = []
-        for file, line, row in zip(files, lines, self._texts(rows, self.values).iter_rows(named=True), strict=True):
-            text = json.dumps(row, ensure_ascii=False)
-            made.append((reject_id("cursor", self.source, file, line, row), "cursor", self.source, file, line,
-                         [NULL_CURSOR], text, None))  # fmt: skip
-        return pl.DataFrame(made, schema=REJECTS.polars(), orient="row")
+        texts = self._texts(rows, self.values).rows(named=True)
+        return refused(self.source, texts, list(zip(files, lines, strict=True)))
 
     def _finish(self, reach: _Reach) -> None:
         if reach.ties > _TIES_MAX:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.cursor.tracking import NULL_CURSOR
+from headrace.cursor.nulls import numbered, refused
 from headrace.errors import ConfigError
 from headrace.flow import Batch, Counts, News, Position, Range, Retold, Snapshot, Superseded
 from headrace.frozen import frozen
-from headrace.schema import REJECTS, reject_id
 from headrace.stream.drawing import drawn
 from headrace.systems.postgres.errors import translated
 from headrace.systems.postgres.late import Late
@@ -327,12 +325,12 @@ class Part:
             return
         selection = order.selection
         columns = tuple(replace(c, type=c.type.as_text()) for c in selection.columns)
-        for batch in drawn(replace(selection, columns=columns).scan(Sight(), order.missing)):
-            made = [
-                (reject_id("cursor", selection.source, None, None, row), "cursor", selection.source, None, None,
-                 [NULL_CURSOR], json.dumps(row, ensure_ascii=False), None) for row in batch.iter_rows(named=True)
-            ]  # fmt: skip
-            yield pl.DataFrame(made, schema=REJECTS.polars(), orient="row")
+        missing = replace(selection, columns=columns).scan(Sight(), order.missing)
+        some = f"SELECT pg_catalog.count(*) FROM (SELECT 1 {selection.rows(order.missing)} LIMIT 1) AS s"
+        with translated(self.reading.session.where):
+            ((there,),) = self.reading.session.keeper.execute(some.encode()).fetchall()
+        if there:
+            yield from numbered(lambda: (refused(selection.source, batch.rows(named=True)) for batch in drawn(missing)))
 
 
 def _begin(order: Order, session: Session, range: Range, snapshot: Snapshot) -> tuple[Values | None, bool, str | None]:
