@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from datetime import date, datetime
 from decimal import Decimal
@@ -198,3 +200,23 @@ def test_what_cannot_be_read_is_named(file):
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(UnavailableError):
             news(file)
+
+
+def test_a_journal_that_a_killed_writer_left_is_named(file):
+    sql(file, "CREATE TABLE s (id INTEGER PRIMARY KEY, v TEXT)")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executemany("INSERT INTO s (v) VALUES (?)", [("x" * 500,)] * 2000)
+        connection.commit()
+    killed = f"""
+import os, sqlite3
+connection = sqlite3.connect({str(file)!r})
+connection.execute("PRAGMA cache_size = 5")
+connection.execute("UPDATE s SET v = 'y' || v")
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", killed], check=False, timeout=30)
+    with pytest.raises(UnavailableError, match="a writer was killed") as caught:
+        news(file, cursor="id")
+    assert "PRAGMA user_version" in str(caught.value.hint)
+    sql(file, "PRAGMA user_version")
+    assert set(news(file, cursor="id").frame.lazy.collect()["v"]) == {"x" * 500}

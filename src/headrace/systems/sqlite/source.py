@@ -344,18 +344,42 @@ def _near(path: Path, table: str) -> str:
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names[:20])}"
 
 
+_BUSY = (UnavailableError, "another process is writing", "run again")
+_KILLED = (  # nothing here writes: what SQLite was refused is to undo what was begun
+    UnavailableError,
+    "a writer was killed, and what it had begun must be undone, which no reader may do",
+    'start the program that writes it, or open it once: sqlite3 FILE "PRAGMA user_version"; then run again',
+)
+_UNREADABLE = (RejectedError, "the file cannot be read", "check its rights and the disk")
+_VERDICTS: dict[int, tuple[type[HeadraceError], str, str]] = {
+    sqlite3.SQLITE_BUSY: _BUSY,
+    sqlite3.SQLITE_LOCKED: _BUSY,
+    sqlite3.SQLITE_READONLY_ROLLBACK: _KILLED,
+    sqlite3.SQLITE_READONLY_RECOVERY: _KILLED,
+    sqlite3.SQLITE_READONLY: (
+        RejectedError,
+        "the file has a journal that cannot be read without writing to its folder",
+        "check the folder's rights, or read a copy that was made with sqlite3 … .backup",
+    ),
+    sqlite3.SQLITE_NOTADB: (ConfigError, "the file is not an SQLite database", "check the path"),
+    sqlite3.SQLITE_CORRUPT: (
+        DataError,
+        "the file is damaged",
+        "copy it again, or save what is left: sqlite3 … .recover",
+    ),
+    sqlite3.SQLITE_IOERR: _UNREADABLE,
+    sqlite3.SQLITE_CANTOPEN: _UNREADABLE,
+    sqlite3.SQLITE_PERM: _UNREADABLE,
+}
+
+
 def _verdict(error: sqlite3.Error, path: Path) -> HeadraceError:
     text = str(error)
     code = getattr(error, "sqlite_errorcode", None)
-    primary = None if code is None else code & 0xFF
-    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return UnavailableError(f"{path}: another process is writing", hint="run again")
-    if primary == sqlite3.SQLITE_NOTADB:
-        return ConfigError(f"{path}: the file is not an SQLite database", hint="check the path")
-    if primary == sqlite3.SQLITE_CORRUPT:
-        return DataError(f"{path}: the file is damaged", hint="copy it again, or save what is left: sqlite3 … .recover")
-    if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return RejectedError(f"{path}: the file cannot be read", hint="check its rights and the disk")
+    found = None if code is None else _VERDICTS.get(code) or _VERDICTS.get(code & 0xFF)
+    if found is not None:
+        kind, said, hint = found
+        return kind(f"{path}: {said}", hint=hint)
     if "decode" in text:
         return DataError(f"{path}: a text is not UTF-8", hint="read the column as a BLOB: CAST(… AS BLOB)")
     if missing := re.fullmatch(r"no such (table|column|function): (.+)", text):  # names, as the pipeline wrote them
