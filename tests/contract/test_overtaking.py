@@ -20,7 +20,7 @@ def left(type: str, good: object, texts: list[str | None], *, versions: bool = F
     rows = pl.DataFrame({KEY: ['["1"]'], "seq": pl.Series([good], dtype=seq["seq"].polars())})
     bodies = [json.dumps({"seq": text}) for text in texts]
     waiting = pl.DataFrame({"id": [str(n) for n in range(len(texts))], "key": '["1"]', "row": bodies})
-    gone = overtaken(waiting, Good(rows=rows, latest_by=seq, versions=versions))
+    gone = overtaken(waiting, Good(rows=rows, types=(parse_type("int64"),), latest_by=seq, versions=versions))
     return [text for n, text in enumerate(texts) if str(n) not in gone]
 
 
@@ -58,4 +58,4 @@ def test_a_row_without_the_column_of_the_order_stays():
     seq = Schema((Field("seq", parse_type("int64")),))
     rows = pl.DataFrame({KEY: ['["1"]'], "seq": [2]})
     waiting = pl.DataFrame({"id": ["0"], "key": ['["1"]'], "row": ['{"at": "3"}']})
-    assert overtaken(waiting, Good(rows=rows, latest_by=seq, versions=False)) == []
+    assert overtaken(waiting, Good(rows=rows, types=(parse_type("int64"),), latest_by=seq, versions=False)) == []

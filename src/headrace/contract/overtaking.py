@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.exact import cast, from_text
+from headrace.exact import cast, from_text, to_text
 from headrace.frozen import frozen
 from headrace.schema import Type
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from headrace.schema import Schema
 
-__all__ = ["KEY", "Good", "overtaken"]
+__all__ = ["KEY", "Good", "Waiting", "overtaken", "spelled"]
 
 KEY = "\0key"
 """The column of good rows that holds their key as `schema.REJECTS` has it: no column of rows is called so."""
@@ -22,11 +24,44 @@ KEY = "\0key"
 
 @frozen(kw_only=True)
 class Good:
-    """Good rows of a commit: their keys (`KEY`) and the columns of `latest_by`. `versions`: see `overtaken`."""
+    """Good rows of a commit: their keys (`KEY`, spelled by the key columns' `types`) and the columns of `latest_by`.
+    `versions`: see `overtaken`.
+    """
 
     rows: pl.DataFrame
+    types: tuple[Type, ...]
     latest_by: Schema
     versions: bool
+
+
+class Waiting:
+    """The keys of a quarantine, for good rows of many pieces: each is spelled once for each types of keys."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._keys = list(dict.fromkeys(keys))
+        self._spelled: dict[tuple[Type, ...], pl.DataFrame] = {}
+
+    def of(self, good: Good) -> list[str]:
+        """Those that a good row has, as they stand in the quarantine."""
+        if good.types not in self._spelled:
+            texts = {"key": self._keys, KEY: spelled(self._keys, good.types)}
+            self._spelled[good.types] = pl.DataFrame(texts, schema={"key": pl.String, KEY: pl.String})
+        return self._spelled[good.types].join(good.rows, on=KEY, how="semi")["key"].to_list()
+
+
+def spelled(keys: Sequence[str | None], types: Sequence[Type]) -> list[str | None]:
+    """Keys of a quarantine as a table with key columns of these types spells them: it may have grown since. What is no
+    such key stays as it is.
+    """
+    parts = [None if key is None else json.loads(key) for key in keys]
+    whole = [part if part is not None and len(part) == len(types) else [None] * len(types) for part in parts]
+    columns = []
+    for n, type in enumerate(types):
+        texts = pl.Series([part[n] for part in whole], dtype=pl.String)
+        values = _read(texts, type)
+        columns.append(values.to_frame("").select(to_text(pl.col(""), type)).to_series())
+    told = zip(keys, zip(*columns, strict=True), strict=True)
+    return [key if None in texts else json.dumps(texts, ensure_ascii=False) for key, texts in told]
 
 
 def overtaken(waiting: pl.DataFrame, good: Good) -> list[str]:
@@ -37,7 +72,8 @@ def overtaken(waiting: pl.DataFrame, good: Good) -> list[str]:
     """
     latest_by = good.latest_by
     bodies = [json.loads(row) if row else {} for row in waiting["row"]] if len(latest_by) else []
-    held = waiting.select(pl.col("id").alias("\0id"), pl.col("key").alias(KEY))
+    keys = pl.Series(KEY, spelled(waiting["key"].to_list(), good.types), dtype=pl.String)
+    held = waiting.select(pl.col("id").alias("\0id"), keys)
     for n, field in enumerate(latest_by):
         texts = pl.Series([body.get(field.name) for body in bodies], dtype=pl.String)
         values = _read(texts, field.type)

@@ -19,7 +19,7 @@ from headrace.contract import Contract, Versions
 from headrace.errors import ContractError
 from headrace.exact import to_text
 from headrace.frozen import frozen
-from headrace.schema import REJECTS, Schema, reject_id
+from headrace.schema import REJECTS, Schema, Type, reject_id
 from headrace.stream import FrameStream, framed, picked, scan_batches
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool, SpoolPass
@@ -296,9 +296,14 @@ class _Origin:
         return rows[file].cast(pl.String).to_list(), rows[line].cast(pl.Int64).to_list()
 
     def _key_texts(self, rows: pl.DataFrame) -> list[str | None]:
-        """The keys as they would stand in the target; a row without a whole key has none."""
+        """The keys as they would stand in the target; a row without a whole key has none. A float32 is spelled as the
+        float64 that it is: the table's column may grow, and the shorter text would be another number then.
+        """
         if not self.keys:
             return [None] * rows.height
         cast = rows.select(self.bound.casts.get(k, pl.col(k)).alias(k) for k in self.keys)
-        texts = cast.select(to_text(pl.col(k), self.bound.schema[k]) for k in self.keys)
+        types = {k: self.bound.schema[k] for k in self.keys}
+        narrow = [k for k, t in types.items() if t.name == "float32"]
+        cast = cast.with_columns(pl.col(narrow).cast(pl.Float64))
+        texts = cast.select(to_text(pl.col(k), Type("float64") if k in narrow else t) for k, t in types.items())
         return [None if None in key else json.dumps(key, ensure_ascii=False) for key in texts.iter_rows()]

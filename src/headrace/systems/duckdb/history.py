@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from headrace.contract.overtaking import spelled
 from headrace.errors import ConfigError
 from headrace.exact import to_text
 from headrace.ledger import rejected_keys
@@ -170,11 +171,15 @@ def close_absent(load: Load, write: History, key: Key) -> None:
 
 
 def _rejected_keys(load: Load, write: History, key: Key) -> set[tuple[str | None, ...]] | None:
-    """The keys of the rows in quarantine, as exact texts; None where one of them is not known."""
+    """The keys of the rows in quarantine, as exact texts, spelled by the table's types; None where one of them is not
+    known.
+    """
     texts = load.connection.execute(
         'SELECT DISTINCT "key" FROM _headrace.rejects WHERE pipeline = ? AND target = ?', key.values
     ).fetchall()
-    return rejected_keys([text for (text,) in texts], len(write.keys))
+    types = {c.name: c.type for c in load.columns}
+    told = spelled([text for (text,) in texts], [types[k] for k in write.keys])
+    return rejected_keys(told, len(write.keys))
 
 
 def _keep_rejected(load: Load, write: History, rejected: set[tuple[str | None, ...]]) -> None:

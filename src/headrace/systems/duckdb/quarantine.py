@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.contract.overtaking import KEY, Good, overtaken
+from headrace.contract.overtaking import KEY, Good, Waiting, overtaken
 from headrace.exact import to_text
 from headrace.schema import REJECTS
 from headrace.stream import FrameStream
@@ -92,16 +92,23 @@ def _leave(connection: DuckDBPyConnection, key: Key, rejects: Rejects, loads: Se
         )
     if settled := [*rejects.resolved, *rejects.loaded, *rejects.discarded]:
         connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, settled])
-    for good in _good_rows(connection, rejects.keys, loads) if rejects.keys else ():
-        connection.register("_headrace_keys", good.rows.select(pl.col(KEY).alias("key")).to_arrow())
-        theirs = f'FROM _headrace.rejects WHERE {_MINE} AND "key" IN (SELECT "key" FROM _headrace_keys)'
+    if rejects.keys:
+        _overtake(connection, key, rejects.keys, loads)
+
+
+def _overtake(connection: DuckDBPyConnection, key: Key, names: Sequence[str], loads: Sequence[Load]) -> None:
+    """Take out what a good row of the commit takes the place of."""
+    mine = f"DELETE FROM _headrace.rejects WHERE {_MINE}"
+    keyed = f'SELECT DISTINCT "key" FROM _headrace.rejects WHERE {_MINE} AND "key" IS NOT NULL'
+    kept = Waiting(text for (text,) in connection.execute(keyed, key.values).fetchall())
+    theirs = f'FROM _headrace.rejects WHERE {_MINE} AND "key" IN (SELECT unnest(?::VARCHAR[]))'
+    for good in _good_rows(connection, names, loads):
+        values = [*key.values, kept.of(good)]
         if len(good.latest_by):
-            waiting = connection.sql(f'SELECT id, "key", "row" {theirs}', params=key.values).pl()
-            gone = overtaken(waiting, good)
-            connection.execute(f"{mine} AND id IN (SELECT unnest(?::VARCHAR[]))", [*key.values, gone])
-        else:
-            connection.execute(f"DELETE {theirs}", key.values)
-        connection.unregister("_headrace_keys")
+            waiting = connection.sql(f'SELECT id, "key", "row" {theirs}', params=values).pl()
+            values = [*key.values, overtaken(waiting, good)]
+        which = "id" if len(good.latest_by) else '"key"'
+        connection.execute(f"{mine} AND {which} IN (SELECT unnest(?::VARCHAR[]))", values)
 
 
 def _enter(connection: DuckDBPyConnection, key: Key, rejects: Rejects, *, number: int, at: datetime) -> int:
@@ -139,6 +146,7 @@ def _good_rows(connection: DuckDBPyConnection, names: Sequence[str], loads: Sequ
             written = [json.dumps(row, ensure_ascii=False) for row in rows.select(texts).iter_rows()]
             yield Good(
                 rows=rows.select(pl.Series(KEY, written, dtype=pl.String), *(c.name for c in order)),
+                types=tuple(c.type for c in columns),
                 latest_by=logical(tuple(order)),
                 versions=load.change.keeps_versions,
             )

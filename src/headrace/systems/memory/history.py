@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from headrace.contract.overtaking import spelled
 from headrace.errors import ConfigError
 from headrace.schema import Schema, Type
 from headrace.systems.memory.rows import Key, Order, check_keys, gathered, key_texts, keys_of, orders_of, require
@@ -89,7 +90,9 @@ def _gone(versions: pl.DataFrame, rows: pl.DataFrame, write: History, rejected: 
     """
     keys = versions.filter(pl.col(write.valid_to).is_null()).select(write.keys)
     there = set(keys_of(rows, write.keys))
-    spared = {tuple(json.loads(key)) for key in rejected["key"].drop_nulls()}
+    types = Schema.of_polars(keys.schema)
+    told = spelled(rejected["key"].to_list(), [types[k] for k in write.keys])
+    spared = {tuple(json.loads(key)) for key in told if key is not None}
     unknown = rejected["key"].null_count() > 0
     gone = [
         not unknown and key not in there and text not in spared

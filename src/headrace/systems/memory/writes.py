@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.contract.overtaking import KEY, Good, overtaken
+from headrace.contract.overtaking import KEY, Good, Waiting, overtaken
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
 from headrace.frozen import frozen
 from headrace.ledger import refuse_emptying
@@ -265,8 +265,10 @@ def _overtaken(old: pl.DataFrame, keys: Sequence[str], changes: Sequence[Drained
             texts = [json.dumps(key, ensure_ascii=False) for key in key_texts(typed, keys)]
             good = Good(
                 rows=typed.select(pl.Series(KEY, texts, dtype=pl.String), *change.latest_by),
+                types=tuple(change.schema[k] for k in keys),
                 latest_by=Schema(tuple(Field(n, change.schema[n]) for n in change.latest_by)),
                 versions=change.keeps_versions,
             )
-            found.update(overtaken(old.filter(pl.col("key").is_in(texts)), good))
+            same = Waiting(old["key"].drop_nulls()).of(good)
+            found.update(overtaken(old.filter(pl.col("key").is_in(same)), good))
     return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import psycopg
 
-from headrace.contract.overtaking import KEY, Good, overtaken
+from headrace.contract.overtaking import KEY, Good, Waiting, overtaken
 from headrace.exact import to_text
 from headrace.schema import REJECTS, Field, Schema
 from headrace.stream.drawing import drawn
@@ -142,9 +142,10 @@ def _superseded(connection: Connection, key: Key, names: Sequence[str], loads: S
     theirs = f'FROM _headrace.rejects WHERE {_MINE} AND "key" IS NOT NULL'
     kept = run(connection, f'SELECT id, "key" {theirs}', key.values)
     keyed = pl.DataFrame(kept, schema={"id": pl.String, "key": pl.String}, orient="row")
+    keys = Waiting(keyed["key"])
     found = set[str]()
     for good in _good_rows(connection, names, loads) if kept else ():
-        waiting = keyed.join(good.rows.select(key=KEY), on="key", how="semi")
+        waiting = keyed.filter(pl.col("key").is_in(keys.of(good)))
         if len(good.latest_by):
             values = [*key.values, waiting["id"].to_list()]
             rows = run(connection, f'SELECT id, "key", "row" {theirs} AND id = ANY ($3::text[])', values)
@@ -167,4 +168,5 @@ def _good_rows(connection: Connection, names: Sequence[str], loads: Sequence[Loa
         for batch in batches(connection, query, picked):
             written = [json.dumps(row, ensure_ascii=False) for row in batch.select(texts).iter_rows()]
             rows = batch.select(pl.Series(KEY, written, dtype=pl.String), *latest_by.names)
-            yield Good(rows=rows, latest_by=latest_by, versions=load.change.keeps_versions)
+            types = tuple(c.type for c in columns)
+            yield Good(rows=rows, types=types, latest_by=latest_by, versions=load.change.keeps_versions)

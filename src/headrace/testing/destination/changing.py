@@ -1,0 +1,63 @@
+"""What is remembered beside the rows, when the types, the keys or the table itself become others."""
+
+# ruff: noqa: S101, PLR2004  # these are tests, and their names say the promise
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from headrace.systems.memory import MemoryDestination
+from headrace.testing.destination.subject import Subject, memory, only
+from headrace.testing.scripts import PIPELINE, Step, commit_of, holds, play, reject
+from headrace.writes import History, Merge
+
+__all__ = ["Changing"]
+
+(TENTH,) = struct.unpack("f", struct.pack("f", 0.1))
+SPELLINGS = [
+    pytest.param("1.50", 1.5, pl.Decimal(10, 2), pl.Decimal(12, 3), id="decimal"),
+    pytest.param("1", 1.0, pl.Int32(), pl.Float64(), id="integer"),
+    pytest.param(str(TENTH), TENTH, pl.Float32(), pl.Float64(), id="float"),
+]
+"""A key as the quarantine has it, its value, the type that it came with, and a wider one that spells it otherwise."""
+
+
+def _step(ids: list[float], type: Any, **more: Any) -> Step:
+    """Rows with these keys."""
+    rows = [(0, "a", 1, f"text {id}", False) for id in ids]
+    return Step(rows=rows, more={"id": pl.Series(ids, dtype=pl.Float64).cast(type)}, **more)
+
+
+class Changing(Subject):
+    """Keys whose type has grown."""
+
+    @only("merge", "history")
+    @pytest.mark.parametrize(("text", "value", "narrow", "wide"), SPELLINGS)
+    def test_a_key_in_quarantine_is_a_good_rows_key_though_its_type_spells_it_otherwise(
+        self, tmp_path: Path, write: str, text: str, value: float, narrow: Any, wide: Any
+    ) -> None:
+        """It stayed for ever, and a replay of it overwrote the newer row."""
+        waiting = [reject("same", key=f'["{text}"]'), reject("other", key='["7"]')]
+        steps = [_step([9], narrow, rejects=waiting), _step([value], wide)]
+        timeless = Merge(keys=("id",)) if write == "merge" else History(keys=("id",), track=("text",))
+        play(destination := self.destination(tmp_path), steps, timeless)
+        assert holds(destination).rejects == memory(steps, timeless).rejects == ["other"]
+
+    @only("history")
+    @pytest.mark.parametrize(("text", "value", "narrow", "wide"), SPELLINGS)
+    def test_a_key_in_quarantine_is_not_absent_though_its_type_spells_it_otherwise(
+        self, tmp_path: Path, text: str, value: float, narrow: Any, wide: Any
+    ) -> None:
+        """Its version was closed, and the source still had it."""
+        timeless = History(keys=("id",), track=("text",), close_absent=True)
+        steps = [_step([value, 9], wide), _step([9], narrow, rejects=[reject("bad", key=f'["{text}"]')])]
+        for destination in (self.destination(tmp_path), MemoryDestination()):
+            for step in steps:
+                destination.apply(commit_of(destination, step, timeless, complete=True))
+            assert (scan := destination.inspect(PIPELINE).scan) is not None
+            assert scan().collect()["valid_to"].null_count() == 2
