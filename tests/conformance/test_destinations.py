@@ -49,6 +49,11 @@ class TestDuckDB(DestinationSuite):
     def shared(self, folder: Path) -> Destination:
         return DuckDBDestination(path=str(folder / "target.duckdb"), table="rows", adopt=True)
 
+    def drop(self, folder: Path) -> bool:
+        with duckdb.connect(str(folder / "target.duckdb")) as connection:
+            connection.execute("DROP TABLE rows")
+        return True
+
     def effects(self) -> Sequence[tuple[Any, str]]:
         """Inside a transaction nothing outlives the process before its COMMIT."""
         from headrace.systems.duckdb import connection

@@ -42,6 +42,11 @@ class TestPostgres(DestinationSuite):
 
         return PostgresDestination(dsn=_dsn(folder), table=f"{_schema(folder)}.rows", adopt=True)
 
+    def drop(self, folder: Path) -> bool:
+        with psycopg.connect(_dsn(folder)) as connection:
+            connection.execute(f"DROP TABLE {_schema(folder)}.rows")
+        return True
+
     def effects(self) -> Sequence[tuple[Any, str]]:
         """Inside a transaction nothing outlives the process before its COMMIT."""
         from headrace.systems.postgres import connection

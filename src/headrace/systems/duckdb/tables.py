@@ -147,6 +147,7 @@ def prepare(
     elif known is not None and not there:
         ledger.forget_others(connection, table.key, key)
     if not there:
+        _forget(connection, table)
         _create(connection, table, wanted)
     elif not (swapped or change.fresh):
         for step in (*change.changes, *_widened(known, added)):
@@ -180,14 +181,19 @@ def _empty(connection: DuckDBPyConnection, table: Table, wanted: Schema, known: 
     hangs on it.
     """
     ((rows,),) = connection.execute(f"SELECT count(*) FROM {table.sql}").fetchall()
-    connection.execute("DELETE FROM _headrace.tombstones WHERE name = ?", [table.key])
-    connection.execute(f"DROP TABLE IF EXISTS {past(table)}")
+    _forget(connection, table)
     have = columns_of(connection, table, known.schema if known else None)
     if {(c.name, c.held) for c in have} == {(f.name, physical(f.type)) for f in wanted}:
         connection.execute(f"DELETE FROM {table.sql}")
     else:
         connection.execute(f"DROP TABLE {table.sql}")
     return int(rows)
+
+
+def _forget(connection: DuckDBPyConnection, table: Table) -> None:
+    """What a merge and a history remember of a table's rows has no meaning for other ones."""
+    connection.execute("DELETE FROM _headrace.tombstones WHERE name = ?", [table.key])
+    connection.execute(f"DROP TABLE IF EXISTS {past(table)}")
 
 
 def past(table: Table) -> str:

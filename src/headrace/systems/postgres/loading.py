@@ -26,7 +26,7 @@ from headrace.systems.postgres.connection import flushed, run
 from headrace.systems.postgres.encoding import Column, encoded, fits
 from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.shaping import Shape
-from headrace.systems.postgres.tables import Table
+from headrace.systems.postgres.tables import Table, past
 from headrace.writes import History, Merge
 
 if TYPE_CHECKING:
@@ -138,8 +138,11 @@ class Load:
 
     def reshape(self) -> None:
         """Make the table what the change needs. Other readers wait from here on, where it changes shape at all."""
-        if self.shape.there and self.shape.anew:
+        if self.shape.anew or not self.shape.there:  # what is remembered of rows has no meaning for other ones
             self.run("DELETE FROM _headrace.tombstones WHERE name = $1", [self.table.key])
+        if not self.shape.there:
+            self.run(f"DROP TABLE IF EXISTS {past(self.table)}")
+        elif self.shape.anew:
             self.empty()
         for statement in self.shape.statements:
             try:

@@ -13,7 +13,7 @@ import pytest
 
 from headrace.systems.memory import MemoryDestination
 from headrace.testing.destination.subject import Subject, memory, only
-from headrace.testing.scripts import PIPELINE, Step, commit_of, holds, play, reject
+from headrace.testing.scripts import PIPELINE, WRITES, Step, commit_of, holds, play, reject
 from headrace.writes import History, Merge
 
 __all__ = ["Changing"]
@@ -34,7 +34,7 @@ def _step(ids: list[float], type: Any, **more: Any) -> Step:
 
 
 class Changing(Subject):
-    """Keys whose type has grown."""
+    """Keys whose type has grown, tables that were dropped."""
 
     @only("merge", "history")
     @pytest.mark.parametrize(("text", "value", "narrow", "wide"), SPELLINGS)
@@ -61,3 +61,19 @@ class Changing(Subject):
                 destination.apply(commit_of(destination, step, timeless, complete=True))
             assert (scan := destination.inspect(PIPELINE).scan) is not None
             assert scan().collect()["valid_to"].null_count() == 2
+
+    @only("merge", "history")
+    @pytest.mark.parametrize("keys", ["the same keys", "keys of another type"])
+    def test_a_table_that_was_dropped_has_no_past_for_a_full_refresh(
+        self, tmp_path: Path, write: str, keys: str
+    ) -> None:
+        """What had been deleted did not come back, and versions that were gone did."""
+        rows = [(1, "a", 10, "x", True), (2, "a", 10, "y", False), (2, "a", 12, "y", False)]
+        texts = {"id": pl.Series(["one", "two", "two"])} if keys == "keys of another type" else {}
+        play(destination := self.destination(tmp_path), [Step(rows=rows, more=texts)], WRITES[write])
+        if not self.drop(tmp_path):
+            pytest.skip("no table that could be dropped")
+        anew = Step(rows=[(1, "a", 5, "again", False), (2, "a", 11, "z", False)], fresh=True)
+        destination = self.destination(tmp_path)
+        destination.apply(commit_of(destination, anew, WRITES[write]))
+        assert holds(destination).rows == memory([anew], WRITES[write]).rows

@@ -103,6 +103,10 @@ class Subject:
         """Optional: what lies in the target's place, the target itself too. By default the files in the folder."""
         return shape(folder)
 
+    def drop(self, folder: Path) -> bool:  # noqa: ARG002  # for those who override it
+        """Optional: drops the table in this folder as a person would, past the destination. False: nobody can."""
+        return False
+
     def warm(self, folder: Path) -> AbstractContextManager[Any]:  # noqa: ARG002  # for those who override it
         """Optional: keeps the target in this folder open for a test of many commits, where opening it is dear."""
         return nullcontext()
