@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace.contract.overtaking import spelled
-from headrace.errors import ConfigError
-from headrace.schema import Schema, Type
+from headrace.errors import ConfigError, SchemaError
+from headrace.schema import Schema, Type, widens
 from headrace.systems.memory.rows import Key, Order, check_keys, gathered, key_texts, keys_of, orders_of, require
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ def history(
     """All that was ever read, told anew: so the versions cannot depend on how it was split into commits."""
     require(rows, (*write.keys, *write.latest_by), change.table)
     check_keys(keys_of(rows, write.keys), write.keys, change.table)
-    known = _timed(rows.clear(), write, table.schema, at) if table.events is None else table.events
-    events = pl.concat([known, _timed(rows, write, table.schema, at)], how="diagonal")
+    new = _timed(rows, write, table.schema, at)
+    known = new.clear() if table.events is None else _grown(table.events, new, write, change.table)
+    events = pl.concat([known, new], how="diagonal")
     if write.close_absent and change.complete:
         events = pl.concat([events, _back(known, rows, write, table.schema, at)], how="diagonal")
     versions = _versions(events, write, table.schema)
@@ -44,6 +45,18 @@ def history(
         versions = _versions(events, write, table.schema)
     counts = {"inserted": versions.height - table.rows.height, "deleted": closed}
     return replace(table, rows=versions, events=events), counts
+
+
+def _grown(known: pl.DataFrame, new: pl.DataFrame, write: History, table: str) -> pl.DataFrame:
+    """The events, whose moments have the type of the new ones. Raises SchemaError where that one would cut them."""
+    before, now = (Schema.of_polars(events.select("_began").schema)["_began"] for events in (known, new))
+    if not widens(before, now):
+        raise SchemaError(
+            f"table {table!r}: column {write.valid_from!r} is {before}, and its moments would be {now}",
+            hint="go on by the same latest_by, or tell the history anew: --full-refresh --discard-history",
+            details={"column": write.valid_from},
+        )
+    return known.with_columns(pl.col("_began").cast(now.polars()))
 
 
 def _timed(rows: pl.DataFrame, write: History, schema: Schema, at: datetime, *, begins: bool = True) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """What is remembered beside the rows, when the types, the keys or the table itself become others."""
 
-# ruff: noqa: S101, PLR2004  # these are tests, and their names say the promise
+# ruff: noqa: S101, D102  # these are tests, and their names say the promise
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from headrace.errors import SchemaError
 from headrace.systems.memory import MemoryDestination
-from headrace.testing.destination.subject import Subject, memory, only
+from headrace.testing.destination.subject import FIRST, SECOND, Subject, memory, only
 from headrace.testing.scripts import PIPELINE, WRITES, Step, commit_of, holds, play, reject
 from headrace.writes import History, Merge
 
@@ -34,7 +35,7 @@ def _step(ids: list[float], type: Any, **more: Any) -> Step:
 
 
 class Changing(Subject):
-    """Keys whose type has grown, tables that were dropped."""
+    """Keys whose type has grown, tables that were dropped, a history by another column."""
 
     @only("merge", "history")
     @pytest.mark.parametrize(("text", "value", "narrow", "wide"), SPELLINGS)
@@ -60,7 +61,7 @@ class Changing(Subject):
             for step in steps:
                 destination.apply(commit_of(destination, step, timeless, complete=True))
             assert (scan := destination.inspect(PIPELINE).scan) is not None
-            assert scan().collect()["valid_to"].null_count() == 2
+            assert scan().collect()["valid_to"].is_null().all()
 
     @only("merge", "history")
     @pytest.mark.parametrize("keys", ["the same keys", "keys of another type"])
@@ -77,3 +78,28 @@ class Changing(Subject):
         destination = self.destination(tmp_path)
         destination.apply(commit_of(destination, anew, WRITES[write]))
         assert holds(destination).rows == memory([anew], WRITES[write]).rows
+
+    @only("history")
+    @pytest.mark.parametrize("latest_by", [("part",), ()])
+    def test_a_history_by_a_column_that_does_not_hold_its_moments_is_refused_by_name(
+        self, tmp_path: Path, latest_by: tuple[str, ...]
+    ) -> None:
+        """Every version's moments were cast, of keys too that no row touched: times became days."""
+        destination = self.destination(tmp_path)
+        play(destination, [FIRST], WRITES["history"])
+        before = holds(destination)
+        other = History(keys=("id",), latest_by=latest_by, track=("text",))
+        with pytest.raises(SchemaError, match="'valid_from'") as caught:
+            destination.apply(commit_of(destination, SECOND, other))
+        assert "int64" in caught.value.message
+        assert "--full-refresh" in (caught.value.hint or "")
+        assert holds(destination) == before
+
+    @only("history")
+    def test_a_historys_moments_grow_with_the_column_that_they_are_taken_from(self, tmp_path: Path) -> None:
+        steps = [
+            Step(rows=FIRST.rows, more={"at": pl.Series([3, 4, None], dtype=pl.Int32)}),
+            Step(rows=SECOND.rows, more={"at": pl.Series([2, 2**40, 6], dtype=pl.Int64)}),
+        ]
+        play(destination := self.destination(tmp_path), steps, WRITES["history"])
+        assert holds(destination).rows == memory(steps, WRITES["history"]).rows
