@@ -81,11 +81,11 @@ def _moment(load: Load, write: History) -> str:
     return f"CAST(CAST('{load.at.isoformat()}' AS TIMESTAMPTZ) AS {held})"
 
 
-def _tell(load: Load, write: History) -> None:
-    """Write the versions of the touched keys anew, from all that is known of them."""
+def _tell(load: Load, write: History, *, rows: bool = True) -> None:
+    """Write the versions of the touched keys anew, from all that is known of them and from the staged `rows`."""
     table, began = load.table.sql, quoted(write.valid_from)
     touched = f"SEMI JOIN {_TOUCHED} AS k ON {same('e', 'k', write.keys)}"
-    reopened = _reopened(load, write)
+    reopened = _reopened(load, write) if rows else ""
     # a closing at this very moment is undone (dates are coarse)
     undone = f" ANTI JOIN {_REOPENED} AS r ON {same('e', 'r', write.keys)} AND e.{_CLOSED} AND e.{began} >= r.{began}"
     known = (
@@ -94,7 +94,7 @@ def _tell(load: Load, write: History) -> None:
         f" UNION ALL BY NAME SELECT e.*, -1 AS {ORDINAL}"
         f" FROM {past(load.table)} AS e {touched}{undone if reopened else ''}"
     )
-    new = f"SELECT s.*, {_began(load, write)} AS {began}, false AS {_CLOSED} FROM {load.staged} AS s"
+    new = f" UNION ALL BY NAME SELECT s.*, {_began(load, write)} AS {began}, false AS {_CLOSED} FROM {load.staged} AS s"
     order = ", ".join([f"{began} NULLS FIRST", _CLOSED, *(f"{quoted(c)} NULLS FIRST" for c in write.latest_by)])
     keys = ", ".join(map(quoted, write.keys))
     moment = ", ".join([keys, began, *map(quoted, write.latest_by), _CLOSED])
@@ -105,7 +105,7 @@ def _tell(load: Load, write: History) -> None:
     value = f"struct_pack(headrace := {_CLOSED}{''.join(f', c{i} := {quoted(c)}' for i, c in enumerate(track))})"
     story = f"(PARTITION BY {keys} ORDER BY {order})"
     load.run(
-        f"CREATE TEMP TABLE {_TOLD} AS WITH e AS (SELECT * FROM ({known} UNION ALL BY NAME {new}{reopened})"
+        f"CREATE TEMP TABLE {_TOLD} AS WITH e AS (SELECT * FROM ({known}{new if rows else ''}{reopened})"
         f" QUALIFY {last_read})"
         f" SELECT * EXCLUDE ({ORDINAL}), {value} IS NOT DISTINCT FROM lag({value}) OVER {story} AS _headrace_same"
         " FROM e"
@@ -163,11 +163,30 @@ def close_absent(load: Load, write: History, key: Key) -> None:
             f"INSERT INTO {past(load.table)} BY NAME"
             f" SELECT {keys}, {closing} AS {began}, true AS {_CLOSED} FROM {_TOUCHED}"
         )
-        load.counts["deleted"] += load.run(
-            f"UPDATE {table} AS t SET {quoted(write.valid_to)} = {closing} FROM {_TOUCHED} AS k"
+        load.counts["deleted"] += load.count(f"SELECT count(*) FROM {_TOUCHED}")
+        later = " UNION ALL ".join(
+            f"SELECT {keys} FROM {name} WHERE {began} > {closing}" for name in (table, past(load.table))
+        )
+        load.run(
+            f"UPDATE {table} AS t SET {quoted(write.valid_to)} = {closing}"
+            f" FROM (FROM {_TOUCHED} AS k ANTI JOIN ({later}) AS l ON {same('k', 'l', write.keys)}) AS k"
             f" WHERE {same('t', 'k', write.keys)} AND t.{quoted(write.valid_to)} IS NULL"
         )
+        _retell(load, write, later)
         load.run(f"DROP TABLE {_TOUCHED}")
+
+
+def _retell(load: Load, write: History, later: str) -> None:
+    """Put the closings into the stories of those keys that go on after them: `later` is SQL for their keys. What has
+    not begun is not closed, and what repeated the version before is one of its own behind a closing.
+    """
+    on = f"SEMI JOIN ({later}) AS l ON {same('k', 'l', write.keys)}"
+    if not load.count(f"SELECT count(*) FROM {_TOUCHED} AS k {on}"):
+        return
+    load.run(f"DELETE FROM {_TOUCHED} WHERE rowid NOT IN (SELECT k.rowid FROM {_TOUCHED} AS k {on})")
+    before = load.count(f"SELECT count(*) FROM {load.table.sql}")
+    _tell(load, write, rows=False)
+    load.counts["inserted"] += load.count(f"SELECT count(*) FROM {load.table.sql}") - before
 
 
 def _rejected_keys(load: Load, write: History, key: Key) -> set[tuple[str | None, ...]] | None:

@@ -113,12 +113,12 @@ def _picked(load: Load, write: History, began: str) -> str:
     return ", ".join(picks)
 
 
-def _tell(load: Load, write: History) -> None:
-    """Write the versions of the touched keys anew, from all that is known of them."""
+def _tell(load: Load, write: History, *, rows: bool = True) -> None:
+    """Write the versions of the touched keys anew, from all that is known of them and from the staged `rows`."""
     table, began, keys = load.table.sql, quoted(write.valid_from), _list(write.keys)
     kept = _kept(load, write)
     touched = f"JOIN {_TOUCHED} AS k ON {same('e', 'k', write.keys)}"
-    reopened = _reopened(load, write)
+    reopened = _reopened(load, write) if rows else ""
     undone = ""
     if reopened:  # a closing at this very moment is undone (dates are coarse)
         undone = (
@@ -129,9 +129,10 @@ def _tell(load: Load, write: History) -> None:
     everything = (
         f"SELECT {columns}, false AS {_CLOSED}, -1::bigint AS {ORDINAL} FROM {table} AS e {touched}"
         f" UNION ALL SELECT {columns}, e.{_CLOSED}, -1 FROM {past(load.table)} AS e {touched}{undone}"
-        f" UNION ALL SELECT {_picked(load, write, _began(load, write))}, false, s.{ORDINAL} FROM {load.staged} AS s"
-        f"{reopened}"
     )
+    if rows:
+        new = f"SELECT {_picked(load, write, _began(load, write))}, false, s.{ORDINAL} FROM {load.staged} AS s"
+        everything += f" UNION ALL {new}{reopened}"
     ordered = [f"{quoted(c)}{load.collated(c)} NULLS FIRST" for c in write.latest_by]
     story = (
         f"(PARTITION BY {keys} ORDER BY "
@@ -227,10 +228,19 @@ def close_absent(load: Load, write: History, key: Key) -> None:
     load.run(
         f"INSERT INTO {past(load.table)} ({keys}, {began}, {_CLOSED}) SELECT {keys}, {closing}, true FROM {_TOUCHED}"
     )
-    load.counts["deleted"] += load.run(
-        f"UPDATE {table} AS t SET {quoted(write.valid_to)} = {closing} FROM {_TOUCHED} AS k"
-        f" WHERE {same('t', 'k', write.keys)} AND t.{quoted(write.valid_to)} IS NULL"
+    load.counts["deleted"] += load.count(f"SELECT count(*) FROM {_TOUCHED}")
+    later = " UNION ALL ".join(
+        f"SELECT {keys} FROM {name} WHERE {began} > {closing}" for name in (table, past(load.table))
     )
+    ends = f"NOT EXISTS (SELECT FROM ({later}) AS l WHERE {same('k', 'l', write.keys)})"
+    load.run(
+        f"UPDATE {table} AS t SET {quoted(write.valid_to)} = {closing} FROM {_TOUCHED} AS k"
+        f" WHERE {same('t', 'k', write.keys)} AND t.{quoted(write.valid_to)} IS NULL AND {ends}"
+    )
+    # what has not begun is not closed, and what repeated the version before is one of its own behind a closing
+    load.run(f"DELETE FROM {_TOUCHED} AS k WHERE {ends}")
+    if load.count(f"SELECT count(*) FROM {_TOUCHED}"):
+        _tell(load, write, rows=False)
     load.run(f"DROP TABLE {_TOUCHED}")
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import struct
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def _step(ids: list[float], type: Any, **more: Any) -> Step:
 
 
 class Changing(Subject):
-    """Keys whose type has grown, tables that were dropped, a history by another column."""
+    """Keys whose type has grown, tables that were dropped, a history by another column or of the future."""
 
     @only("merge", "history")
     @pytest.mark.parametrize(("text", "value", "narrow", "wide"), SPELLINGS)
@@ -103,3 +104,23 @@ class Changing(Subject):
         ]
         play(destination := self.destination(tmp_path), steps, WRITES["history"])
         assert holds(destination).rows == memory(steps, WRITES["history"]).rows
+
+    @only("history")
+    @pytest.mark.parametrize("later", ["another", "the same"])
+    def test_an_absent_keys_version_that_has_not_begun_is_not_closed(self, tmp_path: Path, later: str) -> None:
+        """It ended before it began, and the key was valid in all the time until then."""
+        rows = [(1, "a", 0, "the same", False), (1, "a", 0, later, False), (2, "a", 0, "stays", False)]
+        days = [datetime(year, 1, 1) for year in (2024, 2999, 2024)]  # noqa: DTZ001  # naive on purpose
+        both = Step(rows=rows, more={"at": pl.Series(days)})
+        left = Step(rows=rows[2:], more={"at": pl.Series(days[2:])})
+        write = History(keys=("id",), latest_by=("at",), track=("text",), close_absent=True)
+        destination, memory = self.destination(tmp_path), MemoryDestination()
+        for step in (both, left, left, both, left):
+            for each in (destination, memory):
+                each.apply(commit_of(each, step, write, complete=True))
+            assert holds(destination, ignoring=("valid_to",)).rows == holds(memory, ignoring=("valid_to",)).rows
+        scan = destination.inspect(PIPELINE).scan
+        assert scan is not None
+        story = scan().filter(pl.col("id") == 1).sort("valid_from").collect()
+        assert story.filter(pl.col("valid_to") < pl.col("valid_from")).is_empty()
+        assert story["valid_to"].is_null().to_list() == [False, True]
