@@ -6,6 +6,7 @@ import csv
 import io
 from dataclasses import replace
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -128,6 +129,66 @@ def test_a_recompute_replays_by_reading_everything_again(place):
     hr.replay(loose)
     assert place.rows(strict) == [(1, 5), (2, -5)]
     assert hr.rejects(strict).is_empty()
+
+
+def by_id(place, write=None, **changes):
+    """A pipeline that rebuilds from everything, with one reject of two rows."""
+    place.write("1.csv", "id,v\n1,5\n2,-5\n")
+    return place.pipeline(**{"write": write or hr.Recompute(by=("id",)), "contract": QUARANTINE, **changes})
+
+
+REBUILDING = pytest.mark.parametrize("write", [hr.Recompute(by=("id",)), hr.Replace()])
+
+
+@REBUILDING
+def test_a_replay_from_everything_is_refused_where_a_file_has_gone(place, write):
+    """It was a full refresh without a question: the rows of the file went with it."""
+    hr.run(strict := by_id(place, write))
+    place.write("2.csv", "id,v\n3,6\n")
+    hr.run(strict)
+    (place.folder / "in" / "1.csv").unlink()
+    with pytest.raises(hr.DataError, match="has gone"):
+        hr.replay(strict)
+    assert place.rows(strict) == [(1, 5), (3, 6)]
+    assert hr.rejects(strict).height == 1
+
+
+@REBUILDING
+def test_a_replay_from_everything_does_not_empty_the_table(place, write):
+    hr.run(strict := by_id(place, write))
+    place.write("1.csv", "id,v\n")
+    with pytest.raises(hr.HeadraceError):
+        hr.replay(strict)
+    assert place.rows(strict) == [(1, 5)]
+
+
+def test_a_replay_from_everything_is_refused_from_another_source(place):
+    hr.run(strict := by_id(place))
+    (place.folder / "other").mkdir()
+    (place.folder / "other" / "1.csv").write_text("id,v\n9,9\n")
+    other = hr.FileSource(path="other/*.csv", base=place.folder)
+    with pytest.raises(hr.ConfigError, match="not the one that was read"):
+        hr.replay(replace(strict, source=other))
+    assert place.rows(strict) == [(1, 5)]
+
+
+@REBUILDING
+def test_a_replay_from_everything_of_nothing_is_nothing_new(place, write):
+    hr.run(loose := by_id(place, write, contract=None))
+    before = len(hr.history(loose))
+    assert hr.replay(loose).status == "nothing_new"
+    assert [e["kind"] for e in hr.history(loose)[:-before]] in ([], ["run"])
+
+
+@REBUILDING
+def test_a_replay_rebuilds_all_though_nothing_has_changed(place, write):
+    """The look-up that its rules go by may be another one since: nobody else would look at the rejected rows again."""
+    hr.run(strict := by_id(place, write))
+    with duckdb.connect(str(place.folder / "w.duckdb")) as connection:
+        connection.execute("DELETE FROM orders")
+    assert hr.replay(strict).status == "loaded"
+    assert place.rows(strict) == [(1, 5)]
+    assert hr.rejects(strict).height == 1
 
 
 def exported(pipeline, folder, **columns):

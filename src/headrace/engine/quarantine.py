@@ -21,9 +21,10 @@ import polars as pl
 
 from headrace import exact
 from headrace.cursor.tracking import FILE, LINE
-from headrace.engine.decisions import Reading, reading
+from headrace.engine.decisions import Reading, reading, refuse_start
 from headrace.engine.increment import increment
 from headrace.engine.opening import increments, opened
+from headrace.engine.regroup import anew
 from headrace.engine.rows import Replayed
 from headrace.engine.running import Running, running
 from headrace.engine.sealing import UnchangedError
@@ -50,7 +51,7 @@ def replay(
 ) -> RunReport:
     """Take the quarantined rows through again: all of them, or those in `fixed`, an edited export.
 
-    Where the write rebuilds from everything read (replace, recompute), everything is read again.
+    Where the write rebuilds from everything read (replace, recompute), everything is read again, as by a run.
     """
     with running(pipeline, observers=observers, wait=wait) as this:
         if isinstance(pipeline.write, Replace | Recompute):
@@ -75,10 +76,16 @@ def replay(
 
 
 def _read_again(this: Running, pipeline: Pipeline) -> None:
-    """Everything, from the sources' beginning."""
-    how = replace(reading(pipeline, full_refresh=True), as_text=this.as_text)
+    """Everything, as a run that must rebuild all of it does: with its guards, since what has gone from the sources goes
+    from the table too.
+    """
+    if pipeline.destination.rejects(pipeline.name).is_empty():
+        return
     snapshot = this.inspect()
-    with closing(increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch)) as every:
+    refuse_start(pipeline, snapshot, full_refresh=False, discard_history=False)
+    how = replace(reading(pipeline, full_refresh=False), as_text=this.as_text)
+    due = anew(snapshot)
+    with closing(increments(pipeline, due, how, run=this.run, inspect=this.inspect, watch=this.watch)) as every:
         for again in every:
             this.apply(again)
 
