@@ -287,6 +287,41 @@ def test_a_fresh_change_begins_empty_and_may_change_types(target):
     assert rows(target) == [{"a": "1", "at": 1, "gone": False}]
 
 
+def refresh(target, rows: dict, write=None) -> None:
+    """As a full refresh does it: the commit of an empty target, marked as fresh."""
+    nothing_there = DuckDBDestination(path="none", table="t", base=target.base)
+    first = commit(nothing_there, rows, write or Merge(keys=("id",)))
+    number = target.inspect("p").number
+    target.apply(replace(first, changes=(replace(first.changes[0], fresh=True),), expected=number))
+
+
+def test_a_full_refresh_leaves_an_adopted_table_its_constraints_indexes_and_columns(target):
+    """It was dropped and made anew: nothing was left of what its owner had said."""
+    made = "CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT NOT NULL, note VARCHAR DEFAULT 'n')"
+    sql(target, made, "CREATE INDEX by_v ON t (v)", "INSERT INTO t VALUES (9, 9, 'mine')")
+    adopted = replace(target, adopt=True)
+    refresh(adopted, {"id": [1], "v": [5]})
+    refresh(adopted, {"id": [1], "v": [6], "more": ["x"]})
+    assert rows(adopted) == [{"id": 1, "v": 6, "note": "n", "more": "x"}]
+    with duckdb.connect(target._file) as connection:
+        ((definition, indexes),) = connection.sql(
+            "SELECT sql, index_count FROM duckdb_tables() WHERE table_name = 't'"
+        ).fetchall()
+    assert (indexes > 0, "PRIMARY KEY" in definition, "NOT NULL" in definition) == (True, True, True)
+
+
+def test_a_full_refresh_changes_the_columns_of_an_adopted_table_where_it_can_and_says_where_not(target):
+    sql(target, "CREATE TABLE t (id DOUBLE PRIMARY KEY, v VARCHAR, w BIGINT, note VARCHAR DEFAULT 'n')")
+    adopted = replace(target, adopt=True)
+    refresh(adopted, {"id": pl.Series([1], dtype=pl.Int32), "v": [1], "w": [2]})
+    refresh(adopted, {"id": pl.Series([1], dtype=pl.Int32), "v": [1]})
+    assert rows(adopted) == [{"id": 1.0, "v": 1, "note": "n"}]  # what only rows had brought goes with them
+    with pytest.raises(ConfigError, match=r"cannot change shape: .*'id'") as caught:
+        refresh(adopted, {"id": ["one"], "v": [1]})
+    assert caught.value.hint
+    assert rows(adopted) == [{"id": 1.0, "v": 1, "note": "n"}]
+
+
 def test_runs_and_commits_are_told_newest_first(target):
     target.record({"pipeline": "p", "run": "r1", "status": "failed"})
     load(target, {"a": [1]}, record={"rows": 1})

@@ -138,7 +138,7 @@ def prepare(
     swapped = isinstance(change.write, Replace) and not (there and carries_more_than_rows(connection, table))
     emptied = 0
     if there and change.fresh:
-        emptied = _empty(connection, table, wanted, known)
+        emptied, wanted = _empty(connection, table, wanted, known)
         there = existing(connection, table)
     elif known is not None and not there and not (isinstance(change.write, Replace) or change.complete or change.fresh):
         raise ConfigError(
@@ -176,18 +176,65 @@ def _refuse_rowid(table: Table, change: TableChange, names: Sequence[str]) -> No
         )
 
 
-def _empty(connection: DuckDBPyConnection, table: Table, wanted: Schema, known: ledger.Owned | None) -> int:
-    """Begin anew: no rows, and no memory of them; how many there were. The table itself stays where it can, for what
-    hangs on it.
+def _empty(
+    connection: DuckDBPyConnection, table: Table, wanted: Schema, known: ledger.Owned | None
+) -> tuple[int, Schema]:
+    """Begin anew: no rows, and no memory of them; how many there were, and the schema that the table has then or can
+    be made with. The table itself stays where it can, for what hangs on it.
     """
     ((rows,),) = connection.execute(f"SELECT count(*) FROM {table.sql}").fetchall()
     _forget(connection, table)
     have = columns_of(connection, table, known.schema if known else None)
-    if {(c.name, c.held) for c in have} == {(f.name, physical(f.type)) for f in wanted}:
+    same = {(c.name, c.held) for c in have} == {(f.name, physical(f.type)) for f in wanted}
+    if same or carries_more_than_rows(connection, table):
         connection.execute(f"DELETE FROM {table.sql}")
+        wanted = wanted if same else _refitted(connection, table, have, wanted, known)
     else:
         connection.execute(f"DROP TABLE {table.sql}")
-    return int(rows)
+    return int(rows), wanted
+
+
+def _refitted(
+    connection: DuckDBPyConnection, table: Table, have: Sequence[Column], wanted: Schema, known: ledger.Owned | None
+) -> Schema:
+    """Give an empty table that carries more than rows the columns that are wanted; what it holds of them then. Columns
+    that are plain and that only rows have brought go, the others stay, with their type where it holds every value.
+
+    Raises ConfigError for a type that cannot be changed.
+    """
+    told, bound, there = known.schema.names if known else (), _bound(connection, table), {c.name: c for c in have}
+    for name in told:
+        if name in there and name not in wanted and name not in bound:
+            connection.execute(f"ALTER TABLE {table.sql} DROP COLUMN {quoted(name)}")
+    fields = []
+    for wish in wanted:
+        column, type = there.get(wish.name), physical(wish.type)
+        if column is None:
+            connection.execute(f"ALTER TABLE {table.sql} ADD COLUMN {quoted(wish.name)} {type}")
+        elif column.held != type and wish.name not in bound:
+            connection.execute(f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(wish.name)} TYPE {type} USING NULL")
+        elif column.held != type and not widens(wish.type, column.type):
+            raise ConfigError(
+                f"table {table} cannot change shape: column {wish.name!r} is {column.held}, and something hangs on it",
+                hint=f"drop the indexes, constraints and defaults that stand in the way of {type}, or the table",
+                details={"column": wish.name},
+            )
+        kept = column is not None and column.held != type and wish.name in bound
+        fields.append(Field(wish.name, there[wish.name].type) if kept else wish)
+    return Schema(tuple(fields))
+
+
+def _bound(connection: DuckDBPyConnection, table: Table) -> frozenset[str]:
+    """The columns on which something hangs: a constraint, a default, a comment; all of them, if there is an index."""
+    where = "database_name = current_database() AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)"
+    found = connection.execute(
+        f"SELECT unnest(constraint_column_names) FROM duckdb_constraints() WHERE {where} UNION ALL"
+        f" SELECT column_name FROM duckdb_columns() WHERE {where} AND"
+        " (column_default IS NOT NULL OR comment IS NOT NULL"
+        f" OR EXISTS (SELECT 1 FROM duckdb_indexes() WHERE {where}))",
+        [table.schema, table.name] * 3,
+    ).fetchall()
+    return frozenset(name for (name,) in found)
 
 
 def _forget(connection: DuckDBPyConnection, table: Table) -> None:
