@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import duckdb
 import polars as pl
 import pytest
 from commits import load, rows
@@ -150,3 +153,30 @@ def test_deletes_in_pieces_delete_all_and_nothing_else(target, monkeypatch):
     receipt = load(target, {"id": list(range(19, 4, -1)), "at": [3] * 10 + [0] * 5, "v": [-1] * 15}, BY_ID)
     assert receipt.counts["updated"] == 10
     assert [r["v"] == -1 for r in rows(target)] == [n > 9 for n in range(20)]
+
+
+def made(target: DuckDBDestination, columns: str) -> DuckDBDestination:
+    """A table that somebody else has made and headrace takes over."""
+    with duckdb.connect(target._file) as connection:
+        connection.execute(f"CREATE TABLE t ({columns})")
+        connection.execute("INSERT INTO t (id, v) VALUES (1, 1)")
+    return replace(target, adopt=True)
+
+
+@pytest.mark.parametrize("default", ["DEFAULT 'ours'", "NOT NULL DEFAULT 'ours'"])
+@pytest.mark.parametrize("write", [BY_ID, Merge(keys=("id",))])
+def test_a_new_key_gets_the_defaults_and_an_old_one_keeps_its_values(target, default, write):
+    """NULL was written in their place."""
+    adopted = made(target, f'id BIGINT, "at" BIGINT, v BIGINT, src VARCHAR {default}')
+    with duckdb.connect(target._file) as connection:
+        connection.execute("UPDATE t SET src = 'theirs'")
+    load(adopted, {"id": [1, 2], "at": [5, 5], "v": [10, 20]}, write)
+    load(adopted, {"id": [2, 3], "at": [6, 6], "v": [21, 30]}, write)
+    assert [(r["id"], r["v"], r["src"]) for r in rows(adopted)] == [(1, 10, "theirs"), (2, 21, "ours"), (3, 30, "ours")]
+
+
+def test_a_generated_column_is_never_written(target):
+    adopted = made(target, "id BIGINT, v BIGINT, twice BIGINT GENERATED ALWAYS AS (v * 2) VIRTUAL, src VARCHAR")
+    load(adopted, {"id": [1, 2], "v": [5, 6]}, Merge(keys=("id",)))
+    load(adopted, {"id": [2, 3], "v": [7, 8]}, Merge(keys=("id",)))
+    assert [(r["id"], r["v"], r["twice"]) for r in rows(adopted)] == [(1, 5, 10), (2, 7, 14), (3, 8, 16)]

@@ -167,12 +167,13 @@ class Load:
             self.run(f"DROP TABLE IF EXISTS {name}")
         self.run(f"DROP TABLE IF EXISTS {self.staged}")
 
-    def insert_stage(self, where: str = "") -> int:
-        """Insert the staged rows, columns by name, in the order they were read unless that costs too much."""
+    def insert_stage(self, where: str = "", columns: Sequence[str] = ()) -> int:
+        """Insert the staged rows, columns by name (all, or these), in the order they were read unless that costs too
+        much.
+        """
+        picked = ", ".join(map(quoted, columns)) or f"* EXCLUDE ({ORDINAL})"
         order = f" ORDER BY {ORDINAL}" if self.counts["rows"] <= _SORTED_ROWS else ""
-        return self.run(
-            f"INSERT INTO {self.table.sql} BY NAME SELECT * EXCLUDE ({ORDINAL}) FROM {self.staged} AS r {where}{order}"
-        )
+        return self.run(f"INSERT INTO {self.table.sql} BY NAME SELECT {picked} FROM {self.staged} AS r {where}{order}")
 
     def insert(self, *, into: Table | None = None, where: str = "") -> int:
         """Insert the rows in whatever order, columns by name; how many. `where` (a join or a WHERE) calls them ``r``.

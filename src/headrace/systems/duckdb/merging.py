@@ -13,6 +13,7 @@ import duckdb
 from headrace.errors import ConfigError, DataError
 from headrace.ledger import newer, refuse_census, refuse_nested, refuse_null_key
 from headrace.systems.duckdb.loading import ORDINAL, Load, same
+from headrace.systems.duckdb.tables import generated
 from headrace.transform.columns import quoted
 
 if TYPE_CHECKING:
@@ -149,20 +150,29 @@ def _into_rows(load: Load, write: Merge, *, deleted: bool) -> None:
     gone = 0
     if deleted:
         gone = load.count(f"SELECT count(*) FROM {_MATCHED} SEMI JOIN {_DELETED} USING ({ORDINAL})")
-    _keep_missing(load, write)
+    kept = _keep_missing(load, write)
     load.delete(table, f"SELECT r FROM {_MATCHED}")
-    inserted = load.insert_stage(f"WHERE {ORDINAL} NOT IN (FROM {_DELETED})" if deleted else "")
+    lives = f"WHERE {ORDINAL} NOT IN (FROM {_DELETED})" if deleted else "WHERE true"
+    if kept:  # a new key has no values to keep, and gets the table's defaults
+        there = f"{ORDINAL} IN (SELECT {ORDINAL} FROM {_MATCHED})"
+        inserted = load.insert_stage(f"{lives} AND {there}")
+        inserted += load.insert_stage(f"{lives} AND NOT {there}", load.rows.names)
+    else:
+        inserted = load.insert_stage(lives)
     load.counts["deleted"] += gone
     load.counts["updated"] += matched - gone
     load.counts["inserted"] += inserted - (matched - gone)
     load.run(f"DROP TABLE {_MATCHED}")
 
 
-def _keep_missing(load: Load, write: Merge) -> None:
-    """Give the staged rows the target's values of the columns that they do not have."""
+def _keep_missing(load: Load, write: Merge) -> bool:
+    """Give the staged rows the target's values of the columns that they do not have; whether there are any."""
     missing = [c for c in load.columns if c.name not in load.rows]
+    if missing:
+        made = generated(load.connection, load.table)
+        missing = [c for c in missing if c.name not in made]
     if not missing:
-        return
+        return False
     kept = ", ".join(f"t.{quoted(c.name)}" for c in missing)
     load.run(
         f"CREATE TEMP TABLE _headrace_whole AS SELECT s.*, {kept} FROM {load.staged} AS s"
@@ -170,6 +180,7 @@ def _keep_missing(load: Load, write: Merge) -> None:
     )
     load.run(f"DROP TABLE {load.staged}")
     load.run(f"ALTER TABLE temp.main._headrace_whole RENAME TO {load.staged.rpartition('.')[2]}")
+    return True
 
 
 def _tombs(load: Load) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from headrace.flow import TableChange
 
-__all__ = ["Table", "carries_more_than_rows", "columns_of", "definitions", "existing", "past", "prepare"]
+__all__ = ["Table", "carries_more_than_rows", "columns_of", "definitions", "existing", "generated", "past", "prepare"]
 
 _PART = r'(?:"((?:[^"]|"")+)"|([^".]+))'
 _NAME = re.compile(rf"(?:{_PART}\.)?{_PART}")
@@ -108,6 +108,16 @@ def carries_more_than_rows(connection: DuckDBPyConnection, table: Table) -> bool
         [table.schema, table.name] * 4,
     ).fetchall()
     return bool(found)
+
+
+def generated(connection: DuckDBPyConnection, table: Table) -> frozenset[str]:
+    """The columns that DuckDB makes of others: nothing can be written into them."""
+    rows = connection.execute(
+        "SELECT column_name FROM information_schema.columns WHERE table_catalog = current_database()"
+        " AND lower(table_schema) = lower(?) AND lower(table_name) = lower(?) AND is_generated = 'ALWAYS'",
+        [table.schema, table.name],
+    ).fetchall()
+    return frozenset(name for (name,) in rows)
 
 
 def columns_of(connection: DuckDBPyConnection, table: Table, known: Schema | None) -> tuple[Column, ...]:
