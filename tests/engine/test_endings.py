@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import headrace as hr
+
 SCRIPT = """
 import sys
 import headrace as hr
@@ -64,3 +66,17 @@ def test_a_run_that_breaks_off_in_mid_stream_leaves_no_thread_behind(orders, bat
     )
     assert said.stdout == "broken off\n"
     assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize("lazily", [True, False])
+def test_a_transform_that_ends_the_process_has_failed(place, lazily):
+    """Else a run that did nothing would end with its code, 0."""
+
+    def leaving(source):
+        return source.map_batches(lambda _rows: sys.exit(0)) if lazily else sys.exit(0)
+
+    place.write("1.csv", "id,v\n1,1\n")
+    pipeline = place.pipeline(transforms=(leaving,), write=hr.Replace())
+    for verb in (hr.run, hr.preview):
+        with pytest.raises(hr.TransformError, match="'leaving' failed"):
+            verb(pipeline)

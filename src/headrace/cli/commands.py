@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headrace.cli.ending import going_on
 from headrace.cli.options import Answer, Common, Duration, common, pipeline, pipelines
 from headrace.cli.signals import caught
 from headrace.errors import ConfigError, HeadraceError
@@ -80,8 +79,7 @@ def reported(one: Pipeline, run: Callable[[tuple[Observer, ...]], RunReport], op
             runs.append(event.run)
 
     try:
-        with going_on(one):
-            return run((note, *observers(options)))
+        return run((note, *observers(options)))
     except Exception as error:
         if caught:
             raise KeyboardInterrupt from error
@@ -212,8 +210,7 @@ def preview(options: Common, *, target: str, step: str | None, limit: int) -> An
     one = _load_one(target, options)
     from headrace import engine
 
-    with going_on(one):
-        frame = engine.preview(one, step=step, limit=limit)
+    frame = engine.preview(one, step=step, limit=limit)
     columns = [{"name": name, "type": str(dtype)} for name, dtype in frame.schema.items()]
     document = {"pipeline": one.name, "step": step, "columns": columns, "rows": frame.to_dicts()}
     return Answer(document=document, text=_framed(frame))

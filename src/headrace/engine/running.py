@@ -314,12 +314,14 @@ def _held(pipeline: Pipeline, holder: Running, wait: float, patience: Retry) -> 
 
 
 def drained(work: Callable[[], T], increment: Increment | Bundle) -> T:
-    """What the work gives; an exception that was raised inside a stream comes out as it was, a transform's as its."""
+    """What the work gives; an exception that was raised inside a stream comes out as it was, a transform's as its. One
+    that would end the process with a code of its own is a transform's too.
+    """
     try:
         return work()
     except HeadraceError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         found = original(error) or error
         if (failure := increment.blamed(found)) is not None:
             raise failure from found

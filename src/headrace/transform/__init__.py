@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from headrace.transform.query import Query
 
-__all__ = ["Bound", "Transformed", "blame", "file_of", "load_file", "load_function", "name_of", "transform"]
+__all__ = ["Bound", "Transformed", "load_file", "load_function", "transform"]
 
 _loading = threading.RLock()
 """Pipelines side by side may load one file: the second waits until the first has executed it."""
@@ -72,22 +72,19 @@ class Transformed:
         return self.relation.why_all_groups(by)
 
     def blamed(self, error: BaseException) -> TransformError | None:
-        """What broke off while rows were drawn, as the failure of a Python step; None where it is none's."""
-        return blame([(s.name, s.file) for s in self.steps if not s.certain], error)
+        """What broke off while rows were drawn, as the failure of a Python step; None where it is none's.
 
-
-def blame(steps: Sequence[tuple[str, str | None]], error: BaseException) -> TransformError | None:
-    """What broke off, as the failure of one of these Python steps, each with its file; None where it is none's.
-
-    For what comes from no line of theirs (a strict cast in Polars, an exit in what they import) all of them are named.
-    """
-    for name, file in steps:
-        if _place(error, file):
-            return _failed(name, error, file)
-    if not steps or not isinstance(error, pl.exceptions.PolarsError | SystemExit):
-        return None
-    where = " on a value" if isinstance(error, pl.exceptions.PolarsError) else ""
-    return TransformError(f"transform {' or '.join(repr(n) for n, _ in steps)} failed{where}", hint=_safe_hint(error))
+        For what comes from no line of theirs (a strict cast in Polars, an exit in what they import) all are named.
+        """
+        steps = [(s.name, s.file) for s in self.steps if not s.certain]
+        for name, file in steps:
+            if _place(error, file):
+                return _failed(name, error, file)
+        if not steps or not isinstance(error, pl.exceptions.PolarsError | SystemExit):
+            return None
+        where = " on a value" if isinstance(error, pl.exceptions.PolarsError) else ""
+        named = " or ".join(repr(name) for name, _ in steps)
+        return TransformError(f"transform {named} failed{where}", hint=_safe_hint(error))
 
 
 def transform(
@@ -117,7 +114,7 @@ def transform(
         return Transformed(lazy=frames[until], steps=(), relation=known[until].relation)
     bound: list[Bound] = []
     for number, step in enumerate(steps, start=1):
-        name = name_of(step, number)
+        name = _name(step, number)
         if name in frames:
             raise ConfigError(f"step {name!r} has the name of a source", hint='sources are never shadowed: change "as"')
         done = _bind(step, name, known, params, base)
@@ -153,7 +150,7 @@ def _of_source(frame: pl.LazyFrame, origins: Mapping[str, str], *, new: bool) ->
     return replace(relation, origins={c: Origin(o, schema[c]) for c, o in origins.items() if c in schema})
 
 
-def name_of(step: Step, number: int) -> str:
+def _name(step: Step, number: int) -> str:
     """What the step is called: as it says, else after what it runs."""
     if step.as_:
         return step.as_
@@ -216,7 +213,7 @@ def _bind_function(
         lambda: of_function(call, schemas(), read, schema.names(), rows=step.rows),
         lambda: inconstant_function(call, schemas()),
     )
-    return Bound(name=name, lazy=result, relation=relation, certain=False, file=file_of(function))
+    return Bound(name=name, lazy=result, relation=relation, certain=False, file=_file(function))
 
 
 def _proven(
@@ -257,7 +254,7 @@ def _call(
     except HeadraceError:
         raise
     except (Exception, SystemExit, pl.exceptions.PanicException) as error:  # a function that ends itself: not us
-        raise _failed(name, error, file_of(function)) from error
+        raise _failed(name, error, _file(function)) from error
     return result
 
 
@@ -303,7 +300,7 @@ def _arguments(
     return frames, {k.name: params[k.name] for k in keywords if k.name in params}
 
 
-def file_of(function: Callable[..., Any]) -> str | None:
+def _file(function: Callable[..., Any]) -> str | None:
     """The file that holds the function."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return None if code is None else str(code.co_filename)
