@@ -63,3 +63,12 @@ def test_what_was_loaded_stands_for_as_many_rows_as_were_loaded(nulls):
     nulls.sql("INSERT INTO t VALUES (3, 'c')")
     hr.run(nulls.pipeline())
     assert (nulls.texts(), hr.rejects(nulls.pipeline()).height) == (["a", "b", "c", "x", "x", "x"], 0)
+
+
+def test_a_row_of_a_database_that_is_refused_is_no_line_of_a_file(place):
+    with closing(sqlite3.connect(place.folder / "s.db")) as con, con:
+        con.execute("CREATE TABLE t (id INTEGER, ts INTEGER)")
+        con.execute("INSERT INTO t VALUES (1, NULL)")
+    source = hr.SQLiteSource(path=str(place.folder / "s.db"), table="t", cursor="ts")
+    with pytest.raises(hr.ContractError, match=r"'source' has 1 row not to be loaded: .*null"):
+        hr.run(place.pipeline(source=source))

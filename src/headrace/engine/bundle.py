@@ -76,6 +76,7 @@ def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, *, run: str, w
     """
     tables = _tables(pipeline)
     held = {name: _held(snapshot, name, one) for name, one in tables.items()}
+    known = dict.fromkeys(held, Snapshot()) if how.fresh else held  # as `opening`: "from_target" counts for what is new
     for name, one in tables.items():
         if (hint := one.destination.supports(one.write.type)) is not None:
             raise ConfigError(f"table {name!r} cannot take the write {one.write.type!r}", hint=hint)
@@ -87,7 +88,7 @@ def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, *, run: str, w
     ranges = {name: _range(snapshot, name, hows[name], pipeline.name) for name in tables}
     sources = {name: one.named_sources[name] for name, one in tables.items()}
     source: Any = pipeline.source
-    with closing(source.together(sources, ranges, held)) as read:
+    with closing(source.together(sources, ranges, known)) as read:
         for batches in read:
             parts = {}
             for name, one in tables.items():

@@ -232,6 +232,13 @@ class _Malformed:
 
     def error(self, source: str) -> ContractError:
         """For a contract that fails the run."""
+        if all(p["file"] is None for p in self.first):  # rows of a database: which stage refused them says why
+            rules = ", ".join(dict.fromkeys(rule for p in self.first for rule in p["rules"]))
+            return ContractError(
+                f"source {source!r} has {self.count:,} row{'s' if self.count > 1 else ''} not to be loaded: {rules}",
+                hint='mend the rows there, or say "on_violation": "quarantine" in the contract',
+                details={"count": self.count, "first": list(self.first)},
+            )
         places = "; ".join(f"{p['file']}:{p['line']} ({', '.join(p['rules'])})" for p in self.first)
         more = f" and {self.count - len(self.first):,} more" if self.count > len(self.first) else ""
         return ContractError(
