@@ -188,13 +188,16 @@ def _tombs(load: Load) -> bool:
 
 
 def _tombstones(load: Load, write: Merge) -> str:
-    """SQL for the remembered deletions under these keys and this order, in the columns' own types."""
+    """SQL for the remembered deletions under these keys (in whatever order they were named) and this order, in the
+    columns' own types.
+    """
     held = {c.name: c.held for c in load.columns}
-    picks = [f'CAST("values"[{i}] AS {held[k]}) AS {quoted(k)}' for i, k in enumerate(write.keys, 1)]
+    at = {k: f"list_position(keys, {_literal(k)})" for k in write.keys}
+    picks = [f'CAST("values"[{at[k]}] AS {held[k]}) AS {quoted(k)}' for k in write.keys]
     picks += [f"CAST(latest[{i}] AS {held[c]}) AS {quoted(c)}" for i, c in enumerate(write.latest_by, 1)]
     return (
         f"SELECT {', '.join(picks)}, rowid AS _headrace_tomb FROM _headrace.tombstones"
-        f" WHERE name = {_literal(load.table.key)} AND keys = {_list(write.keys)}"
+        f" WHERE name = {_literal(load.table.key)} AND list_sort(keys) = list_sort({_list(write.keys)})"
         f" AND latest_by = {_list(write.latest_by)}"
     )
 
@@ -209,13 +212,20 @@ def _remember_deletions(load: Load, write: Merge, *, deleted: bool) -> None:
         )
     if deleted:
         values, latest = (
-            "[" + ", ".join(f"CAST(s.{quoted(n)} AS VARCHAR)" for n in names) + "]"
-            for names in (write.keys, write.latest_by)
+            "[" + ", ".join(_text(load, n) for n in names) + "]" for names in (write.keys, write.latest_by)
         )
         load.run(
             f"INSERT INTO _headrace.tombstones SELECT {_literal(load.table.key)}, {_list(write.keys)}, {values},"
             f" {_list(write.latest_by)}, {latest} FROM {load.staged} AS s WHERE {ORDINAL} IN (FROM {_DELETED})"
         )
+
+
+def _text(load: Load, name: str) -> str:
+    """SQL for a staged value as it is remembered. A FLOAT as the DOUBLE that it is: the column may grow, and the
+    shorter text would be another number then.
+    """
+    held = next(c.held for c in load.columns if c.name == name)
+    return f"CAST({f'CAST(s.{quoted(name)} AS DOUBLE)' if held == 'FLOAT' else f's.{quoted(name)}'} AS VARCHAR)"
 
 
 def _literal(text: str) -> str:

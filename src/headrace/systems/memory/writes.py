@@ -166,7 +166,8 @@ def _merge(table: Table, write: Merge, rows: pl.DataFrame, name: str) -> tuple[T
     require(rows, (*write.keys, *write.latest_by), name)
     both = pl.concat([table.rows, rows], how="diagonal")
     new = range(table.rows.height, both.height)
-    keys, orders = keys_of(both, write.keys), orders_of(both, write.latest_by)
+    keys = keys_of(both, sorted(write.keys))  # deletions are remembered by them, in whatever order they are named
+    orders = orders_of(both, write.latest_by)
     check_keys(keys[table.rows.height :], write.keys, name)
     winners: dict[Key, int] = {}
     for n in new:

@@ -212,13 +212,16 @@ def _tombs(load: Load) -> bool:
 
 
 def _tombstones(load: Load, write: Merge) -> str:
-    """SQL for the remembered deletions under these keys and this order, in the columns' own types."""
+    """SQL for the remembered deletions under these keys (in whatever order they were named) and this order, in the
+    columns' own types.
+    """
     held = {c.name: c.held for c in load.columns}
-    picks = [f'("values"[{i}])::{held[k]} AS {quoted(k)}' for i, k in enumerate(write.keys, 1)]
+    at = {k: f"array_position(keys, {_literal(k)})" for k in write.keys}
+    picks = [f'("values"[{at[k]}])::{held[k]} AS {quoted(k)}' for k in write.keys]
     picks += [f"(latest[{i}])::{held[c]} AS {quoted(c)}" for i, c in enumerate(write.latest_by, 1)]
     return (
         f"SELECT {', '.join(picks)}, ctid AS _headrace_tomb FROM _headrace.tombstones"
-        f" WHERE name = {_literal(load.table.key)} AND keys = {_list(write.keys)}"
+        f" WHERE name = {_literal(load.table.key)} AND keys @> {_list(write.keys)} AND keys <@ {_list(write.keys)}"
         f" AND latest_by = {_list(write.latest_by)}"
     )
 
@@ -232,12 +235,20 @@ def _remember_deletions(load: Load, write: Merge, *, tombs: bool) -> None:
         )
     if write.delete_when is not None:
         values, latest = (
-            "ARRAY[" + ", ".join(f"s.{quoted(n)}::text" for n in names) + "]" for names in (write.keys, write.latest_by)
+            "ARRAY[" + ", ".join(_text(load, n) for n in names) + "]" for names in (write.keys, write.latest_by)
         )
         load.run(
             f"INSERT INTO _headrace.tombstones SELECT {_literal(load.table.key)}, {_list(write.keys)}, {values},"
             f" {_list(write.latest_by)}, {latest} FROM {load.staged} AS s WHERE s.{DELETED}"
         )
+
+
+def _text(load: Load, name: str) -> str:
+    """SQL for a staged value as it is remembered. A real as the double precision that it is: the column may grow, and
+    the shorter text would be another number then.
+    """
+    held = next(c.held for c in load.columns if c.name == name)
+    return f"s.{quoted(name)}{'::double precision' if held == 'real' else ''}::text"
 
 
 def _literal(text: str) -> str:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,29 @@ class Changing(Subject):
                 destination.apply(commit_of(destination, step, timeless, complete=True))
             assert (scan := destination.inspect(PIPELINE).scan) is not None
             assert scan().collect()["valid_to"].is_null().all()
+
+    @only("merge")
+    @pytest.mark.parametrize(("text", "value", "narrow", "wide"), SPELLINGS)
+    def test_a_deletion_is_remembered_though_the_keys_type_has_grown(
+        self, tmp_path: Path, write: str, text: str, value: float, narrow: Any, wide: Any
+    ) -> None:
+        del text
+        gone = _step([value], narrow)
+        steps = [replace(gone, rows=[(0, "a", 10, "x", True)]), _step([value, 9], wide)]
+        play(destination := self.destination(tmp_path), steps, WRITES[write])
+        assert holds(destination).rows == memory(steps, WRITES[write]).rows
+        assert "text 9" in str(holds(destination).rows)
+        assert len(holds(destination).rows) == 1
+
+    @only("merge")
+    def test_a_deletion_is_remembered_though_the_keys_are_named_in_another_order(self, tmp_path: Path) -> None:
+        destination, memory = self.destination(tmp_path), MemoryDestination()
+        steps = [(("id", "part"), 10, True), (("part", "id"), 5, False), (("part", "id"), 12, False)]
+        for n, (keys, at, gone) in enumerate(steps):
+            write = Merge(keys=keys, latest_by=("at",), delete_when="gone")
+            for each in (destination, memory):
+                each.apply(commit_of(each, Step(rows=[(1, "a", at, "x", gone)]), write))
+                assert len(holds(each).rows) == (1 if n == len(steps) - 1 else 0)
 
     @only("merge", "history")
     @pytest.mark.parametrize("keys", ["the same keys", "keys of another type"])
