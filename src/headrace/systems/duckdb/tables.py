@@ -26,6 +26,9 @@ __all__ = ["Table", "carries_more_than_rows", "columns_of", "definitions", "exis
 _PART = r'(?:"((?:[^"]|"")+)"|([^".]+))'
 _NAME = re.compile(rf"(?:{_PART}\.)?{_PART}")
 
+_OWN = tuple(f"_headrace_{name}" for name in ("ordinal", "closed", "same", "end", "row", "tomb"))
+"""What the writes call columns that they put beside those of the rows."""
+
 
 @frozen
 class Table:
@@ -144,7 +147,7 @@ def prepare(
     refuse_foreign(table, known.pipelines if known else (), key.pipeline, there=there, adopt=adopt)
     added = _own_fields(change)
     wanted = Schema((*change.schema, *(f for f in added if f.name not in change.schema)))
-    _refuse_rowid(table, change, wanted.names)
+    _refuse_names(table, change, wanted.names)
     swapped = isinstance(change.write, Replace) and not (there and carries_more_than_rows(connection, table))
     emptied = 0
     if there and change.fresh:
@@ -163,7 +166,7 @@ def prepare(
         for step in (*change.changes, *_widened(table, change, known, added)):
             _alter(connection, table, step)
     have = columns_of(connection, table, wanted)
-    _refuse_rowid(table, change, [c.name for c in have])
+    _refuse_names(table, change, [c.name for c in have])
     if not (there and swapped):
         if there and not change.fresh:
             refuse_unready(table, added, [c.name for c in have])
@@ -172,15 +175,14 @@ def prepare(
     return have, emptied
 
 
-def _refuse_rowid(table: Table, change: TableChange, names: Sequence[str]) -> None:
+def _refuse_names(table: Table, change: TableChange, names: Sequence[str]) -> None:
     """Where rows are replaced they are called by DuckDB's ``rowid``, and a column of that name would stand for it:
-    other rows would go.
+    other rows would go. And what the writes put beside the columns has names of its own.
     """
-    if isinstance(change.write, Append | Replace):
-        return
-    if found := next((n for n in names if folded(n) == "rowid"), None):
+    taken = _OWN if isinstance(change.write, Append | Replace) else (*_OWN, "rowid")
+    if found := next((n for n in names if folded(n) in taken), None):
         raise SchemaError(
-            f"table {table}: a column cannot be called {found!r} where {change.write.type} replaces rows in DuckDB",
+            f"table {table}: a column cannot be called {found!r} where {change.write.type} writes into DuckDB",
             hint=f'call it otherwise: "rename": {{"{found}": "row_number"}} in the source, or AS in the transform',
             details={"column": found},
         )
@@ -305,7 +307,7 @@ def ddl(change: TableChange) -> list[str]:
     """The change's DDL, for `plan`: the very statements that `prepare` runs."""
     table = Table.of(change.table)
     added = tuple(f for f in _own_fields(change) if f.name not in change.schema)
-    _refuse_rowid(table, change, change.schema.names)
+    _refuse_names(table, change, change.schema.names)
     return [_statement(table, step, added) for step in change.changes]
 
 

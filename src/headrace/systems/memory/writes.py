@@ -227,8 +227,9 @@ def _true_for(rows: pl.DataFrame, condition: str | None) -> list[bool]:
     """Whether the SQL expression is TRUE for each row."""
     if condition is None:
         return [False] * rows.height
-    frame = rows.with_row_index("_headrace_row").lazy()
-    query = Query(f"SELECT _headrace_row AS n, coalesce(({condition}), FALSE) AS yes FROM r", {"r": frame}, {})
+    row = "_headrace_row".ljust(1 + max(map(len, rows.columns), default=0), "_")  # longer than any of the rows'
+    frame = rows.with_row_index(row).lazy()
+    query = Query(f'SELECT "{row}" AS n, coalesce(({condition}), FALSE) AS yes FROM r', {"r": frame}, {})
     return query.lazy().collect().sort("n")["yes"].to_list()
 
 

@@ -49,7 +49,10 @@ class Writing(Subject):
 
     def test_a_column_of_any_name_is_loaded_as_it_is_or_refused_by_name(self, tmp_path: Path, write: str) -> None:
         """Names that a system has for itself: a row's place, a column of its own."""
-        for name in ("rowid", "ROWID", "_rowid_", "ctid", "xmin", "filename", "index", 'a "b"'):
+        own = (
+            f"_headrace_{name}" for name in ("ordinal", "closed", "same", "end", "tomb", "row", "deleted", "Ordinal")
+        )
+        for name in ("rowid", "ROWID", "_rowid_", "ctid", "xmin", "filename", "index", 'a "b"', *own):
             first = Step(rows=[(1, "a", 1, "x", False), (2, "b", 1, "y", False), (3, "b", 1, "z", False)], wide=True)
             second = Step(rows=[(1, "a", 2, "x!", False), (1, "a", 2, "x?", False)], wide=True)
             steps = [replace(step, renamed={"extra": name}) for step in (first, second)]
