@@ -86,8 +86,10 @@ def test_a_value_that_its_type_cannot_hold_is_refused_by_a_table_of_that_type(tm
 
 
 def test_a_replay_that_reads_everything_again_reads_a_value_as_text_too(tmp_path: Path) -> None:
-    one = pipeline(tmp_path, "2024-01-31", "infinity")
+    some = hr.Contract(columns={"id": hr.Column(min=1)}, on_violation="quarantine")
+    one = pipeline(tmp_path, source=Dated(days=[["2024-01-31"], ["infinity"]]), contract=some)
     hr.run(one)
+    assert hr.rejects(one).height == 1
     report = hr.replay(one)
     assert report.status == "loaded"
     assert "'day' holds what no date is; read as text" in report.warnings[0]
