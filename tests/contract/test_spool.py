@@ -6,10 +6,12 @@ import tempfile
 import threading
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 
 from headrace.errors import RejectedError
+from headrace.stream.spilling import spilling
 from headrace.stream.spool import Spool
 
 
@@ -165,3 +167,14 @@ def test_a_full_disk_is_said_without_the_drivers_words(temp):
             fill(spool)
         assert not spool.complete
     assert "TMPDIR" in caught.value.hint
+
+
+@pytest.mark.parametrize("error", [duckdb.OutOfMemoryException("x"), OSError("x")])
+def test_what_has_no_room_to_spill_says_what_it_was_at(error):
+    with pytest.raises(RejectedError, match="counting ran out of memory or of temporary disk"), spilling("counting"):
+        raise error
+
+
+def test_a_defect_is_not_told_as_a_lack_of_room():
+    with pytest.raises(duckdb.ConversionException), spilling("counting") as con:
+        con.execute("SELECT 'x'::INTEGER")

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import duckdb
 import polars as pl
 
-from headrace import interruption
-from headrace.errors import RejectedError
 from headrace.exact import cast, to_text
-from headrace.stream import FrameStream, original
+from headrace.stream import FrameStream
+from headrace.stream.spilling import spilling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from headrace.schema import Schema, Type
 
-__all__ = ["Repeats", "spilling"]
+__all__ = ["Repeats"]
 
-_MEMORY_LIMIT = "300MB"
 _AS_THEY_ARE = (
     "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64", "decimal", "bool",
     "string", "json", "binary",
@@ -76,7 +70,7 @@ class Repeats:
         names = [f"v{i}" for i in range(len(columns))]
         listed = ", ".join(names)
         query = f"SELECT {listed} FROM new GROUP BY ALL HAVING count(*) > 1"
-        with spilling() as con:
+        with spilling("looking for repeated values") as con:
             con.register("new", FrameStream(rows.select(self._values(columns)).drop_nulls()))
             if existing is not None:
                 con.register("old", FrameStream(self._present(existing(columns), columns)))
@@ -97,22 +91,3 @@ def _comparable(value: pl.Expr, type: Type) -> pl.Expr:
     if type.name in _AS_THEY_ARE:
         return value
     return value.to_physical().cast(pl.Int64) if type.name in _COUNTS else to_text(value, type)
-
-
-@contextmanager
-def spilling() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB in memory that spills beyond its limit, and gives a broken stream's exception back as it was."""
-    with TemporaryDirectory(prefix="headrace-sql-") as spill, duckdb.connect(":memory:") as con:
-        con.execute("SET memory_limit = ?", [_MEMORY_LIMIT])
-        con.execute("SET temp_directory = ?", [str(Path(spill))])
-        con.execute("SET python_enable_replacements = false")
-        try:
-            with interruption.breakable(con.interrupt):
-                yield con
-        except (duckdb.Error, OSError) as error:
-            if (cause := original(error)) is not None:
-                raise cause from None
-            raise RejectedError(
-                "looking for repeated values ran out of memory or of temporary disk",
-                hint="free space in the temporary folder",
-            ) from error

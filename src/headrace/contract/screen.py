@@ -223,14 +223,14 @@ class Screen:
         """
         if self._spool.count == 0:
             return
-        from headrace.contract.repeats import spilling
+        from headrace.stream.spilling import spilling
 
         spooled = scan_batches(self._spool.frames, REJECTS.polars())
         numbered = """
             SELECT * EXCLUDE (n) REPLACE (CASE n WHEN 1 THEN id ELSE id || '-' || n END AS id)
             FROM (SELECT *, row_number() OVER (PARTITION BY id) AS n FROM spooled)
             ORDER BY file, line, id"""
-        with spilling() as con:
+        with spilling("numbering equal rejects") as con:
             con.register("spooled", FrameStream(spooled))
             for batch in framed(con.sql(numbered)):
                 yield batch.cast(REJECTS.polars())

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import polars as pl
 
-from headrace import interruption
-from headrace.errors import RejectedError
 from headrace.schema import REJECTS, reject_id
-from headrace.stream import FrameStream, framed, original, scan_batches
+from headrace.stream import FrameStream, framed, scan_batches
 
 __all__ = ["NULL_CURSOR", "numbered", "refused"]
 
 NULL_CURSOR = "cursor column is null"
-_MEMORY_LIMIT = "300MB"
 _NUMBERED = """
 SELECT * EXCLUDE (n, place) REPLACE (CASE n WHEN 1 THEN id ELSE id || '-' || n END AS id)
 FROM (SELECT *, row_number() OVER (PARTITION BY id ORDER BY place) AS n
@@ -42,21 +37,9 @@ def numbered(frames: Callable[[], Iterator[pl.DataFrame]]) -> Iterator[pl.DataFr
     """All rejects of one read; equal ones get ids of their own, ``<hash>``, ``<hash>-2``…, as a contract's do: what is
     settled (loaded by a replay, given up) then stands for as many rows as were. They may be millions: DuckDB spills.
     """
-    import duckdb  # few reads have such rows
+    from headrace.stream.spilling import spilling  # few reads have such rows
 
-    with TemporaryDirectory(prefix="headrace-sql-") as spill, duckdb.connect(":memory:") as con:
-        con.execute("SET memory_limit = ?", [_MEMORY_LIMIT])
-        con.execute("SET temp_directory = ?", [str(Path(spill))])
-        con.execute("SET python_enable_replacements = false")
-        try:
-            with interruption.breakable(con.interrupt):
-                con.register("spooled", FrameStream(scan_batches(frames, REJECTS.polars())))
-                for batch in framed(con.sql(_NUMBERED)):
-                    yield batch.cast(REJECTS.polars())
-        except (duckdb.Error, OSError) as error:
-            if (cause := original(error)) is not None:
-                raise cause from None
-            raise RejectedError(
-                "numbering rows without a value of the cursor ran out of memory or of temporary disk",
-                hint="free space in the temporary folder",
-            ) from error
+    with spilling("numbering rows without a value of the cursor") as con:
+        con.register("spooled", FrameStream(scan_batches(frames, REJECTS.polars())))
+        for batch in framed(con.sql(_NUMBERED)):
+            yield batch.cast(REJECTS.polars())

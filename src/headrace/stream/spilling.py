@@ -1,0 +1,45 @@
+"""A DuckDB for what may be more than memory holds: values that repeat, rows that are numbered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from headrace import interruption
+from headrace.errors import RejectedError
+from headrace.stream import original
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["spilling"]
+
+_MEMORY_LIMIT = "300MB"
+
+
+@contextmanager
+def spilling(what: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB in memory that spills beyond its limit, and gives a broken stream's exception back as it was.
+
+    Raises RejectedError where there is no room, saying `what` was done.
+    """
+    import duckdb  # few pipelines need it for this
+
+    with TemporaryDirectory(prefix="headrace-sql-") as spill, duckdb.connect(":memory:") as con:
+        con.execute("SET memory_limit = ?", [_MEMORY_LIMIT])
+        con.execute("SET temp_directory = ?", [str(Path(spill))])
+        con.execute("SET python_enable_replacements = false")
+        try:
+            with interruption.breakable(con.interrupt):
+                yield con
+        except (duckdb.Error, OSError) as error:
+            if (cause := original(error)) is not None:
+                raise cause from None
+            if not isinstance(error, duckdb.OutOfMemoryException | OSError):
+                raise  # a defect of ours: it is no lack of room
+            raise RejectedError(
+                f"{what} ran out of memory or of temporary disk", hint="free space in the temporary folder"
+            ) from error
