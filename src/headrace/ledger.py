@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
 from headrace.flow import FileStamp, Snapshot
 from headrace.frozen import frozen
-from headrace.schema import Field, Schema
+from headrace.schema import Field, Schema, WidenColumn, widens
 from headrace.writes import Replace
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ __all__ = [
     "refuse_unready",
     "rejected_keys",
     "succeed",
+    "widened",
 ]
 
 Seen = Callable[[str, Iterable[str] | None], Mapping[str, FileStamp]]
@@ -217,6 +218,23 @@ def rejected_keys(texts: Collection[str | None], width: int) -> set[tuple[str | 
     """
     found = [None if text is None else tuple(json.loads(text)) for text in texts]
     return None if None in found else {key for key in found if key is not None and len(key) == width}
+
+
+def widened(target: str, change: TableChange, known: Owned | None, added: Sequence[Field]) -> list[WidenColumn]:
+    """How the columns that a history itself adds grow with the one that they are taken from. Raises SchemaError where
+    that is another one, whose type would cut the moments of every version.
+    """
+    types = {f.name: f.type for f in known.schema} if known else {}
+    steps = [WidenColumn(f.name, types[f.name], f.type) for f in added if types.get(f.name, f.type) != f.type]
+    for step in steps:
+        if not widens(step.old, step.new):
+            by = next(iter(getattr(change.write, "latest_by", ())), "the commit's time")
+            raise SchemaError(
+                f"table {target}: column {step.name!r} is {step.old}, and {by} is {step.new}, which does not hold it",
+                hint="go on by the same latest_by, or tell the history anew: --full-refresh --discard-history",
+                details={"column": step.name},
+            )
+    return steps
 
 
 def entries(

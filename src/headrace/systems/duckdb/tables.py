@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from headrace.errors import ConfigError, ConflictError, SchemaError
 from headrace.frozen import frozen
-from headrace.ledger import refuse_foreign, refuse_unready
+from headrace.ledger import refuse_foreign, refuse_unready, widened
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn, widens
 from headrace.systems.duckdb import ledger
 from headrace.transform.columns import Column, described, folded, physical, quoted
@@ -163,7 +163,7 @@ def prepare(
         _forget(connection, table)
         _create(connection, table, wanted)
     elif not (swapped or change.fresh):
-        for step in (*change.changes, *_widened(table, change, known, added)):
+        for step in (*change.changes, *widened(str(table), change, known, added)):
             _alter(connection, table, step)
     have = columns_of(connection, table, wanted)
     _refuse_names(table, change, [c.name for c in have])
@@ -266,25 +266,6 @@ def _own_fields(change: TableChange) -> tuple[Field, ...]:
         return ()
     type = change.schema[write.latest_by[0]] if write.latest_by else Schema.of({"at": "datetime(us, UTC)"})["at"]
     return (Field(write.valid_from, type), Field(write.valid_to, type))
-
-
-def _widened(
-    table: Table, change: TableChange, known: ledger.Owned | None, added: Sequence[Field]
-) -> list[WidenColumn]:
-    """The columns that the write itself adds grow with the column that they are taken from. Raises SchemaError where
-    that is another one, whose type would cut the moments of every version.
-    """
-    types = {f.name: f.type for f in known.schema} if known else {}
-    steps = [WidenColumn(f.name, types[f.name], f.type) for f in added if types.get(f.name, f.type) != f.type]
-    for step in steps:
-        if not widens(step.old, step.new):
-            by = next(iter(getattr(change.write, "latest_by", ())), "the commit's time")
-            raise SchemaError(
-                f"table {table}: column {step.name!r} is {step.old}, and {by} is {step.new}, which does not hold it",
-                hint="go on by the same latest_by, or tell the history anew: --full-refresh --discard-history",
-                details={"column": step.name},
-            )
-    return steps
 
 
 def _check_same(table: Table, have: Sequence[Column], wanted: Schema) -> None:

@@ -13,8 +13,8 @@ import psycopg
 
 from headrace.errors import ConfigError, ConflictError, SchemaError
 from headrace.frozen import frozen
-from headrace.ledger import refuse_foreign, refuse_unready
-from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn, widens
+from headrace.ledger import refuse_foreign, refuse_unready, widened
+from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.systems.postgres import ledger
 from headrace.systems.postgres.connection import run
 from headrace.systems.postgres.encoding import SYSTEM, Column, fits, natural, physical
@@ -82,7 +82,7 @@ def shaped(
         columns, statements = (
             _reshaped(table, have, wanted, known)
             if change.fresh
-            else _altered(table, change, have, (*change.changes, *_widened(table, change, known, added)))
+            else _altered(table, change, have, (*change.changes, *widened(str(table), change, known, added)))
         )
         if not change.fresh:
             refuse_unready(table, added, [c.name for c in columns])
@@ -103,25 +103,6 @@ def _own_fields(change: TableChange) -> tuple[Field, ...]:
     else:
         type = Schema.of({"at": "datetime(us, UTC)"})["at"]
     return (Field(write.valid_from, type, origin), Field(write.valid_to, type, origin))
-
-
-def _widened(
-    table: Table, change: TableChange, known: ledger.Owned | None, added: Sequence[Field]
-) -> list[WidenColumn]:
-    """The columns that the write itself adds grow with the column that they are taken from. Raises SchemaError where
-    that is another one, whose type would cut the moments of every version.
-    """
-    types = {f.name: f.type for f in known.schema} if known else {}
-    steps = [WidenColumn(f.name, types[f.name], f.type) for f in added if types.get(f.name, f.type) != f.type]
-    for step in steps:
-        if not widens(step.old, step.new):
-            by = next(iter(getattr(change.write, "latest_by", ())), "the commit's time")
-            raise SchemaError(
-                f"table {table}: column {step.name!r} is {step.old}, and {by} is {step.new}, which does not hold it",
-                hint="go on by the same latest_by, or tell the history anew: --full-refresh --discard-history",
-                details={"column": step.name},
-            )
-    return steps
 
 
 def _check_names(names: Sequence[str]) -> None:
