@@ -51,7 +51,8 @@ class Reading:
 
     `drivers` are the sources whose news make a run worth while; the others are look-ups, read whole each time.
     `whole`: the transform sees everything read so far (replace, recompute). `fresh`: from the beginning, the
-    table empty. `ties`: see `flow.Range`. `as_text` are, by source, the columns that an earlier attempt of
+    table empty. `anew`: all is written anew by a write that sees everything, though nothing may be new (a replay).
+    `ties`: see `flow.Range`. `as_text` are, by source, the columns that an earlier attempt of
     the run found to hold values that their types cannot.
     """
 
@@ -60,6 +61,7 @@ class Reading:
     fresh: bool
     ties: Literal["again", "once"]
     batch_bytes: int | None
+    anew: bool = False
     as_text: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
@@ -309,4 +311,4 @@ def _source_text(function: Callable[..., Any]) -> str:
     try:
         return inspect.getsource(function)
     except (OSError, TypeError):
-        return getattr(function, "__qualname__", "")
+        return getattr(function, "__qualname__", type(function).__name__)

@@ -174,7 +174,8 @@ def _regrouped(
 ) -> _Regrouped:
     if not how.whole:
         return _Regrouped()
-    anew = why_anew(batches, how.drivers, snapshot, fingerprint(pipeline)["transforms"], pipeline.write.type)
+    meaning = fingerprint(pipeline)["transforms"]
+    anew = "it is a replay" if how.anew else why_anew(batches, how.drivers, snapshot, meaning, pipeline.write.type)
     write = pipeline.write
     if not isinstance(write, Recompute):
         return _Regrouped(anew)

@@ -24,7 +24,6 @@ from headrace.cursor.tracking import FILE, LINE
 from headrace.engine.decisions import Reading, reading, refuse_start
 from headrace.engine.increment import increment
 from headrace.engine.opening import increments, opened
-from headrace.engine.regroup import anew
 from headrace.engine.rows import Replayed
 from headrace.engine.running import Running, running
 from headrace.engine.sealing import UnchangedError
@@ -83,9 +82,8 @@ def _read_again(this: Running, pipeline: Pipeline) -> None:
         return
     snapshot = this.inspect()
     refuse_start(pipeline, snapshot, full_refresh=False, discard_history=False)
-    how = replace(reading(pipeline, full_refresh=False), as_text=this.as_text)
-    due = anew(snapshot)
-    with closing(increments(pipeline, due, how, run=this.run, inspect=this.inspect, watch=this.watch)) as every:
+    how = replace(reading(pipeline, full_refresh=False), anew=True, as_text=this.as_text)
+    with closing(increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch)) as every:
         for again in every:
             this.apply(again)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -18,19 +17,10 @@ if TYPE_CHECKING:
     from headrace.protocols import Source
     from headrace.transform import Transformed
 
-__all__ = ["Groups", "Screened", "anew", "reread", "why_all", "why_anew"]
+__all__ = ["Groups", "Screened", "reread", "why_all", "why_anew"]
 
 Screened = Callable[[str, Frame], "Screen"]
 """A source's frame behind its contract: (name, frame) → screen."""
-
-
-_AGAIN = "again"
-"""A fingerprint that no transforms have."""
-
-
-def anew(snapshot: Snapshot) -> Snapshot:
-    """The snapshot from which all is written anew, as if what the pipeline makes of its rows had changed."""
-    return replace(snapshot, record={**snapshot.record, "transforms_fingerprint": _AGAIN})
 
 
 def why_anew(
@@ -42,8 +32,6 @@ def why_anew(
     if snapshot.write is not None and write not in snapshot.write.split(", "):
         return f"the last commit was a {snapshot.write}"
     before = snapshot.record.get("transforms_fingerprint")
-    if before == _AGAIN:
-        return "it is a replay"
     if before is not None and before != meaning:
         return "the transforms, params or contract have changed since the last commit"
     changed = [n for n, b in batches.items() if n not in drivers and b.complete and b.news.empty is False]
