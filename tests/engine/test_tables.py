@@ -279,3 +279,13 @@ def test_a_full_refresh_of_a_history_among_the_tables_is_refused_unless_it_is_me
 def test_a_table_says_only_what_is_its_own() -> None:
     assert hr.Table(cursor=None, table="t").given == {"cursor": None}
     assert replace(hr.Table(), where="x > 1").given == {"where": "x > 1"}
+
+
+def test_a_full_refresh_begins_at_the_beginning_of_each_table(shop: Path) -> None:
+    """What the target holds is where rows that are new begin, and what a refresh takes away."""
+    start = hr.Cursor(column="updated", start="from_target")
+    one = pipeline(shop, defaults=hr.Table(cursor=start, write=hr.Merge(keys=("id",))))
+    source(shop, "UPDATE orders SET updated = 2 WHERE id = 1")
+    hr.run(one)
+    hr.run(one, full_refresh=True)
+    assert rows(shop, "SELECT count(*) FROM shop.orders") == [(3,)]
