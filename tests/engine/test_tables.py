@@ -289,3 +289,10 @@ def test_a_full_refresh_begins_at_the_beginning_of_each_table(shop: Path) -> Non
     hr.run(one)
     hr.run(one, full_refresh=True)
     assert rows(shop, "SELECT count(*) FROM shop.orders") == [(3,)]
+
+
+def test_writes_that_differ_from_table_to_table_are_no_change_of_write(shop: Path) -> None:
+    tables = {"main.orders": hr.Table(), "main.ref_a": hr.Table(write=hr.Replace())}
+    one = pipeline(shop, tables=tables)
+    hr.run(one)
+    assert hr.run(one).status == "nothing_new"

@@ -96,9 +96,7 @@ def _promised(pipeline: Pipeline, increment: Increment | Bundle) -> tuple[str, s
 
 
 def _regrouping(increment: Increment) -> list[str]:
-    """A recompute of the groups that new rows touch does not know the group that a changed row was in, unless its
-    source does.
-    """
+    """A recompute of the groups that new rows touch does not know the group that a row by a cursor was in before."""
     write = increment.change.write
     if not isinstance(write, Recompute) or increment.transformed.why_all_groups(write.by) is not None:
         return []
@@ -106,7 +104,7 @@ def _regrouping(increment: Increment) -> list[str]:
     return [
         f"{n}: that a changed row is no more in the group that it was in"
         for n, source in changing.items()
-        if getattr(source, "cursor", None) is not None and increment.batches[n].former is None
+        if getattr(source, "cursor", None) is not None
     ]
 
 
