@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ __all__ = ["Cost", "measured"]
 
 # A process's peak memory is never less than that of the one which starts it, so a small one does, without `site`.
 _LAUNCH = """
-import json, os, sys, time
+import json, os, signal, sys, time
 
 page = os.sysconf("SC_PAGE_SIZE")
 
@@ -31,14 +32,16 @@ def tree(group):
     return total
 
 watched = os.path.isdir("/proc/self")
-began = time.perf_counter()
-child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, setsid=True)
+began, longest = time.perf_counter(), float(sys.argv[1])
+child = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ, setsid=True)
 peak = 0
 while True:
-    done, status, used = os.wait4(child, os.WNOHANG if watched else 0)
+    done, status, used = os.wait4(child, os.WNOHANG)
     if done:
         break
-    peak = max(peak, tree(child))
+    peak = max(peak, tree(child) if watched else 0)
+    if time.perf_counter() - began > longest:
+        os.killpg(child, signal.SIGKILL)
     time.sleep(0.002 if time.perf_counter() - began < 1 else 0.05)
 wall = time.perf_counter() - began
 unit = 1 if sys.platform == "darwin" else 1024
@@ -56,13 +59,16 @@ class Cost:
     status: int
 
 
-def measured(command: Sequence[str], errors: Path, environment: Mapping[str, str] | None = None) -> Cost:
-    """Run a command to its end. What it writes to stderr is left in the file `errors`.
+def measured(
+    command: Sequence[str], errors: Path, environment: Mapping[str, str] | None = None, *, longest: float = math.inf
+) -> Cost:
+    """Run a command to its end, or kill it after `longest` seconds. What it writes to stderr is left in the file
+    `errors`.
 
     CPU seconds are those of the process and of its descendants, by the kernel's account. Memory is the larger of the
     kernel's peak of the largest process and of what is seen of all together, looked at twenty times a second.
     """
-    launch = [sys.executable, "-S", "-c", _LAUNCH, *command]
+    launch = [sys.executable, "-S", "-c", _LAUNCH, str(longest), *command]
     with errors.open("wb") as file:
         done = subprocess.run(launch, env=environment, stdout=subprocess.PIPE, stderr=file, check=True)
     return Cost(*json.loads(done.stdout.splitlines()[-1]))

@@ -9,7 +9,8 @@ once, and is not measured.
 Each run is a process of its own, a peer's in an environment of its own (`make build/peers/.made`): what peers bring
 along, NumPy say, PyArrow imports wherever it finds it. The contestants run in turn, for some rounds after a first one
 that is not counted, so that a machine whose speed drifts drifts for all. The ratios are medians over the pairs of one
-round. One that takes longer than `SLOW` seconds is raced once only; the table says in how many pairs.
+round. One that takes longer than `SLOW` seconds is raced once only; the table says in how many pairs. One that takes
+longer than `LONGEST` is stopped, and the table says so.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from measure import Cost, measured
 
 HERE = Path(__file__).parent
 SLOW = 100.0
+LONGEST = 900.0
 PEERS = HERE.parent / "build" / "peers" / "bin" / "python"
 HEAD = "| | wall s | CPU s | peak MB | headrace's wall | CPU | peak | pairs | equal |\n" + "|---" * 9 + "|"
 _ONE = "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); "
@@ -98,7 +100,7 @@ class Race:
         if hasattr(self.module, f"setup_{contestant.name}"):
             cost = self._measure(f"setup_{contestant.name}", out)
             if cost.status:
-                contestant.problem = self._said()
+                contestant.problem = self._said(cost)
         out.rename(self._base(contestant))
 
     def _once(self, contestant: Contestant, at: int) -> None:
@@ -111,7 +113,7 @@ class Race:
         os.sync()
         cost = self._measure(contestant.name, out)
         if cost.status:
-            contestant.problem = self._said()
+            contestant.problem = self._said(cost)
         elif at:
             contestant.costs.append(cost)
         else:
@@ -123,12 +125,14 @@ class Race:
         command = [python, "-c", _ONE, str(HERE), self.name, work, str(self.data), str(out)]
         environment = {**os.environ, "RUNTIME__DLTHUB_TELEMETRY": "false"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once, not at every start
-        return measured(command, self.folder / "stderr", environment)
+        return measured(command, self.folder / "stderr", environment, longest=LONGEST)
 
     def _base(self, contestant: Contestant) -> Path:
         return self.folder / f"base_{contestant.name}"
 
-    def _said(self) -> str:
+    def _said(self, cost: Cost) -> str:
+        if cost.wall > LONGEST:
+            return f"stopped after {LONGEST:.0f} s"
         lines = (self.folder / "stderr").read_text(errors="replace").splitlines()
         told = [line for line in lines if line.strip(" ^")]
         return next((line for line in told if "Error" in line), told[-1] if told else "it failed")[:120]
@@ -158,7 +162,7 @@ class Race:
     @staticmethod
     def _line(one: Contestant, ours: Contestant, floor: Contestant) -> str:
         if not one.ran:
-            return f"| {one.title} | not here: {one.problem} ||||||||"
+            return f"| {one.title} | no figures: {one.problem} ||||||||"
         took = f"{one.median('wall'):.2f} | {one.median('cpu'):.2f} | {one.median('peak'):.0f}"
         ratios = " | ".join("" if one is ours else f"{ours.ratio(one, what):.2f}" for what in ("wall", "cpu", "peak"))
         same = "" if one is floor else "yes" if one.digest == floor.digest else "NO"

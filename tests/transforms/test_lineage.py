@@ -330,7 +330,7 @@ BINDING = {
 
 @pytest.mark.parametrize("query", BINDING)
 def test_a_name_that_is_a_columns_and_an_alias_is_whose_duckdb_takes_it_to_be(query):
-    with syntax.session() as con:
+    with syntax.binding() as con:
         con.execute("CREATE TABLE t AS FROM (VALUES ('a', 1), ('a', 2), ('b', 3)) AS t(g, v)")
         assert len(con.execute(query).fetchall()) == BINDING[query]
         shared = "SELECT g AS v, rank() OVER (PARTITION BY v ORDER BY g) AS r FROM t"

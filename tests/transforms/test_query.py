@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -14,6 +17,7 @@ import headrace as hr
 from headrace.pipeline import SQLStep
 from headrace.transform import transform
 from headrace.transform.query import Query
+from headrace.transform.syntax import binding
 
 FRAME = pl.LazyFrame({"a": [1, 2], "b": ["x", "y"], "c": [2, 3]})
 
@@ -173,14 +177,48 @@ def test_a_query_is_bound_in_the_database_that_it_runs_in():
         assert Query(text, {"t": frame}, {}).lazy().collect().rows() == [(1,), (2,)]
 
 
-def test_a_process_that_has_parsed_a_query_may_fork():
+def test_a_query_that_does_not_bind_leaves_nothing_to_the_next():
+    with pytest.raises(hr.ConfigError, match="'gone'"):
+        Query("SELECT gone FROM t", {"t": FRAME}, {})
+    with pytest.raises(hr.ConfigError, match="'t'"):
+        Query("SELECT a FROM t", {"source": FRAME}, {})
+    text = "SELECT count(*) AS n FROM duckdb_views() WHERE NOT internal"
+    assert answer(text).item() == 0
+    assert Query("SELECT a FROM t", {"t": FRAME.select("a")}, {}).lazy().collect().rows() == [(1,), (2,)]
+
+
+def test_queries_of_several_threads_are_each_bound_to_their_own_frames():
+    def bound(n: int) -> list[str]:
+        return list(Query("SELECT * FROM t", {"t": pl.LazyFrame({f"c{n}": [n]})}, {}).schema)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(bound, range(40))) == [[f"c{n}"] for n in range(40)]
+
+
+def test_a_constant_is_folded_in_utc_whatever_the_time_zone_of_the_process():
+    code = """if True:
+        from datetime import date
+        import polars as pl
+        from headrace.transform.query import Query
+        frame = pl.LazyFrame({"d": [date(2026, 1, 1), date(2025, 12, 31)]})
+        same = "SELECT d FROM t WHERE d = (TIMESTAMPTZ '2026-01-01 00:30:00+00')::DATE"
+        assert Query(same, {"t": frame}, {}).lazy().collect().rows() == [(date(2026, 1, 1),)]"""
+    zoned = {**os.environ, "TZ": "America/New_York"}
+    assert subprocess.run([sys.executable, "-c", code], env=zoned, check=False).returncode == 0
+
+
+def test_a_process_that_has_parsed_and_bound_a_query_may_fork():
     code = """if True:
         import os, sys
-        from headrace.transform.syntax import Syntax, functions
-        Syntax.of("SELECT 1"), functions("median")
+        from headrace.transform.syntax import Syntax, binding, functions
+        def bind():
+            with binding() as con:
+                con.execute("CREATE TABLE t (a INT)")
+                assert con.sql("SELECT sum(a) FROM t").types == ["HUGEINT"]
+        Syntax.of("SELECT 1"), functions("median"), bind()
         if child := os.fork():
             sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        Syntax.of("SELECT 2")"""
+        Syntax.of("SELECT 2"), bind()"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -191,3 +229,10 @@ def test_wide_rows_come_in_small_frames():
     sizes = [rows.estimated_size() for rows in query._stream()]
     assert sum(sizes) > 60_000_000
     assert max(sizes) < 25_000_000
+
+
+def test_a_python_variable_is_no_table():
+    local = FRAME.collect()
+    with binding() as con, pytest.raises(duckdb.CatalogException, match="local"):
+        con.sql("FROM local")
+    assert local.height

@@ -28,7 +28,7 @@ from headrace.schema import Schema, Type
 from headrace.stream import FrameStream, framed, original, scan_batches
 from headrace.stream.direct import Direct, direct, give_up
 from headrace.transform.columns import Column, carry, columns_of, crossing, logical, physical, restated, restore
-from headrace.transform.syntax import Syntax, identifier, session
+from headrace.transform.syntax import Syntax, binding, identifier, session
 
 __all__ = ["Query", "Scan"]
 
@@ -82,8 +82,7 @@ class Query:
         """The result's columns, and what the query needs of each frame, from empty tables of the same shape."""
         schemas = {name: frame.collect_schema() for name, frame in self.frames.items()}
         whole = {name: Scan(columns=tuple(schema), predicate=None) for name, schema in schemas.items()}
-        with session() as con:
-            con.execute("SET disabled_optimizers = 'statistics_propagation'")
+        with binding() as con:
             try:
                 for number, (name, schema) in enumerate(schemas.items()):
                     empty = pl.DataFrame(schema=schema).select(carry(schema))

@@ -9,7 +9,9 @@ import atexit
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import duckdb
@@ -18,23 +20,33 @@ from headrace import interruption
 from headrace.errors import ConfigError
 from headrace.frozen import frozen
 
-__all__ = ["CLOCK_WORDS", "Functions", "Syntax", "all_functions", "asking", "functions", "identifier", "session"]
+__all__ = [
+    "CLOCK_WORDS",
+    "Functions",
+    "Syntax",
+    "all_functions",
+    "asking",
+    "binding",
+    "functions",
+    "identifier",
+    "session",
+]
 
 MEMORY_LIMIT = "400MB"
+_binding = Lock()
 
 
 class session:  # noqa: N801 - used as a function
     """A DuckDB of its own in memory that can reach nothing but what is registered, and the files at `paths`."""
 
-    def __init__(self, spill: Path | None = None, paths: Sequence[str] = ()) -> None:
+    def __init__(self, spill: Path, paths: Sequence[str] = ()) -> None:
         self.spill = spill
         self.paths = paths
 
     def __enter__(self) -> duckdb.DuckDBPyConnection:
         self.con = duckdb.connect(":memory:")
-        if self.spill is not None:
-            self.con.execute("SET memory_limit = ?", [MEMORY_LIMIT])
-            self.con.execute("SET temp_directory = ?", [str(self.spill)])
+        self.con.execute("SET memory_limit = ?", [MEMORY_LIMIT])
+        self.con.execute("SET temp_directory = ?", [str(self.spill)])
         self.con.execute("SET TimeZone = 'UTC'")
         self.con.execute("SET python_enable_replacements = false")
         if self.paths:
@@ -54,14 +66,37 @@ def _parser() -> duckdb.DuckDBPyConnection:
     """The process's DuckDB for what asks about a text alone: to start one takes longer than that. It has no thread of
     its own, so that a process which has used it may fork.
     """
-    con = duckdb.connect(":memory:", config={"enable_external_access": False, "threads": 1, "async_threads": 0})
+    con = duckdb.connect(
+        ":memory:",
+        config={
+            "enable_external_access": False,
+            "disabled_optimizers": "statistics_propagation",  # of the empty tables of a binding it would learn too much
+            "threads": 1,
+            "async_threads": 0,
+        },
+    )
     atexit.register(con.close)  # DuckDB complains of connections that are open when Python ends
     return con
 
 
 def asking() -> duckdb.DuckDBPyConnection:
     """A connection for what asks about a text alone; temporary tables are its own. To be closed."""
-    return _parser().cursor()
+    con = _parser().cursor()
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+@contextmanager
+def binding() -> Iterator[duckdb.DuckDBPyConnection]:
+    """The same for a query over tables that are made here, as a `session` would know them; at the end they are gone.
+    One at a time: they have the names that a session gives them.
+    """
+    with _binding, asking() as con, interruption.breakable(con.interrupt):
+        con.execute("BEGIN")
+        try:
+            yield con
+        finally:
+            con.execute("ROLLBACK")
 
 
 def _asked(query: str, *values: str) -> list[tuple[Any, ...]]:
