@@ -1,6 +1,7 @@
 import csv
 import gzip
 import io
+from unittest import mock
 
 import polars as pl
 import pyarrow as pa
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 
 from headrace.errors import ConfigError, DataError
 from headrace.flow import Range, Snapshot
-from headrace.systems.files import FileSource
+from headrace.systems.files import FileSource, grammar
 from headrace.systems.files.blocks import Cutter
 from headrace.systems.files.csv import CSVReader
-from headrace.systems.files.grammar import Grammar
+from headrace.systems.files.grammar import Grammar, occurrences
 from headrace.systems.files.paths import stat
 
 BLOCKS = (1, 2, 5, 13, 64, 8 * 1024 * 1024)
@@ -62,6 +63,21 @@ def test_what_python_writes_is_read_back_whatever_the_cut(tmp_path_factory, rows
         lines.append(line)
         line += 1 + sum((f or "").count("\n") for f in row)
     assert found["_headrace_line"].to_list() == lines
+
+
+@given(
+    st.lists(st.sampled_from((b'"', b"\n", b"\xc3\xa9", b"\xc3", b"\x00", b"\xff")), max_size=40).map(b"".join),
+    st.sampled_from((b'"', b"\n", b"\xff", b"\xc3\xa9")),
+    st.integers(0, 90),
+    st.none() | st.integers(0, 90),
+)
+def test_marks_of_a_block_are_counted_as_python_counts_them(data, mark, start, end):
+    told = data.count(mark, start, len(data) if end is None else end)
+    for few in (0, 30):
+        with mock.patch.object(grammar, "_FEW", few):
+            assert occurrences(data, mark, start, end) == told
+    much = data * 1000
+    assert occurrences(much, mark, start) == much.count(mark, start)
 
 
 @settings(max_examples=60, deadline=None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ConfigError, DataError, RejectedError, UnavailableError
 from headrace.frozen import frozen
-from headrace.systems.files.grammar import RECORD_MAX
+from headrace.systems.files.grammar import RECORD_MAX, occurrences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,7 +213,7 @@ class Cutter:
 
     def drop(self, size: int) -> None:
         """Pass over the next `size` bytes, which end with a line."""
-        self.line += self._buffer.count(b"\n", 0, size)
+        self.line += occurrences(self._buffer, b"\n", 0, size)
         self._buffer = self._buffer[size:]
 
     def _fill(self, size: int) -> None:
@@ -254,7 +254,7 @@ class Cutter:
     def _take(self, end: int) -> Block:
         data, self._buffer = self._buffer[:end], self._buffer[end:]
         block = Block(data, self.line, last=False)
-        self.line += data.count(b"\n")
+        self.line += occurrences(data, b"\n")
         return block
 
     def _boundary(self, end: int) -> int:
@@ -262,7 +262,7 @@ class Cutter:
         data, quote = self._buffer, self._quote
         if quote is None:
             return data.rfind(b"\n", 0, end) + 1
-        even = data.count(quote, 0, end) % 2 == 0
+        even = occurrences(data, quote, 0, end) % 2 == 0
         while True:
             before = data.rfind(quote, 0, end)
             if even:

@@ -15,7 +15,7 @@ import polars as pl
 from headrace.errors import DataError
 from headrace.frozen import frozen
 from headrace.systems.files.blocks import BLOCK, Block, Cutter, opened
-from headrace.systems.files.grammar import RECORD_MAX, Grammar
+from headrace.systems.files.grammar import RECORD_MAX, Grammar, occurrences
 from headrace.systems.files.layout import WIDEST, Reject, Texts, refuse_wide
 
 if TYPE_CHECKING:
@@ -337,9 +337,9 @@ def _lines(data: bytes, starts: tuple[tuple[int, int], ...], grammar: Grammar, h
     if not starts:
         return pl.Series(dtype=pl.Int64)
     ends = [s for s, _ in starts[1:]] + [len(data)]
-    if data.count(b"\n") == height:  # no newline inside a field
+    if occurrences(data, b"\n") == height:  # no newline inside a field
         ranges = [
-            pl.int_range(line, line + data.count(b"\n", begin, end), eager=True)
+            pl.int_range(line, line + occurrences(data, b"\n", begin, end), eager=True)
             for (begin, line), end in zip(starts, ends, strict=True)
         ]
         return pl.concat(ranges)
