@@ -162,6 +162,18 @@ def test_a_full_refresh_begins_the_table_anew(orders):
     assert hr.run(pipeline).status == "nothing_new"
 
 
+def test_a_full_refresh_that_finds_nothing_to_read_says_that_the_table_stays(orders):
+    pipeline = orders.pipeline(files={"allow_missing": True})
+    hr.run(pipeline)
+    before = orders.rows(pipeline)
+    for file in (orders.folder / "in").iterdir():
+        file.unlink()
+    assert not hr.run(pipeline).warnings
+    for report in (hr.plan(pipeline, full_refresh=True), hr.run(pipeline, full_refresh=True)):
+        assert report.warnings == ("'source' has no row to read: the full refresh leaves the table as it is",)
+    assert orders.rows(pipeline) == before
+
+
 def test_a_full_refresh_of_a_history_wants_to_be_meant(orders):
     pipeline = orders.pipeline(write=hr.History(keys=("id",)))
     assert not hr.plan(pipeline, full_refresh=True).warnings

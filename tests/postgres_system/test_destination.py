@@ -54,6 +54,16 @@ def test_a_csv_is_appended_and_a_second_run_finds_nothing_new(shop):
     assert [r[:2] for r in shop.rows()] == [(1, "a\tb\\N"), (2, None), (3, "c")]
 
 
+def test_tables_that_are_two_to_postgres_are_two_to_the_ledger(shop):
+    """Case counts, and a point in a name is no point between names."""
+    shop.write("1.csv", "id\n1\n")
+    names = ("t", "T", '"a.b"."c"', '"a"."b.c"', '"a*"."b"', '"q""."."r"')
+    for name in names:
+        assert hr.run(shop.pipeline(hr.History(keys=("id",)), table=name)).status == "loaded", name
+        assert hr.run(shop.pipeline(hr.History(keys=("id",)), table=name)).status == "nothing_new", name
+    assert len({shop.pipeline(table=name).destination.place() for name in names}) == len(names)
+
+
 def test_the_command_loads_into_postgres(shop, monkeypatch, capsys):
     monkeypatch.setenv("SHOP_DSN", shop.database.dsn)
     shop.write("1.csv", "id,name\n1,a\n")

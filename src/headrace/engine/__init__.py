@@ -43,9 +43,10 @@ def run(
     """Load what is new, in commits that are applied wholly or not at all.
 
     `full_refresh` reads everything again into an emptied table, in one step (with `commit_every` in several: the
-    first one empties the table, and a warning says so). `wait`: seconds to wait for
-    another run of the same target. `timeout`: seconds after which the run stops between two batches, with
-    nothing of the commit kept. `retry` says how often an UnavailableError is tried again.
+    first one empties the table, and a warning says so); where there is no row to read the table stays as it is, and a
+    warning says so. `wait`: seconds to wait for another run of the same target. `timeout`: seconds after which the run
+    stops between two batches, with nothing of the commit kept. `retry` says how often an UnavailableError is tried
+    again.
 
     Raises HeadraceError: nothing of the failed commit is in the target, and the next run carries on.
     """

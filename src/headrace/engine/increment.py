@@ -138,7 +138,7 @@ def increment(
         snapshot=snapshot,
         passes=passes,
     )
-    return Increment(
+    made = Increment(
         pipeline=pipeline,
         batches=batches,
         drivers=how.drivers,
@@ -152,6 +152,10 @@ def increment(
         warnings=warnings,
         _closers=[screen, *rows.screens.values(), *(groups.found.screens if groups.found else ())],
     )
+    if how.fresh and made.empty:
+        names = ", ".join(map(repr, how.drivers))
+        made.warnings += (f"{names} has no row to read: the full refresh leaves the table as it is",)
+    return made
 
 
 @frozen

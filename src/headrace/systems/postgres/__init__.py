@@ -65,9 +65,9 @@ class PostgresDestination:
 
     def of(self, name: str) -> PostgresDestination:
         """The one table of this name in the schema."""
-        from headrace.systems.postgres.names import quoted
+        from headrace.systems.postgres.names import named, quoted
 
-        return replace(self, table=quoted(*self._place[:1], name), schema=None)
+        return replace(self, table=quoted(named(f"{self.schema}.t")[0], name), schema=None)
 
     def inspect(self, pipeline: str) -> Snapshot:
         """What the table holds now. Raises ConfigError, UnavailableError, RejectedError."""
@@ -119,7 +119,7 @@ class PostgresDestination:
         """The table."""
         from headrace.systems.postgres.names import place
 
-        return place(self.dsn, None if self.table is None else ".".join(self._place))
+        return place(self.dsn, None if self.table is None else self._name)
 
     def supports(self, write: str) -> str | None:
         """All writes are possible."""
@@ -160,11 +160,11 @@ class PostgresDestination:
             return quarantine.frame(connection, self._key(pipeline))
 
     @property
-    def _place(self) -> tuple[str, str]:
-        """Schema and table; ``*`` for many."""
-        from headrace.systems.postgres.names import named
+    def _name(self) -> str:
+        """The table as the ledger spells it; ``schema.*`` for many."""
+        from headrace.systems.postgres.names import dotted, named, spelled
 
-        return named(self.table) if self.table is not None else (named(f"{self.schema}.t")[0], "*")
+        return spelled(self.table) if self.table is not None else f"{dotted(named(f'{self.schema}.t')[0])}.*"
 
     @property
     def _table(self) -> Table:
@@ -175,7 +175,7 @@ class PostgresDestination:
     def _key(self, pipeline: str) -> Key:
         from headrace.systems.postgres.ledger import Key
 
-        return Key(pipeline, ".".join(self._place))
+        return Key(pipeline, self._name)
 
 
 @frozen(kw_only=True)

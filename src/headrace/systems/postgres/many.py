@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from headrace.errors import ConfigError
 from headrace.systems.postgres.catalog import relation
 from headrace.systems.postgres.connection import Dsn, connected
-from headrace.systems.postgres.names import quoted
+from headrace.systems.postgres.names import dotted
 from headrace.systems.postgres.session import opened
 from headrace.systems.postgres.source import read
 
@@ -27,7 +27,6 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
   AND n.nspname NOT IN ('pg_catalog', 'information_schema', '_headrace') AND n.nspname !~ '^pg_(toast|temp)'
 ORDER BY 1, 2
 """
-_PLAIN = re.compile(r"[^.\"*?\[\]]+")
 
 
 def matching(dsn: Dsn, pattern: str) -> Sequence[str]:
@@ -36,21 +35,16 @@ def matching(dsn: Dsn, pattern: str) -> Sequence[str]:
     """
     with connected(dsn, name="tables") as connection:
         if not re.search(r"[*?\[]", pattern):
-            return [_spelled(*relation(connection, pattern).place)]
+            return [dotted(*relation(connection, pattern).place)]
         rows = connection.execute(_ALL).fetchall()
     wanted = pattern if "." in pattern else f"public.{pattern}"
-    if found := [_spelled(schema, name) for schema, name in rows if fnmatchcase(f"{schema}.{name}", wanted)]:
+    if found := [dotted(schema, name) for schema, name in rows if fnmatchcase(f"{schema}.{name}", wanted)]:
         return found
     schemas = sorted({schema for schema, _ in rows})
     raise ConfigError(
         f"no table matches {pattern!r}",
         hint=f"there are tables in {', '.join(schemas)}" if schemas else "there are none that this role can see",
     )
-
-
-def _spelled(schema: str, name: str) -> str:
-    plain = all(_PLAIN.fullmatch(part) for part in (schema, name))
-    return f"{schema}.{name}" if plain else quoted(schema, name)
 
 
 def together(

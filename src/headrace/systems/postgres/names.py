@@ -11,12 +11,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from headrace.errors import ConfigError
 from headrace.paths import Place
 
-__all__ = ["NAME_BYTES", "literal", "named", "parted", "place", "quoted", "spelled", "words"]
+__all__ = ["NAME_BYTES", "dotted", "literal", "named", "parted", "place", "quoted", "spelled", "words"]
 
 NAME_BYTES = 63
 """PostgreSQL cuts a longer name, with a notice that nobody reads."""
 
 _PART = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
+_PLAIN = re.compile(r"[^.\"*?\[\]]+")  # with a point it would be two parts, with the others a pattern
 _KEYWORD = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S*))")
 _WORD = re.compile(r'(?:[\w$]+|"(?:[^"]|"")+")(?:\.(?:[\w$]+|"(?:[^"]|"")+"))*')
 
@@ -57,9 +58,14 @@ def parted(table: str) -> tuple[str | None, str]:
     return (parts[0], parts[1]) if len(parts) > 1 else (None, parts[0])
 
 
+def dotted(*parts: str) -> str:
+    """Schema and name in the one spelling that `named` reads as these two again."""
+    return ".".join(part if _PLAIN.fullmatch(part) else quoted(part) for part in parts)
+
+
 def spelled(table: str) -> str:
     """The table's name in one spelling, with its schema."""
-    return ".".join(named(table))
+    return dotted(*named(table))
 
 
 def words(query: str) -> list[str]:
@@ -68,7 +74,8 @@ def words(query: str) -> list[str]:
     for word in _WORD.findall(query):
         parts = [p[1:-1].replace('""', '"') if p.startswith('"') else p.lower() for p in _parts(word)]
         found |= {
-            ".".join(parts[at : at + 2]) if len(parts) - at > 1 else f"public.{parts[at]}" for at in range(len(parts))
+            dotted(*parts[at : at + 2]) if len(parts) - at > 1 else dotted("public", parts[at])
+            for at in range(len(parts))
         }
     return sorted(found)
 

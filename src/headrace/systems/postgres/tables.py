@@ -12,7 +12,7 @@ from headrace.frozen import frozen
 from headrace.schema import Schema
 from headrace.systems.postgres.connection import run
 from headrace.systems.postgres.encoding import Column, natural, physical
-from headrace.systems.postgres.names import NAME_BYTES, named, quoted
+from headrace.systems.postgres.names import NAME_BYTES, dotted, named, quoted
 from headrace.writes import Merge, Replace
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Table:
 
     @property
     def key(self) -> str:
-        """``schema.table`` as the ledger spells it."""
-        return f"{self.schema}.{self.name}"
+        """``schema.table`` as the ledger spells it; a part with a point in it is quoted."""
+        return dotted(self.schema, self.name)
 
     @property
     def sql(self) -> str:
