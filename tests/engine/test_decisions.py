@@ -162,6 +162,31 @@ def test_a_full_refresh_begins_the_table_anew(orders):
     assert hr.run(pipeline).status == "nothing_new"
 
 
+@pytest.mark.parametrize(
+    "write",
+    [hr.Append(), hr.Merge(keys=("id",)), hr.Replace(), hr.Recompute(by=("g",)), hr.History(keys=("id",))],
+    ids=lambda write: write.type,
+)
+def test_a_run_finds_nothing_new_while_there_is_no_file_yet(orders, write):
+    more = {
+        "transforms": (hr.sql("SELECT id, g, v FROM source"),),
+        "contract": hr.Contract(columns={"id": hr.Column(min=0)}),
+    }
+    pipeline = orders.pipeline(write=write, files={"allow_missing": True}, **more)
+    held = {file.name: file.read_text() for file in (orders.folder / "in").iterdir()}
+    for name in held:
+        (orders.folder / "in" / name).unlink()
+    for report in (hr.run(pipeline), hr.plan(pipeline), hr.check(pipeline)):
+        assert report.warnings == (
+            "'source' has no rows and no columns yet: transforms, contract and keys cannot be checked",
+        )
+    assert (hr.run(pipeline).status, hr.plan(pipeline).status) == ("nothing_new", "nothing_new")
+    for name, text in held.items():
+        orders.write(name, text)
+    assert hr.run(pipeline).status == "loaded"
+    assert orders.rows(pipeline)
+
+
 def test_a_full_refresh_that_finds_nothing_to_read_says_that_the_table_stays(orders):
     pipeline = orders.pipeline(files={"allow_missing": True})
     hr.run(pipeline)
@@ -170,7 +195,7 @@ def test_a_full_refresh_that_finds_nothing_to_read_says_that_the_table_stays(ord
         file.unlink()
     assert not hr.run(pipeline).warnings
     for report in (hr.plan(pipeline, full_refresh=True), hr.run(pipeline, full_refresh=True)):
-        assert report.warnings == ("'source' has no row to read: the full refresh leaves the table as it is",)
+        assert "'source' has no row to read: the full refresh leaves the table as it is" in report.warnings
     assert orders.rows(pipeline) == before
 
 

@@ -113,7 +113,7 @@ def test_a_pattern_that_matches_nothing_and_a_table_that_is_meant_are_named(shop
     with pytest.raises(ConfigError, match=r"no table public.ordrs") as caught:
         source.matching("public.ordrs")
     assert "public.orders" in caught.value.hint
-    assert source.matching("ref_*") == ['"public"."ref_""b.c"', "public.ref_a"]
+    assert source.matching("ref_*") == ['public."ref_""b.c"', "public.ref_a"]
 
 
 def test_deleted_rows_are_found_when_it_is_time(shop: Database, tmp_path: Path) -> None:

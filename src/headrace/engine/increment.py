@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -30,7 +30,7 @@ from headrace.schema import Schema, evolve
 from headrace.stream import FrameStream, scan_batches
 from headrace.stream.drawing import passed
 from headrace.transform import Transformed
-from headrace.writes import Merge, Partitions, Recompute
+from headrace.writes import Append, Merge, Partitions, Recompute
 
 if TYPE_CHECKING:
     from headrace.flow import ArrowStream
@@ -103,6 +103,22 @@ def increment(
     for name in () if how.fresh else how.drivers:
         if (identity := batches[name].identity) is not None:
             refuse_another(pipeline, name, snapshot.identities.get(name), identity)
+    if (unseen := _unseen(how, batches)) is not None:
+        return _nothing(pipeline, how, {unseen: batches[unseen]}, run=run, watch=watch)
+    return _made(pipeline, snapshot, how, batches, run=run, watch=watch, fresh=fresh, replayed=replayed)
+
+
+def _made(
+    pipeline: Pipeline,
+    snapshot: Snapshot,
+    how: Reading,
+    batches: Mapping[str, Batch],
+    *,
+    run: str,
+    watch: Watch,
+    fresh: bool = False,
+    replayed: Replayed | None = None,
+) -> Increment:
     pipeline = keyed(pipeline, how.drivers, batches)
     passes = Passes()
     rows = Rows.of(pipeline, how, batches, replayed, passes)
@@ -156,6 +172,28 @@ def increment(
         names = ", ".join(map(repr, how.drivers))
         made.warnings += (f"{names} has no row to read: the full refresh leaves the table as it is",)
     return made
+
+
+def _unseen(how: Reading, batches: Mapping[str, Batch]) -> str | None:
+    """The source of which not even the columns are known, where there is nothing to read in any that drives."""
+    if not all(batches[name].news.empty for name in how.drivers):
+        return None
+    return next((name for name in how.drivers if not batches[name].frame.lazy.collect_schema()), None)
+
+
+def _nothing(pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch], *, run: str, watch: Watch) -> Increment:
+    """The increment of one source of which nothing is known yet: there is nothing to bind, to judge or to do."""
+    ((name, batch),) = batches.items()
+    source: Any = pipeline.named_sources[name]
+    if getattr(source, "contract", None) is not None:
+        source = replace(source, contract=None)
+    bare = replace(pipeline, source=None, sources={name: source}, transforms=(), contract=None, write=Append())
+    told = replace(batch, complete=False, census=None)  # so that an append of it is as good as any write
+    how = replace(how, drivers=(name,), whole=False)
+    made = _made(bare, Snapshot(), how, {name: told}, run=run, watch=watch)
+    change = replace(made.change, write=pipeline.write)
+    said = f"{name!r} has no rows and no columns yet: transforms, contract and keys cannot be checked"
+    return replace(made, pipeline=pipeline, change=change, warnings=(said, *made.warnings))
 
 
 @frozen
