@@ -63,6 +63,11 @@ def test_a_row_number_that_only_a_table_has_is_refused_when_it_is_bound():
         Query("SELECT a, rowid FROM source", {"source": FRAME}, {})
 
 
+def test_a_frame_without_columns_is_refused_by_its_name():
+    with pytest.raises(hr.ConfigError, match="'source', which has no columns"):
+        Query("SELECT 1 AS a FROM source", {"source": pl.LazyFrame()}, {})
+
+
 def test_a_name_that_is_defined_over_its_own_table_reads_the_table():
     assert answer("WITH source AS (SELECT a + 1 AS a FROM source) SELECT a FROM source")["a"].to_list() == [2, 3]
 

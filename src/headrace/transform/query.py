@@ -74,6 +74,11 @@ class Query:
                     hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(frames))}",
                 )
             _refuse_names(table, frames[table].collect_schema())
+            if not frames[table].collect_schema():
+                raise ConfigError(
+                    f"SQL reads {table!r}, which has no columns",
+                    hint="a source of files has none while there is no file",
+                )
         for name in self.syntax.params:
             if name not in params:
                 raise ConfigError(f"SQL uses ${name}, and params have no {name!r}", hint='add it to "params"')
@@ -221,7 +226,9 @@ def _attach(con: duckdb.DuckDBPyConnection, number: int, read: Direct, schema: p
 
 
 def _refuse_names(table: str, schema: pl.Schema) -> None:
-    """Names that SQL has no word for."""
+    """Names that SQL has no word for, and tables without any."""
+    if not schema:
+        raise ConfigError(f"SQL reads {table!r}, which has no columns", hint="files have none while there is no file")
     lowered = [name.lower() for name in schema]
     for name in schema:
         if not name or lowered.count(name.lower()) > 1:
