@@ -117,12 +117,12 @@ class Query:
 
         A column that the query does not need is not streamed: to have taken it for unneeded in error raises.
         """
-        parts = []
-        for field in Schema.of_polars(self.frames[name].collect_schema()):
-            if field.name in needs.columns:
-                parts.append(restated(Schema((field,))))
-            else:
-                parts.append(f"CAST(error('{_UNNEEDED}') AS {physical(field.type)}) AS {identifier(field.name)}")
+        parts = [
+            restated(Schema((field,)))
+            if field.name in needs.columns
+            else f"CAST(error('{_UNNEEDED}') AS {physical(field.type)}) AS {identifier(field.name)}"
+            for field in Schema.of_polars(self.frames[name].collect_schema())
+        ]
         con.execute(f"CREATE OR REPLACE VIEW {identifier(name)} AS SELECT {', '.join(parts)} FROM {_STREAM}{number}")
 
     def lazy(self) -> pl.LazyFrame:
@@ -395,9 +395,5 @@ def _constant(node: Mapping[str, Any]) -> int | str | date | None:
     if node.get("class") != "CONSTANT":
         return None
     literal = node.get("literal") or {}
-    match literal.get("kind"):
-        case "INTEGER":
-            return int(literal["text"])
-        case "STRING":
-            return str(literal["text"])
-    return None
+    kind = {"INTEGER": int, "STRING": str}.get(str(literal.get("kind")))
+    return None if kind is None else kind(literal["text"])

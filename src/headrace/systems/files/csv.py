@@ -157,7 +157,8 @@ class CSVReader:
         try:
             while True:
                 while len(waiting) < _AHEAD and (block := cutter.cut(more_than=stuck)) is not None:
-                    waiting.append((block, pool.submit(proven, block)))
+                    alone = block.last and not waiting
+                    waiting.append((block, _begun(pool, proven, block, alone=alone)))
                     stuck = 0
                 if not waiting:
                     return
@@ -206,6 +207,19 @@ class CSVReader:
                 reason = survey.bad[0].reason if survey.bad else "no record"
                 bad.append(Reject(file.name, line, text, (reason,)))
         return parser.texts(b"".join(good), tuple(pieces), tuple(bad))
+
+
+def _begun(
+    pool: ThreadPoolExecutor, work: Callable[[Block], T | None], block: Block, *, alone: bool
+) -> Future[T | None]:
+    """The work on a block, on a thread; of a file's only block at once: to start a thread takes longer than to read a
+    small file.
+    """
+    if not alone:
+        return pool.submit(work, block)
+    done = Future[T | None]()
+    done.set_result(work(block))
+    return done
 
 
 def _misread(file: File, encoding: str, *, utf16: bool) -> DataError:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
@@ -174,10 +175,14 @@ class JSONReader:
         work = partial(self._piece, file, names, wanted, head.texts)
         with opened(file, self.source.encoding) as stream:
             blocks = self._blocks(file, stream)
+            begun = list(islice(blocks, 2))
+            if not begun[1:]:  # to start a thread takes longer than to read a small file
+                yield from (finish(work(lines)) for lines in begun)
+                return
             waiting: deque[Any] = deque()
             pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="headrace-json")
             try:
-                for lines in blocks:
+                for lines in chain(begun, blocks):
                     waiting.append(pool.submit(lambda b: finish(work(b)), lines))
                     if len(waiting) >= _AHEAD:
                         yield waiting.popleft().result()

@@ -130,6 +130,7 @@ class Reading:
             with self.spool.passed() as spooled:
                 for file in self.files:
                     check_same(file)
+                    whole = one.bytes + file.size
                     parts = self._columnar(file, one) if self.survey.native else self._texts(file, one)
                     for frame, rejects in parts:
                         if rejects:
@@ -139,7 +140,7 @@ class Reading:
                             raise _CutShortError  # noqa: TRY301  # it must leave the pass as one that failed
                     check_same(file)
                     one.files += 1
-                    one.bytes = sum(f.size for f in self.files[: one.files])
+                    one.bytes = whole
         except _CutShortError:
             return
         finally:
