@@ -1,6 +1,7 @@
 import os
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -445,3 +446,17 @@ def test_files_keep_their_names_when_the_paths_change(tmp_path, before, after, n
     assert rows(after) == moved
     (tmp_path / "in" / "b" / "3.csv").write_text("id,v\n300,3\n")
     assert rows(after) == [*moved, (300, 3, named.replace("2.csv", "3.csv"))]
+
+
+@pytest.mark.parametrize(("name", "text"), [("x.csv", "a,b\n1,x\n"), ("x.ndjson", '{"a": 1, "b": "x"}\n')])
+def test_a_small_file_is_read_without_a_thread_of_its_own(tmp_path, monkeypatch, name, text):
+    def refused(*_args: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refused)
+    (tmp_path / name).write_text(text)
+    (batch,) = FileSource(path=name, base=tmp_path).batches(Range(), Snapshot(), "in")
+    assert batch.frame.lazy.collect().rows() == [(1, "x")]
+    (tmp_path / name).write_text(text + text.splitlines(keepends=True)[-1] * 400_000)
+    with pytest.raises(AssertionError):  # many blocks have threads
+        next(FileSource(path=name, base=tmp_path).batches(Range(), Snapshot(), "in")).frame.lazy.collect()
