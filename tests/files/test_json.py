@@ -95,6 +95,8 @@ def test_structs_and_lists_are_read_as_declared(tmp_path):
         "[[1.0]]",
         '{"t": "a, 1.5"}',
         '{"p": "/é", "q": [{}, [], null, true, -1]}',
+        "{" + ", ".join(f'"k{n}": {n}' for n in range(33)) + "}",
+        '{"p": [{' + ", ".join(f'"{n}": "a"' for n in range(60)) + '}, {"m": 1}]}',
     ],
 )
 @pytest.mark.parametrize("name", ["x.ndjson", "x.json"])
@@ -118,6 +120,10 @@ def test_a_nested_value_that_is_not_asked_for_costs_nothing(value):
     assert reader._fast(line, 1, names, names, frozenset()) is None
     plain = b'{"k": {"p": "a", "q": [1]}, "n": 1.5, "t": "\\\\"}'
     assert reader._fast(plain, 1, names, names, frozenset()) is not None
+    some = ", ".join(f'"p{n}": {n}' for n in range(32))
+    assert (
+        reader._fast(f'{{"k": {{{some}}}, "n": 1.5, "t": ""}}\n'.encode() * 9, 9, names, names, frozenset()) is not None
+    )
 
 
 @pytest.mark.parametrize("space", ["", "\n  "])

@@ -288,6 +288,13 @@ def test_hive_folders_are_columns(tmp_path):
     assert plain.frame.lazy.collect_schema().names() == ["a"]
 
 
+def test_a_hive_folder_that_nobody_has_escaped_is_as_it_stands(tmp_path):
+    for name in ("p=50%AB", "p=50%AC", "p=%C3%A9", "p=100%"):
+        write(tmp_path, f"{name}/x.csv", "a\n1\n")
+    (batch,) = Ledger(FileSource(path="**/*.csv", base=tmp_path)).batches()
+    assert sorted(batch.frame.lazy.collect()["p"]) == ["100%", "50%AB", "50%AC", "é"]
+
+
 def test_a_folder_is_all_its_files_but_hidden_ones(tmp_path):
     for name in ("in/a.csv", "in/sub/b.csv", "in/.c.csv", "in/_tmp/d.csv", "in/notes.md"):
         write(tmp_path, name, "a\n1\n")

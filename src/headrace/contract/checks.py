@@ -30,6 +30,7 @@ __all__ = ["RAW", "Bound", "Check", "bind"]
 RAW = "\0raw "
 _INTEGERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64")
 _TEXTS = ("string", "json", "categorical", "enum")
+_WIDEST = 2**127  # int128 ends below it
 
 
 @frozen(kw_only=True)
@@ -145,6 +146,8 @@ def _bound(name: str, what: str, bound: Any, type: Type) -> pl.Expr:
         if not math.isfinite(bound):
             raise ConfigError(f"column {name!r}: {what} is not finite", hint="leave it out")
         whole = math.ceil(bound) if what == "min" else math.floor(bound)
+        if not -_WIDEST <= whole < _WIDEST:
+            raise ConfigError(f"column {name!r}: {what} is beyond all whole numbers of a column", hint="leave it out")
         fits = pl.select(pl.lit(whole, dtype=pl.Int128).cast(type.polars(), strict=False)).to_series()
         if fits.null_count():  # beyond the type's range: compare in the widest one
             return pl.lit(whole, dtype=pl.Int128)
@@ -190,7 +193,8 @@ def _unlike(name: str, type: Type, pattern: str) -> pl.Expr:
         raise ConfigError(f"column {name!r}: {type} has no pattern", hint='only text has one: declare "type": "string"')
     whole = rf"\A(?:{pattern})\z"
     try:
-        pl.select(pl.lit("").str.contains(whole))
+        for one in (pattern, whole):  # "a)|(b" is none, though it would be one in the brackets
+            pl.select(pl.lit("").str.contains(one))
     except pl.exceptions.PolarsError as error:
         raise ConfigError(
             f"column {name!r}: pattern {pattern!r} is no regular expression",

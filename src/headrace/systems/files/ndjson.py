@@ -38,6 +38,7 @@ __all__ = ["JSONReader"]
 T = TypeVar("T")
 _RISKY = r'[0-9][0-9.]{15,}|[0-9][eE][+-]?[0-9]|\\u[dD][89a-fA-F]|"-0|-0(?:[^0-9.]|$)|\\[u/](?:[^"\\\n]|\\.)*"\s*:'
 _AHEAD = 3
+_IN_ORDER = 32  # Polars' parser keeps so many keys of an object as a list, and more as a hash map
 
 
 class _Number(str):
@@ -288,16 +289,26 @@ def _may_repeat(text: pl.Series, frame: pl.DataFrame) -> bool:
 
 
 def _may_rewrite(text: pl.Series, keys: Sequence[str], wanted: Iterable[str]) -> bool:
-    """Whether a nested value may hold an escape or a fraction: Polars writes what is nested as text anew, escapes with
-    no backslash and 2.0 as 2. No key is repeated (`_may_repeat`), so what stands behind one of `keys` is not nested.
+    """Whether a nested value may hold an escape, a fraction or many keys: Polars writes what is nested as text anew,
+    escapes with no backslash, 2.0 as 2, and the keys of a large object in an order that it draws each time. No key is
+    repeated (`_may_repeat`), so what stands behind one of `keys` is not nested.
     """
     if not text.str.contains(_any_key(wanted) + r"[\[{]")[0]:
         return False
     key = _any_key(keys)
     if text.str.count_matches(r"[:\[,]\s*-?[0-9]+\.")[0] > text.str.count_matches(key + r"-?[0-9]+\.")[0]:
         return True
+    if _many_nested(text, key):
+        return True
     flat = text.str.extract_all(key + r'"(?:[^"\\]|\\.)*"').explode()
     return bool(text.str.count_matches(r"\\")[0] > flat.str.count_matches(r"\\").sum())
+
+
+def _many_nested(text: pl.Series, key: str) -> bool:
+    """Whether a line may have an object of more keys than Polars keeps in order. `key`: of those that are not nested."""
+    lines = text.str.split("\n").explode()
+    nested = lines.str.count_matches(r'"\s*:').cast(pl.Int64) - lines.str.count_matches(key).cast(pl.Int64)
+    return bool((nested > _IN_ORDER).any())
 
 
 def _any_key(keys: Iterable[str]) -> str:

@@ -93,9 +93,17 @@ def hive_parts(name: str) -> dict[str, str | None]:
     for part in Path(name).parts[:-1]:
         key, equals, value = part.partition("=")
         if equals and key:
-            text = unquote(value)
-            found[unquote(key)] = None if text == "__HIVE_DEFAULT_PARTITION__" else text
+            text = _unescaped(value)
+            found[_unescaped(key)] = None if text == "__HIVE_DEFAULT_PARTITION__" else text
     return found
+
+
+def _unescaped(text: str) -> str:
+    """The text behind its ``%xx``; where these are no UTF-8, nobody has escaped it, and it is the text itself."""
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return text
 
 
 def common(patterns: Sequence[str], base: Path | None) -> str:
