@@ -74,11 +74,6 @@ class Query:
                     hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(frames))}",
                 )
             _refuse_names(table, frames[table].collect_schema())
-            if not frames[table].collect_schema():
-                raise ConfigError(
-                    f"SQL reads {table!r}, which has no columns",
-                    hint="a source of files has none while there is no file",
-                )
         for name in self.syntax.params:
             if name not in params:
                 raise ConfigError(f"SQL uses ${name}, and params have no {name!r}", hint='add it to "params"')
@@ -105,6 +100,8 @@ class Query:
                 for number, name in enumerate(schemas):
                     self._mount(con, number, name, scans[name])
                 sure = _UNNEEDED not in json.dumps(self._plan(con))
+                if self.syntax.momentary:
+                    scans = {name: replace(scan, predicate=None) for name, scan in scans.items()}
             except duckdb.Error as error:
                 raise _refused(error, schemas) from error
         return result, scans if sure else whole

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,9 @@ __all__ = [
 ]
 
 MEMORY_LIMIT = "400MB"
+_PATIENCE = 5.0
 _binding = Lock()
+_forks: list[bool] = []
 
 
 class session:  # noqa: N801 - used as a function
@@ -61,20 +64,22 @@ class session:  # noqa: N801 - used as a function
         self.con.close()
 
 
+def _started() -> duckdb.DuckDBPyConnection:
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "enable_external_access": False,
+        "disabled_optimizers": "statistics_propagation",  # of the empty tables of a binding it would learn too much
+        "threads": 1,
+        "async_threads": 0,
+    }
+    return duckdb.connect(":memory:", config=config)
+
+
 @functools.cache
 def _parser() -> duckdb.DuckDBPyConnection:
     """The process's DuckDB for what asks about a text alone: to start one takes longer than that. It has no thread of
     its own, so that a process which has used it may fork.
     """
-    con = duckdb.connect(
-        ":memory:",
-        config={
-            "enable_external_access": False,
-            "disabled_optimizers": "statistics_propagation",  # of the empty tables of a binding it would learn too much
-            "threads": 1,
-            "async_threads": 0,
-        },
-    )
+    con = _started()
     atexit.register(con.close)  # DuckDB complains of connections that are open when Python ends
     return con
 
@@ -89,14 +94,35 @@ def asking() -> duckdb.DuckDBPyConnection:
 @contextmanager
 def binding() -> Iterator[duckdb.DuckDBPyConnection]:
     """The same for a query over tables that are made here, as a `session` would know them; at the end they are gone.
-    One at a time: they have the names that a session gives them.
+
+    Tables have the names that a session gives them, so the process's DuckDB binds one query at a time; who finds it
+    busy starts one of its own, and nobody waits.
     """
-    with _binding, asking() as con, interruption.breakable(con.interrupt):
-        con.execute("BEGIN")
-        try:
-            yield con
-        finally:
-            con.execute("ROLLBACK")
+    free = _binding.acquire(blocking=False)
+    try:
+        with _parser().cursor() if free else _started() as con, interruption.breakable(con.interrupt):
+            con.execute("SET TimeZone = 'UTC'")
+            con.execute("BEGIN")
+            try:
+                yield con
+            finally:
+                con.execute("ROLLBACK")
+    finally:
+        if free:
+            _binding.release()
+
+
+def _before_a_fork() -> None:
+    """A child that is forked in the middle of a binding would have half of it, and its lock for ever."""
+    _forks.append(_binding.acquire(timeout=_PATIENCE))
+
+
+def _after_a_fork() -> None:
+    if _forks.pop():
+        _binding.release()
+
+
+os.register_at_fork(before=_before_a_fork, after_in_parent=_after_a_fork, after_in_child=_after_a_fork)
 
 
 def _asked(query: str, *values: str) -> list[tuple[Any, ...]]:
@@ -123,6 +149,11 @@ class Syntax:
         table function does (``query('…')``) nobody knows.
         """
         return _stops_early(self.node)
+
+    @property
+    def momentary(self) -> bool:
+        """Whether a constant of it may be another one when it runs than when it was bound: a clock's, a setting's."""
+        return any(name in _SETTINGS or name in functions(name).clocks for name in _named(self.node))
 
     @staticmethod
     def of(text: str) -> Syntax:
@@ -201,6 +232,7 @@ class Functions:
 CLOCK_WORDS = frozenset(
     ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "get_current_time")
 )
+_SETTINGS = frozenset(("current_setting", "getvariable"))
 _CLOCKS = CLOCK_WORDS | {
     *("now", "today", "age", "transaction_timestamp", "txid_current"),
     *("get_current_timestamp", "current_localtime", "current_localtimestamp"),

@@ -305,7 +305,7 @@ def _may_rewrite(text: pl.Series, keys: Sequence[str], wanted: Iterable[str]) ->
 
 
 def _many_nested(text: pl.Series, key: str) -> bool:
-    """Whether a line may have an object of more keys than Polars keeps in order. `key`: of those that are not nested."""
+    """Whether a line may have an object of more keys than Polars keeps in order. `key`: of those that nest in none."""
     lines = text.str.split("\n").explode()
     nested = lines.str.count_matches(r'"\s*:').cast(pl.Int64) - lines.str.count_matches(key).cast(pl.Int64)
     return bool((nested > _IN_ORDER).any())
