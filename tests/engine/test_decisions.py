@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -185,6 +186,33 @@ def test_a_run_finds_nothing_new_while_there_is_no_file_yet(orders, write):
         orders.write(name, text)
     assert hr.run(pipeline).status == "loaded"
     assert orders.rows(pipeline)
+
+
+def test_files_that_are_missing_hide_nothing_else_that_is_to_be_done(orders):
+    def step(a, b, *, factor):
+        return pl.concat([a, b], how="diagonal_relaxed").with_columns(pl.col("v") * factor)
+
+    (orders.folder / "none").mkdir()
+    sources = {
+        "a": hr.FileSource(path="none/*.csv", base=orders.folder, allow_missing=True),
+        "b": hr.FileSource(path="in/*.csv", base=orders.folder),
+    }
+
+    def pipeline(factor):
+        return orders.pipeline(sources=sources, transforms=(step,), write=hr.Replace(), params={"factor": factor})
+
+    assert hr.run(pipeline(1)).status == "loaded"
+    assert hr.run(pipeline(10)).status == "loaded"
+    assert max(row[2] for row in orders.rows(pipeline(10))) == 20
+
+
+def test_a_source_read_whole_finds_nothing_new_while_there_is_no_file_yet(orders):
+    own = hr.Contract(columns={"id": hr.Column(min=0)})
+    source = hr.FileSource(path="none*.csv", base=orders.folder, allow_missing=True, read="all", contract=own)
+    pipeline = orders.pipeline(source=source)
+    for write in (hr.Merge(keys=("id",)), hr.Replace()):
+        assert hr.run(replace(pipeline, write=write)).status == "nothing_new"
+        assert hr.plan(replace(pipeline, write=write)).write["type"] == write.type
 
 
 def test_a_full_refresh_that_finds_nothing_to_read_says_that_the_table_stays(orders):

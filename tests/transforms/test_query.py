@@ -242,27 +242,22 @@ def test_who_finds_the_binding_busy_binds_elsewhere_at_once():
         assert list(Query("SELECT * FROM t", {"t": FRAME}, {}).schema) == ["a", "b", "c"]
 
 
-def test_a_process_may_fork_beside_a_thread_that_binds():
+def test_a_process_that_forks_beside_a_thread_that_binds_waits_for_it():
     code = """if True:
-        import os, signal, sys, threading, time
-        import polars as pl
-        from headrace.transform.query import Query
-        frames = {"t": pl.LazyFrame({"a": [1]})}
-        def bind():
-            Query("SELECT a FROM t", frames, {})
-        def on():
-            while True: bind()
-        bind()
-        threading.Thread(target=on, daemon=True).start()
-        for _ in range(6):
-            time.sleep(0.013)
-            if not (child := os.fork()):
-                signal.alarm(20)
-                bind()
-                os._exit(0)
-            if os.waitpid(child, 0)[1]:
-                os._exit(1)
-        os._exit(0)"""
+        import os, sys, threading, time
+        from headrace.transform import syntax
+        def on(started):
+            with syntax.binding() as con:
+                con.execute("CREATE TABLE t (a INT)")
+                started.set()
+                time.sleep(0.5)
+        threading.Thread(target=on, args=(started := threading.Event(),)).start()
+        started.wait()
+        if child := os.fork():
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or syntax._binding.locked())
+        free = not syntax._binding.locked()
+        with syntax.binding() as con:
+            os._exit(not (free and con.execute("SHOW TABLES").fetchall() == []))"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -103,8 +103,8 @@ def increment(
     for name in () if how.fresh else how.drivers:
         if (identity := batches[name].identity) is not None:
             refuse_another(pipeline, name, snapshot.identities.get(name), identity)
-    if (unseen := _unseen(how, batches)) is not None:
-        return _nothing(pipeline, how, {unseen: batches[unseen]}, run=run, watch=watch)
+    if _unseen(how, batches):
+        return _nothing(pipeline, how, batches, run=run, watch=watch)
     return _made(pipeline, snapshot, how, batches, run=run, watch=watch, fresh=fresh, replayed=replayed)
 
 
@@ -174,26 +174,33 @@ def _made(
     return made
 
 
-def _unseen(how: Reading, batches: Mapping[str, Batch]) -> str | None:
-    """The source of which not even the columns are known, where there is nothing to read in any that drives."""
-    if not all(batches[name].news.empty for name in how.drivers):
-        return None
-    return next((name for name in how.drivers if not batches[name].frame.lazy.collect_schema()), None)
+def _unseen(how: Reading, batches: Mapping[str, Batch]) -> bool:
+    """Whether not even the columns are known of any source that drives: there is no file yet."""
+    return not any(batches[name].frame.lazy.collect_schema() for name in how.drivers)
 
 
 def _nothing(pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch], *, run: str, watch: Watch) -> Increment:
-    """The increment of one source of which nothing is known yet: there is nothing to bind, to judge or to do."""
-    ((name, batch),) = batches.items()
+    """The increment where nothing is known yet (`_unseen`): there is nothing to bind, to judge or to do."""
+    name = how.drivers[0]
     source: Any = pipeline.named_sources[name]
     if getattr(source, "contract", None) is not None:
         source = replace(source, contract=None)
     bare = replace(pipeline, source=None, sources={name: source}, transforms=(), contract=None, write=Append())
-    told = replace(batch, complete=False, census=None)  # so that an append of it is as good as any write
-    how = replace(how, drivers=(name,), whole=False)
-    made = _made(bare, Snapshot(), how, {name: told}, run=run, watch=watch)
+    none = {n: replace(b, news=replace(b.news, empty=True), census=None) for n, b in batches.items()}
+    told = replace(none[name], complete=False)  # so that an append of it is as good as any write
+    alone = replace(how, drivers=(name,), whole=False)
+    made = _made(bare, Snapshot(), alone, {name: told}, run=run, watch=watch)
     change = replace(made.change, write=pipeline.write)
-    said = f"{name!r} has no rows and no columns yet: transforms, contract and keys cannot be checked"
-    return replace(made, pipeline=pipeline, change=change, warnings=(said, *made.warnings))
+    names = ", ".join(map(repr, how.drivers))
+    said = f"{names} has no rows and no columns yet: transforms, contract and keys cannot be checked"
+    return replace(
+        made,
+        pipeline=pipeline,
+        batches=none,
+        drivers=how.drivers,
+        change=change,
+        warnings=(said, *made.warnings),
+    )
 
 
 @frozen
