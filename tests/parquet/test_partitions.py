@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from loads import load
 
 from headrace.errors import DataError, SchemaError
+from headrace.schema import Type
 from headrace.stream import scan_batches
-from headrace.systems.parquet import ParquetDestination, scan_table
+from headrace.systems.parquet import ParquetDestination, parts, scan_table
 from headrace.systems.parquet.parts import folder_of
 from headrace.writes import Append, Partitions
 
@@ -75,6 +76,63 @@ def test_scalars_of_any_kind_are_partitions(tmp_path: Path, values: list[Any]) -
     load(table, frame, Partitions(by=("k",)))
     load(table, frame, Partitions(by=("k",)))
     assert scan_table(tmp_path / "t").collect().height == len(values)
+
+
+def test_times_within_one_second_are_partitions_of_their_own(tmp_path: Path) -> None:
+    table = ParquetDestination(path="t", base=tmp_path)
+    by = Partitions(by=("k",))
+    times = [dt.time(9), dt.time(9, 0, 0, 100_000), dt.time(9, 0, 0, 200_000)]
+    load(table, pl.DataFrame({"k": times, "v": [0, 1, 2]}), by)
+    load(table, pl.DataFrame({"k": [dt.time(9, 0, 0, 300_000), dt.time(9, 0, 0, 100_000)], "v": [3, 10]}), by)
+    assert sorted(v for _, v in _rows(tmp_path / "t")) == [0, 2, 3, 10]
+    folders = sorted(p.name for p in (tmp_path / "t").iterdir() if p.name != "_headrace")
+    assert folders == ["k=09%3A00%3A00", "k=09%3A00%3A00.100", "k=09%3A00%3A00.200", "k=09%3A00%3A00.300"]
+
+
+def test_a_partition_of_a_whole_second_from_before_loses_only_the_times_that_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = ParquetDestination(path="t", base=tmp_path)
+    by = Partitions(by=("k",))
+    times = [dt.time(9), dt.time(9, 0, 0, 100_000), dt.time(9, 0, 0, 200_000), dt.time(10)]
+    with monkeypatch.context() as before:
+        before.setattr(parts, "key_text", lambda expr, _type: expr.cast(pl.String))
+        before.setattr(parts, "_has_times", lambda *_: False)
+        load(table, pl.DataFrame({"k": times, "v": [0, 1, 2, 3]}), by)
+    load(table, pl.DataFrame({"k": times[1:2], "v": [10]}), by)
+    assert sorted(v for _, v in _rows(tmp_path / "t")) == [0, 2, 3, 10]
+    receipt = load(table, pl.DataFrame({"k": [times[0], times[3]], "v": [20, 30]}), by)
+    assert (receipt.counts["inserted"], receipt.counts["deleted"]) == (2, 2)
+    assert sorted(v for _, v in _rows(tmp_path / "t")) == [2, 10, 20, 30]
+
+
+FAR = [pl.Date(), *(pl.Datetime(unit, zone) for unit in ("ms", "us", "ns") for zone in (None, "Asia/Tokyo"))]
+
+
+@pytest.mark.parametrize("type", FAR, ids=str)
+def test_days_that_no_calendar_writes_are_partitions(tmp_path: Path, type: pl.DataType) -> None:
+    table = ParquetDestination(path="t", base=tmp_path)
+    by = Partitions(by=("k",))
+    most = 2**31 - 1 if type == pl.Date else 2**63 - 1
+    keys = pl.Series([most, most - 1, -most, 0, None], dtype=pl.Int32 if type == pl.Date else pl.Int64).cast(type)
+    load(table, pl.DataFrame({"k": keys, "v": range(5)}), by)
+    assert len(list((tmp_path / "t").rglob("*.parquet"))) == 5
+    assert load(table, pl.DataFrame({"k": keys[:2], "v": [10, 11]}), by).counts["deleted"] == 2
+    load(table, pl.DataFrame({"k": keys, "v": range(5)}), Append())
+    assert load(table, pl.DataFrame({"k": keys, "v": range(5)}), by).counts["deleted"] == 10
+
+
+@pytest.mark.parametrize("type", [pl.Date(), *(pl.Datetime(u) for u in ("ms", "us", "ns"))])
+def test_usual_days_keep_their_text(type: pl.DataType) -> None:
+    days = [-96_465_292, -719_163, -1, 0, 19_753, 2_932_897, 95_026_236]
+    if type != pl.Date:
+        each = 86_400_000
+        ticks = pl.Series([n * each + 123 for n in (days[2:5] if type == pl.Datetime("ns") else days)])
+        values = ticks.cast(pl.Datetime("ms")).dt.cast_time_unit(type.time_unit)  # type: ignore[attr-defined]
+    else:
+        values = pl.Series(days, dtype=pl.Int32).cast(pl.Date)
+    text = values.to_frame("k").select(parts.key_text(pl.col("k"), Type.of_polars(values.dtype))).to_series()
+    assert text.to_list() == values.cast(pl.String).to_list()
 
 
 def test_the_two_zeros_are_one_partition(tmp_path: Path) -> None:

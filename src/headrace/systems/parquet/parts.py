@@ -8,7 +8,7 @@ from NULL (``name=``), and so does a text that reads like the NULL folder's name
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,13 @@ _NAME_BYTES = 255
 _BUFFER_BYTES = 96_000_000
 _BUFFER_SHARE = 0.5
 _OF_MEMORY = 16  # texts of what is written out stay for as long as a row of the same batch waits
+_FINE = "fine"
+"""Says of a file that its times are told apart below the second: older ones hold all of a second's."""
 _REFUSED = ("list", "array", "struct", "binary", "null")
+_INSTANT = "%Y-%m-%dT%H:%M:%S%.f"
+_DAYS = (-96_465_292, 95_026_236)
+"""The first and the last day since 1970 that Polars can write: of others it panics."""
+_PER_DAY = {"d": 1, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 
 
 def split(
@@ -73,10 +79,28 @@ def key_text(expr: pl.Expr, type: Type) -> pl.Expr:
             return pl.when(expr == 0).then(0.0).otherwise(expr).cast(pl.String)
         case "duration":
             return expr.to_physical().cast(pl.String)
+        case "time":  # a cast writes whole seconds only
+            return expr.dt.strftime("%H:%M:%S%.f")
+        case "date":
+            return _day_text(expr, "d", lambda day: day.cast(pl.String))
         case "datetime" if type.args[1] is not None:
-            return expr.dt.convert_time_zone("UTC").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
+            return _day_text(
+                expr, type.args[0], lambda moment: moment.dt.convert_time_zone("UTC").dt.strftime(f"{_INSTANT}Z")
+            )
+        case "datetime":
+            return _day_text(expr, type.args[0], lambda moment: moment.cast(pl.String))
         case _:
             return expr.cast(pl.String)
+
+
+def _day_text(expr: pl.Expr, unit: str, write: Callable[[pl.Expr], pl.Expr]) -> pl.Expr:
+    """What `write` makes of a date or a datetime; ``@<count><unit>``, as `exact.to_text` has it, of one so far off that
+    nothing can write it.
+    """
+    count = expr.to_physical()
+    usual = count.floordiv(_PER_DAY[unit]).is_between(*_DAYS)
+    text = write(pl.when(usual).then(expr))
+    return pl.when(usual).then(text).when(expr.is_not_null()).then(pl.format("@{}" + unit, count))
 
 
 def folder_of(by: Sequence[str], key: Key) -> str:
@@ -109,6 +133,7 @@ class _Buffer:
         self._layout = layout
         self._by = list(by)
         self._keys = _keys(schema, by)
+        self._marks = {_FINE: True} if _has_times(schema, by) else {}
         self._parts: dict[Key, list[pl.DataFrame]] = {}
         self._bytes: dict[Key, float] = {}
         self._files: list[dict[str, Any]] = []
@@ -140,7 +165,7 @@ class _Buffer:
     def _write(self, key: Key, rows: pl.DataFrame) -> None:
         name = f"{folder_of(self._by, key)}/{self._attempt.stem}-{len(self._files)}.parquet"
         about = write_file(rows, self._attempt, name, self._layout, self._where)
-        self._files.append({**about, "by": self._by, "values": list(key)})
+        self._files.append({**about, "by": self._by, "values": list(key), **self._marks})
 
     def close(self) -> list[dict[str, Any]]:
         """Write the rest. The files."""
@@ -161,13 +186,19 @@ def _keys(schema: Schema, by: Sequence[str]) -> list[pl.Expr]:
 
 
 def _alike(state: State, schema: Schema, by: Sequence[str]) -> dict[str, None]:
-    """The files that are split by these columns, with the same types: one that has been widened since writes the same
-    value as another text.
+    """The files that are split by these columns, with the same types, each by one key alone: a column that has been
+    widened since writes the same value as another text.
     """
     types = [schema[name] for name in by]
     held = [Schema.from_json(each) for each in state.schemas]
     same = [all(name in each for name in by) and [each[name] for name in by] == types for each in held]
-    return {n: None for n, about in state.data.items() if about.get("by") == list(by) and same[about["schema"]]}
+    split = {n: about for n, about in state.data.items() if about.get("by") == list(by) and same[about["schema"]]}
+    coarse = _has_times(schema, by)
+    return {n: None for n, about in split.items() if not coarse or about.get(_FINE)}
+
+
+def _has_times(schema: Schema, by: Sequence[str]) -> bool:
+    return any(schema[name].name == "time" for name in by)
 
 
 def _named(change: TableChange, by: Sequence[str]) -> set[Key]:
