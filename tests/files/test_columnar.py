@@ -3,6 +3,7 @@ import os
 import sys
 from datetime import datetime
 
+import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -304,6 +305,73 @@ def test_rows_that_are_rejected_do_not_count_for_what_is_looked_at(tmp_path):
     old_times(tmp_path / "a.parquet", [near] * count + [far], n=pa.array(["x"] * count + ["1"]))
     with pytest.raises(DataError, match="before 1677 or after 2262"):
         batch(tmp_path, types={"n": "int64"}).frame.lazy.head(1).collect()
+
+
+def clock(unit="us", bad=None, count=1):
+    """Times of a day, the last of which may be none, in an Arrow array."""
+    whole = pa.int32() if unit in ("s", "ms") else pa.int64()
+    type = pa.time32(unit) if unit in ("s", "ms") else pa.time64(unit)
+    return pa.array([5, None] * count + ([] if bad is None else [bad]), whole).view(type)
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize(
+    ("unit", "bad"),
+    [("ms", 86_400_000), ("ms", -1), ("us", 86_400_000_000), ("us", 2**62), ("us", -1), ("ns", 86_400 * 10**9)],
+)
+def test_a_time_that_is_none_of_a_day_is_refused_by_column(tmp_path, unit, bad, statistics):
+    times = clock(unit, bad)
+    held = {
+        "plain": times,
+        "listed": pa.ListArray.from_arrays([0, 1, 1, 3], times),
+        "part": pa.StructArray.from_arrays([times, pa.array(["a", "b", "c"])], ["at", "name"]),
+        "coded": times.dictionary_encode(),
+    }
+    for name, values in held.items():
+        table = pa.table({"n": [1, 2, 3], name: values})
+        pq.write_table(table, tmp_path / "a.parquet", write_statistics=statistics)
+        one = batch(tmp_path)
+        with pytest.raises(DataError, match=f"'a.parquet': column '{name}' holds what is no value of its type"):
+            one.frame.lazy.collect()
+        assert one.frame.lazy.select("n").collect()["n"].to_list() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_times_of_a_day_are_read_as_they_are(tmp_path, statistics):
+    times = pl.Series([0, 86_400 * 10**9 - 1_000, None]).cast(pl.Time)
+    rows = pl.DataFrame({"t": times, "l": [[t] for t in times], "none": pl.Series([None] * 3, dtype=pl.Time)})
+    pq.write_table(rows.to_arrow(), tmp_path / "a.parquet", write_statistics=statistics)
+    assert batch(tmp_path).frame.lazy.collect().equals(rows)
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_the_midnight_at_the_end_of_a_day_as_duckdb_writes_it_is_refused_unless_nobody_gets_there(tmp_path, statistics):
+    good, bad = clock(count=1_000), clock(bad=86_400_000_000)
+    with pq.ParquetWriter(tmp_path / "a.parquet", pa.schema({"t": good.type}), write_statistics=statistics) as out:
+        for values in (good, bad):
+            out.write_table(pa.table({"t": values}))
+    one = batch(tmp_path)
+    with pytest.raises(DataError, match="column 't'"):
+        one.frame.lazy.collect()
+    assert one.frame.lazy.head(2).collect().height == 2
+    duckdb.sql("SELECT TIME '24:00:00' AS t").write_parquet(str(tmp_path / "a.parquet"))
+    with pytest.raises(DataError, match="column 't'"):
+        batch(tmp_path).frame.lazy.collect()
+
+
+def test_only_times_are_looked_at_and_only_where_statistics_do_not_tell(tmp_path, monkeypatch):
+    seen = []
+    read = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda self, **how: (seen.append(how), read(self, **how))[1])
+    rows = {"n": [1, 2], "t": clock(), "s": pa.StructArray.from_arrays([clock(), clock()], ["at", "t"])}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    assert batch(tmp_path).frame.lazy.collect().height == 2
+    assert seen == []
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet", write_statistics=["n", "t", "s.t"])
+    assert batch(tmp_path).frame.lazy.collect().height == 2
+    assert seen == [{"row_groups": [0], "columns": ["s.at"]}]
+    monkeypatch.setattr(pq, "ParquetFile", None)
+    assert batch(tmp_path).frame.lazy.select("n").collect().height == 2
 
 
 def test_a_damaged_column_of_int96_is_read_or_told_as_that(tmp_path):

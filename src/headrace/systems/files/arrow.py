@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headrace.systems.files.paths import File
 
 
-__all__ = ["IPC_END", "IPC_FILE", "refuse_doubled", "scan", "schema"]
+__all__ = ["IPC_END", "IPC_FILE", "prove", "refuse_doubled", "scan", "schema"]
 
 IPC_FILE = b"ARROW1"
 """What an IPC file begins and ends with."""
@@ -96,14 +96,14 @@ def _frames(file: File, columns: Sequence[str] | None) -> Iterator[pl.DataFrame]
                 names = reader.schema.names
                 reader = _reader(opened, [names.index(name) for name in columns] or [0])
             for batch in _batches(reader):
-                _prove(file, batch)
+                prove(file, batch)
                 yield pl.DataFrame(batch)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise broken(file, "ipc") from error
 
 
-def _prove(file: File, batch: pa.RecordBatch) -> None:
-    """Raises DataError for what Polars would read as something else: by its column, where that is known."""
+def prove(file: File, batch: pa.RecordBatch) -> None:
+    """Raises DataError, by its column, for what Polars would read as something else; ArrowInvalid if it is in none."""
     try:
         batch.validate(full=True)
     except pa.ArrowInvalid as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
@@ -29,6 +31,10 @@ _PIECE_BYTES = 16 * 1024 * 1024
 _CUTS_MAX = 16
 _FIRST, _LAST = -106_751 * 86_400, 2**63 // 10**9 - 1
 """Between these whole seconds Polars reads times of INT96 as they are: it takes 1677-09-21 for 2262."""
+
+_DAY = {"milliseconds": 86_400_000, "microseconds": 86_400_000_000, "nanoseconds": 86_400_000_000_000}
+_DOUBTED = re.compile(r"datetime\(ns|\btime\b")
+"""Types, or types that hold such, of which a Parquet file may have values that Polars reads as others."""
 
 
 @frozen
@@ -89,10 +95,11 @@ class ColumnarReader:
 
     def prove(self, file: File, columns: Mapping[str, Type], rows: int | None = None) -> None:
         """Raises DataError where one of these columns has, in the first `rows`, what Polars would silently read as
-        another value: a time of Parquet's old INT96, as Spark writes it, may lie beyond Polars' nanoseconds. Also for a
-        column that is damaged; UnavailableError where the file has changed.
+        another value: a time of Parquet's old INT96, as Spark writes it, may lie beyond Polars' nanoseconds, and a time
+        of day beyond the day, which it takes for NULL. Also for a column that is damaged; UnavailableError where the
+        file has changed.
         """
-        if self.format != "parquet" or not any("datetime(ns" in str(type) for type in columns.values()):
+        if self.format != "parquet" or not any(_DOUBTED.search(str(type)) for type in columns.values()):
             return
         from pyarrow import parquet
 
@@ -101,16 +108,10 @@ class ColumnarReader:
         except (pa.ArrowException, OSError):  # it does not know all that Polars reads, and Polars says what is broken
             return
         with opened:
-            leaves = [opened.schema.column(at) for at in range(len(opened.schema))]
-            old = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
-            asked = [path for path in old if any(path == name or path.startswith(f"{name}.") for name in columns)]
-            left = opened.metadata.num_rows if rows is None else rows
             try:
-                for batch in opened.iter_batches(columns=asked) if asked else ():
+                for batch in _doubted(opened, columns, rows):
+                    arrow.prove(file, batch)
                     _prove_times(file, batch)
-                    left -= batch.num_rows
-                    if left <= 0:
-                        return
             except (pa.ArrowException, OSError) as error:
                 check_same(file)
                 raise broken(file, self.format) from error
@@ -157,6 +158,38 @@ class ColumnarReader:
         }[self.format]
         if not whole:
             raise broken(file, self.format)
+
+
+def _doubted(opened: Any, columns: Mapping[str, Type], rows: int | None) -> Iterator[pa.RecordBatch]:
+    """What of these columns has to be looked at, at least for the first `rows`: the leaves that hold times, without the
+    row groups whose statistics say enough.
+    """
+    leaves = ((at, opened.schema.column(at)) for at in range(len(opened.schema)))
+    timely = [(at, leaf) for at, leaf in leaves if leaf.physical_type == "INT96" or leaf.logical_type.type == "TIME"]
+    asked = [(at, f) for at, f in timely if any(f.path == name or f.path.startswith(f"{name}.") for name in columns)]
+    left = opened.metadata.num_rows if rows is None else rows
+    for at in range(opened.metadata.num_row_groups if asked else 0):
+        group = opened.metadata.row_group(at)
+        paths = [leaf.path for place, leaf in asked if not _is_within_a_day(leaf, group.column(place))]
+        ahead = left
+        for batch in opened.iter_batches(row_groups=[at], columns=paths) if paths else ():
+            yield batch
+            ahead -= batch.num_rows
+            if ahead <= 0:
+                return
+        left -= group.num_rows
+        if left <= 0:
+            return
+
+
+def _is_within_a_day(leaf: Any, chunk: Any) -> bool:
+    """Whether the statistics of a row group say so."""
+    known = chunk.statistics
+    if leaf.physical_type == "INT96" or known is None:
+        return False
+    if not known.has_min_max:
+        return bool(known.has_null_count and known.null_count == chunk.num_values)
+    return bool(known.min_raw >= 0 and known.max_raw < _DAY[json.loads(leaf.logical_type.to_json())["timeUnit"]])
 
 
 def _seconds(values: pa.Array) -> Iterator[pl.Series]:
