@@ -95,6 +95,21 @@ def test_whatever_is_damaged_is_read_or_refused_in_our_own_words(tmp_path, capfd
 
 
 @pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_value_that_its_type_does_not_have_is_refused_by_column(tmp_path, streamed, nested):
+    times = pa.array([1, 86_400_000_000]).view(pa.time64("us"))
+    table = pa.table({"n": [1, 2], "t": pa.ListArray.from_arrays([0, 1, 2], times) if nested else times})
+    with (pa.ipc.new_stream if streamed else pa.ipc.new_file)(tmp_path / "a.arrow", table.schema) as out:
+        out.write_table(table)
+    rows = batch(tmp_path).frame
+    for query in (rows.lazy, rows.placed, rows.lazy.filter(pl.col("n") > 1)):
+        with pytest.raises(DataError, match=r"'a\.arrow': column 't' holds what is no value of its type") as caught:
+            query.collect()
+        assert caught.value.details == {"file": "a.arrow", "column": "t"}
+    assert rows.lazy.select("n").collect().height == 2
+
+
+@pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize(
     "column",
     [

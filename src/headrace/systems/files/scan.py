@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace import exact
-from headrace.errors import HeadraceError, SchemaError
+from headrace.errors import DataError, HeadraceError, SchemaError
 from headrace.flow import Counts
 from headrace.schema import REJECTS, Type, reject_id, widens
 from headrace.stream import picked, scan_generator
@@ -218,7 +218,7 @@ class Reading:
         self, reader: ColumnarReader, file: File, one: _Pass, unsure: Sequence[Column]
     ) -> Iterator[pl.DataFrame]:
         """The rows, piece by piece unless Polars is to leave some out. What breaks a query may be its own or the
-        file's: the file is then read once more, to tell.
+        file's: the file is then read once more, to tell. A DataError has told already, and comes out as it is.
         """
         native = self.survey.native[file.name]
         scanned = reader.scan(file)
@@ -234,6 +234,9 @@ class Reading:
                 return
             for first, height in pieces:
                 yield from drawn(self._query(scanned.slice(first, height), file, one, unsure, first=first))
+        except DataError:  # it has been told, and by its column where that is known
+            check_same(file)
+            raise
         except (pl.exceptions.PolarsError, HeadraceError, OSError) as error:
             if reader.reads(file):
                 raise
