@@ -149,6 +149,12 @@ def test_the_header_of_a_sheet_names_each_column_once(tmp_path, caplog):
     assert given.frame.lazy.collect().rows(named=True) == [{"a": 1.0, "c": 5.0, "d": 2.0}]
 
 
+def test_a_footer_longer_than_the_sheet_leaves_no_row(tmp_path):
+    workbook(tmp_path / "b.xlsx", [["a"], [1], [2], [3]])
+    assert batch(tmp_path, skip_footer=1).frame.lazy.collect()["a"].to_list() == [1, 2]
+    assert batch(tmp_path, skip_footer=5).frame.lazy.collect().height == 0
+
+
 def test_excel_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "b.xlsx").write_bytes(b"PK")
     monkeypatch.setitem(sys.modules, "fastexcel", None)

@@ -54,7 +54,7 @@ def sheet(source: FileSource, file: File) -> pl.DataFrame | None:
         frame = _named(loaded, file, source.skip_rows + (header is True))
     except fastexcel.FastExcelError:
         return None
-    return frame.head(frame.height - source.skip_footer) if source.skip_footer else frame
+    return frame.head(max(0, frame.height - source.skip_footer))
 
 
 def _check_names(book: Any, wanted: str | int, row: int, file: File) -> None:
