@@ -109,14 +109,16 @@ def test_an_excel_sheet_is_read_by_name(tmp_path):
         batch(tmp_path, sheet="dat")
 
 
-def workbook(path, rows):
-    """A workbook of these rows; a text that begins with = is a formula, which gives an error here."""
+def workbook(path, rows, top=0, left=0):
+    """A workbook of these rows, below `top` rows and right of `left` columns; a text that begins with = is a formula,
+    which gives an error here.
+    """
     import xlsxwriter
 
     with xlsxwriter.Workbook(path) as book:
         page = book.add_worksheet()
-        for y, row in enumerate(rows):
-            for x, value in enumerate(row):
+        for y, row in enumerate(rows, top):
+            for x, value in enumerate(row, left):
                 if str(value).startswith("="):
                     page.write_formula(y, x, value, value="#DIV/0!")
                 else:
@@ -127,6 +129,42 @@ def test_a_cell_that_holds_an_error_is_named_and_is_no_null(tmp_path):
     workbook(tmp_path / "b.xlsx", [["a title"], ["id", "v"], [1, 2.5], [2, "=1/0"]])
     with pytest.raises(DataError, match=r"'b\.xlsx': cell B4 holds an error"):
         batch(tmp_path, skip_rows=1)
+
+
+@pytest.mark.parametrize("words", [{}, {"skip_rows": 3}, {"header": ["a", "b"], "skip_rows": 4}])
+def test_places_in_a_sheet_are_counted_from_its_first_cell(tmp_path, words):
+    workbook(tmp_path / "b.xlsx", [["a", "b"], [1, 1], [1, "=1/0"]], top=3, left=2)
+    with pytest.raises(DataError, match=r"cell D6 holds an error") as caught:
+        batch(tmp_path, **words)
+    assert caught.value.details == {"file": "b.xlsx", "row": 6, "column": 4}
+    workbook(tmp_path / "b.xlsx", [["a", "b"], [1, 1], [None, None], [1.5, 2]], top=3, left=2)
+    one = batch(tmp_path, types={"a": "int64"}, add_columns={"at": "line"}, **words)
+    assert one.frame.lazy.collect().rows() == [(1, 1.0, 5), (None, None, 6)]
+    assert [r["line"] for r in rejects(one)] == [7]
+    assert one.frame.placed.select("_headrace_line").collect().to_series().to_list() == [5, 6]
+
+
+def test_a_header_below_blank_rows_is_checked_too(tmp_path):
+    workbook(tmp_path / "b.xlsx", [["a", "a"], [1, 2]], top=2)
+    with pytest.raises(DataError, match="its header repeats 'a'"):
+        batch(tmp_path)
+    workbook(tmp_path / "b.xlsx", [["a", None], [1, 2]], top=2, left=3)
+    with pytest.raises(DataError, match="does not name column E"):
+        batch(tmp_path)
+
+
+def test_a_sheet_shorter_than_the_lines_to_skip_is_not_taken_for_an_empty_one(tmp_path):
+    workbook(tmp_path / "a.xlsx", [["a title"], ["a"], [1]])
+    workbook(tmp_path / "b.xlsx", [["a"], [1]])
+    with pytest.raises(DataError, match=r"b\.xlsx"):
+        batch(tmp_path, skip_rows=3)
+
+
+@pytest.mark.parametrize("words", [{}, {"skip_rows": 1}, {"header": ["a"]}])
+def test_a_title_far_from_the_table_is_no_part_of_it(tmp_path, words):
+    workbook(tmp_path / "b.xlsx", [["x", "x"] if words.get("skip_rows") else [], [None, None, "b"], [None, None, 5]])
+    found = batch(tmp_path, **words).frame.lazy.collect()
+    assert found.rows() == ([("b",), ("5",)] if "header" in words else [(5.0,)])
 
 
 def test_true_among_numbers_of_a_sheet_is_no_1(tmp_path):

@@ -118,14 +118,18 @@ class ColumnarReader:
 
     def scan(self, file: File) -> pl.LazyFrame:
         """The file's rows, lazily where the format can."""
+        return self.opened(file)[0]
+
+    def opened(self, file: File) -> tuple[pl.LazyFrame, int]:
+        """The file's rows as `scan`, and how many lines of the file stand above the first of them."""
         if self.format == "parquet":
-            return pl.scan_parquet(file.path, glob=False, hive_partitioning=False)
+            return pl.scan_parquet(file.path, glob=False, hive_partitioning=False), 0
         if self.format == "ipc":
-            return arrow.scan(file)
-        rows = sheet(self.source, file)
-        if rows is None:
+            return arrow.scan(file), 0
+        found = sheet(self.source, file)
+        if found is None:
             raise broken(file, self.format)
-        return rows.lazy()
+        return found.rows.lazy(), found.above
 
     def reads(self, file: File) -> bool:
         """Whether the file can be read to its end. It reads it all: for a query over it that broke off."""

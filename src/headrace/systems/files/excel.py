@@ -5,23 +5,32 @@ from __future__ import annotations
 import importlib
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
 from headrace.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from headrace.systems.files import FileSource
     from headrace.systems.files.paths import File
 
-__all__ = ["sheet"]
+__all__ = ["Sheet", "sheet"]
 
 _NUMBERS = ("float", "int")
 logging.getLogger("fastexcel").setLevel(logging.ERROR)  # it warns of every empty column, at every look
 
 
-def sheet(source: FileSource, file: File) -> pl.DataFrame | None:
+class Sheet(NamedTuple):
+    """Rows of a sheet, and how many of its lines stand above the first of them."""
+
+    rows: pl.DataFrame
+    above: int
+
+
+def sheet(source: FileSource, file: File) -> Sheet | None:
     """The rows of the source's sheet; None where the file is no whole Excel file.
 
     Numbers are float64, as Excel keeps them; a column of numbers and other values is text. A column without name and
@@ -46,42 +55,50 @@ def sheet(source: FileSource, file: File) -> pl.DataFrame | None:
             raise ConfigError(
                 f"file {file.name!r} has no sheet {wanted!r}", hint=f"it has {', '.join(book.sheet_names)}"
             )
-        if header is True:
-            _check_names(book, wanted, source.skip_rows, file)
         loaded = book.load_sheet(wanted, **options)
-        if mixed := _mixed(book, wanted, loaded, options):
+        grid = book.load_sheet(wanted, header_row=None, skip_rows=0, dtypes="string")
+        if grid.height < source.skip_rows:  # of a sheet with a header fastexcel takes this for one without columns
+            return None
+        above = grid.height - loaded.height
+        texts = _texts(grid)
+        if header is True:
+            _check_names([column[above - 1] for column in texts.values()] if above else [], file)
+        texts = {at: column[above:] for at, column in texts.items()}
+        if mixed := _mixed(loaded, texts):
             loaded = book.load_sheet(wanted, **options, dtypes=dict.fromkeys(mixed, "string"))
-        frame = _named(loaded, file, source.skip_rows + (header is True))
+        frame = _named(loaded, file, above)
     except fastexcel.FastExcelError:
         return None
-    return frame.head(max(0, frame.height - source.skip_footer))
+    return Sheet(frame.head(max(0, frame.height - source.skip_footer)), above)
 
 
-def _check_names(book: Any, wanted: str | int, row: int, file: File) -> None:
+def _texts(grid: Any) -> dict[int, pl.Series]:
+    """The columns of all of a sheet, from its row 1 on, by their number in it."""
+    frame = grid.to_polars()
+    return {c.absolute_index: frame.to_series(at) for at, c in enumerate(grid.selected_columns)}
+
+
+def _check_names(names: Sequence[str | None], file: File) -> None:
     """The header as it stands: fastexcel would give a name that stands twice a number."""
-    top = book.load_sheet(wanted, header_row=None, skip_rows=row, n_rows=1, dtypes="string").to_polars()
-    names = Counter(n for n in (top.row(0) if top.height else ()) if n is not None)
-    if double := [n for n, times in names.items() if times > 1]:
+    counted = Counter(n for n in names if n is not None)
+    if double := [n for n, times in counted.items() if times > 1]:
         raise DataError(
             f"file {file.name!r}: its header repeats {double[0]!r}", hint=_OWN_NAMES, details={"file": file.name}
         )
 
 
-def _mixed(book: Any, wanted: str | int, loaded: Any, options: dict[str, Any]) -> list[str]:
+def _mixed(loaded: Any, texts: Mapping[int, pl.Series]) -> list[str]:
     """Columns taken for numbers that hold true or false too: they would come as 1 and 0."""
-    numbers = [c.name for c in loaded.selected_columns if c.dtype in _NUMBERS]
-    if not numbers:
-        return []
-    texts = book.load_sheet(wanted, **options | {"dtypes": dict.fromkeys(numbers, "string")}).to_polars()
-    return [n for n in numbers if texts[n].is_in(["true", "false"]).any()]
+    numbers = [c for c in loaded.selected_columns if c.dtype in _NUMBERS]
+    return [c.name for c in numbers if texts[c.absolute_index].is_in(["true", "false"]).any()]
 
 
 def _named(loaded: Any, file: File, above: int) -> pl.DataFrame:
-    """The rows under their names; `above` says how many lines stand above them."""
+    """The rows under their names; `above` says how many lines of the sheet stand above them."""
     batch, errors = loaded.to_arrow_with_errors()
     if errors is not None and errors.errors:
         first = errors.errors[0]
-        row, column = first.offset_position[0] + above, first.offset_position[1]
+        row, column = first.offset_position[0] + above, loaded.selected_columns[first.offset_position[1]].absolute_index
         more = f", and {len(errors.errors) - 1} more" if len(errors.errors) > 1 else ""
         raise DataError(
             f"file {file.name!r}: cell {_letters(column)}{row + 1} holds an error (such as #DIV/0!){more}",
@@ -95,9 +112,9 @@ def _named(loaded: Any, file: File, above: int) -> pl.DataFrame:
             continue
         if frame[column.name].null_count() < frame.height:
             raise DataError(
-                f"file {file.name!r}: its header does not name column {_letters(column.index)}",
+                f"file {file.name!r}: its header does not name column {_letters(column.absolute_index)}",
                 hint=_OWN_NAMES,
-                details={"file": file.name, "column": column.index + 1},
+                details={"file": file.name, "column": column.absolute_index + 1},
             )
         frame = frame.drop(column.name)
     return frame

@@ -221,7 +221,7 @@ class Reading:
         file's: the file is then read once more, to tell. A DataError has told already, and comes out as it is.
         """
         native = self.survey.native[file.name]
-        scanned = reader.scan(file)
+        scanned, above = reader.opened(file)
         given = dict(zip(scanned.collect_schema().names(), native.names, strict=True))
         scanned = scanned.rename(given)
         used = {c.name for c in one.judged}
@@ -230,10 +230,10 @@ class Reading:
         reader.prove(file, {of: native[to] for of, to in given.items() if to in used}, limit)
         try:
             if one.predicate is not None or (pieces := reader.pieces(file)) is None:
-                yield from drawn(self._query(scanned, file, one, unsure, first=0))
+                yield from drawn(self._query(scanned, file, one, unsure, first=above))
                 return
             for first, height in pieces:
-                yield from drawn(self._query(scanned.slice(first, height), file, one, unsure, first=first))
+                yield from drawn(self._query(scanned.slice(first, height), file, one, unsure, first=above + first))
         except DataError:  # it has been told, and by its column where that is known
             check_same(file)
             raise
@@ -246,8 +246,8 @@ class Reading:
     def _query(
         self, rows: pl.LazyFrame, file: File, one: _Pass, unsure: Sequence[Column], *, first: int
     ) -> pl.LazyFrame:
-        """What is asked of the file's rows, the first of which is its row `first`; where values have to be judged
-        (`unsure`), all that they are judged by.
+        """What is asked of the file's rows, with `first` lines above them; where values have to be judged (`unsure`),
+        all that they are judged by.
         """
         if any(c.origin == "line" for c in one.judged) or unsure:
             rows = rows.with_row_index(_SURE, offset=first + 1)
