@@ -121,6 +121,8 @@ def workbook(path, rows, top=0, left=0):
             for x, value in enumerate(row, left):
                 if str(value).startswith("="):
                     page.write_formula(y, x, value, value="#DIV/0!")
+                elif value and isinstance(value, str):
+                    page.write_string(y, x, value)
                 else:
                     page.write(y, x, value)
 
@@ -170,6 +172,18 @@ def test_a_title_far_from_the_table_is_no_part_of_it(tmp_path, words):
 def test_true_among_numbers_of_a_sheet_is_no_1(tmp_path):
     workbook(tmp_path / "b.xlsx", [["id", "v"], [1.5, 1], [True, 2]])
     assert batch(tmp_path).frame.lazy.collect().rows() == [("1.5", 1.0), ("true", 2.0)]
+
+
+def test_numbers_among_texts_of_a_sheet_keep_all_their_digits(tmp_path):
+    numbers = [1e-10, 2e-10, 3.14159265358979, -1.5e-12, 123456.123456789, 0.1, 1234, -5, 0, 10**15]
+    texts = ["007", "1e-10", "0.10", "+5", " 1", "1_000", "inf", "nan", "3.14159265358979", "1234.0", "x", "0"]
+    rows = [[n, n] for n in numbers] + [[True, True]] + [[t, None] for t in texts] + [[1.25e300, 1.25e300]]
+    workbook(tmp_path / "b.xlsx", [["v", "w"], *rows])
+    found = batch(tmp_path).frame.lazy.collect()
+    for name, others in (("v", texts), ("w", [None] * len(texts))):
+        *values, large = found[name].to_list()
+        assert values == [*map(repr, numbers), "true", *others]
+        assert float(large) == 1.25e300
 
 
 def test_the_header_of_a_sheet_names_each_column_once(tmp_path, caplog):

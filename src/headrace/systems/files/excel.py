@@ -64,9 +64,11 @@ def sheet(source: FileSource, file: File) -> Sheet | None:
         if header is True:
             _check_names([column[above - 1] for column in texts.values()] if above else [], file)
         texts = {at: column[above:] for at, column in texts.items()}
-        if mixed := _mixed(loaded, texts):
-            loaded = book.load_sheet(wanted, **options, dtypes=dict.fromkeys(mixed, "string"))
         frame = _named(loaded, file, above)
+        doubtful = _doubtful(loaded, texts)
+        if doubtful:
+            floats = book.load_sheet(wanted, **options, dtypes=dict.fromkeys(doubtful, "float")).to_polars()
+            frame = frame.with_columns([_exact(texts[at], floats[name]).alias(name) for name, at in doubtful.items()])
     except fastexcel.FastExcelError:
         return None
     return Sheet(frame.head(max(0, frame.height - source.skip_footer)), above)
@@ -87,10 +89,33 @@ def _check_names(names: Sequence[str | None], file: File) -> None:
         )
 
 
-def _mixed(loaded: Any, texts: Mapping[int, pl.Series]) -> list[str]:
-    """Columns taken for numbers that hold true or false too: they would come as 1 and 0."""
-    numbers = [c for c in loaded.selected_columns if c.dtype in _NUMBERS]
-    return [c.name for c in numbers if texts[c.absolute_index].is_in(["true", "false"]).any()]
+def _doubtful(loaded: Any, texts: Mapping[int, pl.Series]) -> dict[str, int]:
+    """Columns of texts that may hold numbers too, and of numbers that hold true or false too (they would come as 1 and
+    0), with their number in the sheet.
+    """
+    return {
+        c.name: c.absolute_index
+        for c, text in [(c, texts[c.absolute_index]) for c in loaded.selected_columns]
+        if (c.dtype == "string" and _read(text).is_not_null().any())
+        or (c.dtype in _NUMBERS and text.is_in(["true", "false"]).any())
+    }
+
+
+def _read(texts: pl.Series) -> pl.Series:
+    return texts.cast(pl.Float64, strict=False)
+
+
+def _exact(texts: pl.Series, numbers: pl.Series) -> pl.Series:
+    """A column's texts, its numbers in their shortest text that reads back to them.
+
+    `numbers` are its cells as fastexcel reads them for floats: a text that looks like a number too, and stays as it is.
+    """
+    # fastexcel rounds a number to nine decimals; a text reads as the number that it is, true and dates as none at all
+    lost = (_read(texts) != numbers).fill_null(value=False)
+    given = texts.to_list()
+    for at, number in zip(lost.arg_true().to_list(), numbers.filter(lost).to_list(), strict=True):
+        given[at] = repr(number)
+    return pl.Series(texts.name, given, dtype=pl.String)
 
 
 def _named(loaded: Any, file: File, above: int) -> pl.DataFrame:
