@@ -186,6 +186,19 @@ def test_numbers_among_texts_of_a_sheet_keep_all_their_digits(tmp_path):
         assert float(large) == 1.25e300
 
 
+@pytest.mark.parametrize("words", [{}, {"rename": {"code": "c"}}, {"header": ["code", "n"], "skip_rows": 1}])
+@pytest.mark.parametrize("type", ["string", "categorical", "enum(1234, 1e-10, -5.25, x)"])
+def test_a_number_of_a_sheet_has_one_text_whatever_its_neighbours(tmp_path, type, words):
+    numbers = [1234, 1e-10, -5.25]
+    workbook(tmp_path / "b.xlsx", [["code", "n"], *([n, n] for n in numbers)])
+    alone = batch(tmp_path, types={"code": type}, **words).frame.lazy.collect()
+    assert [*alone.to_series(0)] == ["1234", "1e-10", "-5.25"]
+    assert alone["n"].to_list() == numbers
+    workbook(tmp_path / "b.xlsx", [["code", "n"], *([n, n] for n in numbers), ["x", 1]])
+    mixed = batch(tmp_path, types={"code": type}, **words).frame.lazy.collect()
+    assert [*mixed.to_series(0)] == ["1234", "1e-10", "-5.25", "x"]
+
+
 def test_the_header_of_a_sheet_names_each_column_once(tmp_path, caplog):
     workbook(tmp_path / "b.xlsx", [["a", None, "b"], [1, None, 2]])
     assert batch(tmp_path).frame.lazy.collect().rows(named=True) == [{"a": 1.0, "b": 2.0}]

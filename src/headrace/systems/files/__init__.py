@@ -43,7 +43,8 @@ class FileSource:
     does); `decimal` is the decimal point.
     CSV: `header` is False, or the names where the files have none; `delimiter` is guessed where it is not given (the
     plan says so); `quote` None reads without quotes; `skip_rows` and `skip_footer` are physical lines.
-    Excel: `sheet` by name, the first by default; numbers are float64. A cell that holds an error is refused.
+    Excel: `sheet` by name, the first by default; numbers are float64, and among texts or declared as text `1234`, with
+    all their digits. A cell that holds an error is refused. A row's `line` is its row in the sheet.
 
     `add_columns` map a new column to ``file``, ``line`` or ``modified``; `rename` old names to new ones (`types` and
     the rest speak of the new); `hive` takes the ``a=b`` folders as columns (None: where there are any).

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from headrace.errors import ConfigError, DataError
+from headrace.schema import parse_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,9 +34,11 @@ class Sheet(NamedTuple):
 def sheet(source: FileSource, file: File) -> Sheet | None:
     """The rows of the source's sheet; None where the file is no whole Excel file.
 
-    Numbers are float64, as Excel keeps them; a column of numbers and other values is text. A column without name and
-    values is left out. Raises DataError for a cell that holds an error, a name that stands twice, and a name that is
-    missing; ConfigError for a sheet that is not there, and where fastexcel is not installed.
+    Numbers are float64, as Excel keeps them. A column of numbers and other values is text, and so is one that is
+    declared as text: 1234 is then '1234' whatever its neighbours. A column without name and values is left out.
+
+    Raises DataError for a cell that holds an error, a name that stands twice, and a name that is missing; ConfigError
+    for a sheet that is not there, and where fastexcel is not installed.
     """
     try:
         fastexcel = importlib.import_module("fastexcel")
@@ -65,7 +68,7 @@ def sheet(source: FileSource, file: File) -> Sheet | None:
             _check_names([column[above - 1] for column in texts.values()] if above else [], file)
         texts = {at: column[above:] for at, column in texts.items()}
         frame = _named(loaded, file, above)
-        doubtful = _doubtful(loaded, texts)
+        doubtful = _doubtful(loaded, texts, source)
         if doubtful:
             floats = book.load_sheet(wanted, **options, dtypes=dict.fromkeys(doubtful, "float")).to_polars()
             frame = frame.with_columns([_exact(texts[at], floats[name]).alias(name) for name, at in doubtful.items()])
@@ -89,16 +92,22 @@ def _check_names(names: Sequence[str | None], file: File) -> None:
         )
 
 
-def _doubtful(loaded: Any, texts: Mapping[int, pl.Series]) -> dict[str, int]:
-    """Columns of texts that may hold numbers too, and of numbers that hold true or false too (they would come as 1 and
-    0), with their number in the sheet.
+def _doubtful(loaded: Any, texts: Mapping[int, pl.Series], source: FileSource) -> dict[str, int]:
+    """Columns of texts that may hold numbers too, and of numbers that are declared as texts or hold true or false too
+    (they would come as 1 and 0), with their number in the sheet.
     """
     return {
         c.name: c.absolute_index
         for c, text in [(c, texts[c.absolute_index]) for c in loaded.selected_columns]
         if (c.dtype == "string" and _read(text).is_not_null().any())
-        or (c.dtype in _NUMBERS and text.is_in(["true", "false"]).any())
+        or (c.dtype in _NUMBERS and (_is_text(source, c.name) or text.is_in(["true", "false"]).any()))
     }
+
+
+def _is_text(source: FileSource, name: str) -> bool:
+    """Whether the column of this name in the file is declared as one of texts."""
+    declared = {source.rename.get(n, n): t for n, t in source.text_types.items()}.get(source.rename.get(name, name))
+    return declared is not None and parse_type(declared.type).name in ("string", "categorical", "enum")
 
 
 def _read(texts: pl.Series) -> pl.Series:
