@@ -15,7 +15,7 @@ import pytest
 
 import headrace as hr
 from headrace.pipeline import SQLStep
-from headrace.transform import transform
+from headrace.transform import syntax, transform
 from headrace.transform.query import Query
 from headrace.transform.syntax import binding
 
@@ -267,6 +267,11 @@ def test_no_rows_are_left_out_by_what_a_clock_says_when_a_query_is_bound(moment)
     scan = Query(f"SELECT d FROM t WHERE d = {moment}", {"t": frame}, {}).scans["t"]
     assert (scan.columns, scan.predicate) == (("d",), None)
     assert Query("SELECT d FROM t WHERE d = DATE '2026-01-01'", {"t": frame}, {}).scans["t"].predicate is not None
+
+
+def test_a_plain_query_does_not_ask_for_all_functions(monkeypatch):
+    monkeypatch.setattr(syntax, "all_functions", lambda: pytest.fail("it takes longer than to bind"))
+    assert answer("SELECT b, sum(a) AS n FROM source WHERE c > 1 GROUP BY b ORDER BY b").rows() == [("x", 1), ("y", 2)]
 
 
 def test_no_rows_are_left_out_by_a_setting_of_where_a_query_is_bound():

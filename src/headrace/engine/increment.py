@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -30,7 +30,7 @@ from headrace.schema import Schema, evolve
 from headrace.stream import FrameStream, scan_batches
 from headrace.stream.drawing import passed
 from headrace.transform import Transformed
-from headrace.writes import Append, Merge, Partitions, Recompute
+from headrace.writes import Merge, Partitions, Recompute
 
 if TYPE_CHECKING:
     from headrace.flow import ArrowStream
@@ -103,22 +103,6 @@ def increment(
     for name in () if how.fresh else how.drivers:
         if (identity := batches[name].identity) is not None:
             refuse_another(pipeline, name, snapshot.identities.get(name), identity)
-    if _unseen(how, batches):
-        return _nothing(pipeline, how, batches, run=run, watch=watch)
-    return _made(pipeline, snapshot, how, batches, run=run, watch=watch, fresh=fresh, replayed=replayed)
-
-
-def _made(
-    pipeline: Pipeline,
-    snapshot: Snapshot,
-    how: Reading,
-    batches: Mapping[str, Batch],
-    *,
-    run: str,
-    watch: Watch,
-    fresh: bool = False,
-    replayed: Replayed | None = None,
-) -> Increment:
     pipeline = keyed(pipeline, how.drivers, batches)
     passes = Passes()
     rows = Rows.of(pipeline, how, batches, replayed, passes)
@@ -172,35 +156,6 @@ def _made(
         names = ", ".join(map(repr, how.drivers))
         made.warnings += (f"{names} has no row to read: the full refresh leaves the table as it is",)
     return made
-
-
-def _unseen(how: Reading, batches: Mapping[str, Batch]) -> bool:
-    """Whether not even the columns are known of any source that drives: there is no file yet."""
-    return not any(batches[name].frame.lazy.collect_schema() for name in how.drivers)
-
-
-def _nothing(pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch], *, run: str, watch: Watch) -> Increment:
-    """The increment where nothing is known yet (`_unseen`): there is nothing to bind, to judge or to do."""
-    name = how.drivers[0]
-    source: Any = pipeline.named_sources[name]
-    if getattr(source, "contract", None) is not None:
-        source = replace(source, contract=None)
-    bare = replace(pipeline, source=None, sources={name: source}, transforms=(), contract=None, write=Append())
-    none = {n: replace(b, news=replace(b.news, empty=True), census=None) for n, b in batches.items()}
-    told = replace(none[name], complete=False)  # so that an append of it is as good as any write
-    alone = replace(how, drivers=(name,), whole=False)
-    made = _made(bare, Snapshot(), alone, {name: told}, run=run, watch=watch)
-    change = replace(made.change, write=pipeline.write)
-    names = ", ".join(map(repr, how.drivers))
-    said = f"{names} has no rows and no columns yet: transforms, contract and keys cannot be checked"
-    return replace(
-        made,
-        pipeline=pipeline,
-        batches=none,
-        drivers=how.drivers,
-        change=change,
-        warnings=(said, *made.warnings),
-    )
 
 
 @frozen

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from headrace.engine.decisions import Reading
 from headrace.engine.increment import Increment, Watch, increment
+from headrace.engine.unseen import nothing, unseen
 from headrace.flow import Batch, Range, Snapshot
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ def increments(
             with ExitStack() as looks:
                 batches |= {name: next(read(name, looks)) for name in named if name not in batches}
                 batches = {name: batches[name] for name in named}
-                yield increment(pipeline, snapshot, how, batches, run=run, watch=watch, fresh=how.fresh and first)
+                if unseen(how, batches):
+                    yield nothing(pipeline, how, batches, run=run, watch=watch)
+                else:
+                    yield increment(pipeline, snapshot, how, batches, run=run, watch=watch, fresh=how.fresh and first)
             if len(driving) > 1:
                 return  # several sources are read in step, and give one batch each
             first = False

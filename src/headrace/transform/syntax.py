@@ -153,7 +153,7 @@ class Syntax:
     @property
     def momentary(self) -> bool:
         """Whether a constant of it may be another one when it runs than when it was bound: a clock's, a setting's."""
-        return any(name in _SETTINGS or name in functions(name).clocks for name in _named(self.node))
+        return _momentary(self.node)
 
     @staticmethod
     def of(text: str) -> Syntax:
@@ -182,6 +182,17 @@ def _stops_early(node: Any) -> bool:
     limited = "LIMIT" in str(node.get("type", "")) or node.get("sample") is not None
     limited = limited or node.get("subquery_type") in _EXISTS or node.get("type") == "TABLE_FUNCTION"
     return limited or any(map(_stops_early, node.values()))
+
+
+def _momentary(node: Any) -> bool:
+    if isinstance(node, list):
+        return any(map(_momentary, node))
+    if not isinstance(node, dict):
+        return False
+    name = str(node.get("function_name") or "").lower()
+    said = name in _SETTINGS or bool(name and name in functions(name).clocks)
+    said = said or (node.get("class") == "COLUMN_REF" and str(node["column_names"][-1]).lower() in CLOCK_WORDS)
+    return said or any(map(_momentary, node.values()))
 
 
 def _position(text: str, parsed: Mapping[str, Any]) -> str:
