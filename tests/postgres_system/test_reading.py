@@ -14,7 +14,7 @@ from reading import Reader
 from server import until
 
 import headrace as hr
-from headrace.errors import HeadraceError, UnavailableError
+from headrace.errors import DataError, HeadraceError, UnavailableError
 from headrace.flow import Range, Snapshot
 from headrace.stream.drawing import drawn
 from headrace.systems.postgres import selection, session
@@ -283,3 +283,12 @@ def test_a_reading_of_a_snapshot_that_was_closed_says_so(database):
         pass
     with pytest.raises(UnavailableError, match="the reading was closed"), opened.worker():
         pass
+
+
+@pytest.mark.parametrize("at", [1, 500, 99_999])
+def test_rows_that_end_in_an_error_are_never_taken_for_all(database, at):
+    query = f"SELECT a, 1 / (a - {at}) AS b FROM generate_series(1, 99999) AS a"
+    with closing(hr.PostgresSource(dsn=database.dsn, query=query).batches(Range(), Snapshot(), "in")) as batches:
+        frame = next(batches).frame.lazy
+        with pytest.raises(DataError):
+            frame.collect()

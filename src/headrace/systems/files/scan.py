@@ -232,8 +232,8 @@ class Reading:
             if one.predicate is not None or (pieces := reader.pieces(file)) is None:
                 yield from drawn(self._query(scanned, file, one, unsure, first=above))
                 return
-            for first, height in pieces:
-                yield from drawn(self._query(scanned.slice(first, height), file, one, unsure, first=above + first))
+            for first, height in pieces:  # of Parquet, above whose rows nothing stands
+                yield from drawn(self._query(scanned.slice(first, height), file, one, unsure, first=first))
         except DataError:  # it has been told, and by its column where that is known
             check_same(file)
             raise
