@@ -215,6 +215,13 @@ def test_a_source_read_whole_finds_nothing_new_while_there_is_no_file_yet(orders
         assert hr.plan(replace(pipeline, write=write)).write["type"] == write.type
 
 
+def test_a_plan_names_all_sources_while_there_is_no_file_yet(orders):
+    two = {n: hr.FileSource(path=f"none/{n}*.csv", base=orders.folder, allow_missing=True) for n in ("a", "b")}
+    steps = (hr.sql("SELECT a.id FROM a JOIN b USING (id)"),)
+    plan = hr.plan(orders.pipeline(sources=two, transforms=steps, independent=True))
+    assert (plan.status, list(plan.sources)) == ("nothing_new", ["a", "b"])
+
+
 def test_a_full_refresh_that_finds_nothing_to_read_says_that_the_table_stays(orders):
     pipeline = orders.pipeline(files={"allow_missing": True})
     hr.run(pipeline)

@@ -34,7 +34,7 @@ def nothing(pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch], *, r
     if getattr(source, "contract", None) is not None:
         source = replace(source, contract=None)
     bare = replace(pipeline, source=None, sources={name: source}, transforms=(), contract=None, write=Append())
-    none = {n: replace(b, news=replace(b.news, empty=True), census=None) for n, b in batches.items()}
+    none = {n: replace(b, news=replace(b.news, empty=True)) for n, b in batches.items()}
     told = replace(none[name], complete=False)  # an append of what is read whole each time would be refused
     alone = replace(how, drivers=(name,), whole=False)
     made = increment(bare, Snapshot(), alone, {name: told}, run=run, watch=watch)
