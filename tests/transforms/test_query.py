@@ -237,9 +237,16 @@ def test_wide_rows_come_in_small_frames():
 
 
 def test_who_finds_the_binding_busy_binds_elsewhere_at_once():
-    with binding() as con:
+    with ThreadPoolExecutor(1) as another, binding() as con:
         con.execute("CREATE TABLE t (mine INT)")
-        assert list(Query("SELECT * FROM t", {"t": FRAME}, {}).schema) == ["a", "b", "c"]
+        bound = another.submit(Query, "SELECT * FROM t", {"t": FRAME}, {}).result(timeout=30)
+    assert list(bound.schema) == ["a", "b", "c"]
+
+
+def test_queries_one_after_the_other_are_bound_in_one_duckdb(monkeypatch):
+    answer("SELECT a FROM source")
+    monkeypatch.setattr(syntax, "_started", lambda: pytest.fail("to start one takes longer than to bind"))
+    assert list(Query("SELECT b FROM t", {"t": FRAME}, {}).schema) == ["b"]
 
 
 def test_a_process_that_forks_beside_a_thread_that_binds_waits_for_it():
