@@ -9,14 +9,15 @@ once, and is not measured.
 Each run is a process of its own, a peer's in an environment of its own (`make build/peers/.made`): what peers bring
 along, NumPy say, PyArrow imports wherever it finds it. The contestants run in turn, for some rounds after a first one
 that is not counted, so that a machine whose speed drifts drifts for all. The ratios are medians over the pairs of one
-round. One that takes longer than `SLOW` seconds is raced once only; the table says in how many pairs. One that takes
-longer than `LONGEST` is stopped, and the table says so.
+round. One that takes longer than `SLOW` seconds is raced once only; the table says in how many pairs. A peer that
+takes longer than `LONGEST` is stopped, and the table says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import shutil
 import statistics
@@ -121,11 +122,11 @@ class Race:
             contestant.digest = digest(out, self.module)
 
     def _measure(self, work: str, out: Path) -> Cost:
-        python = str(PEERS) if "peer_" in work else sys.executable
+        python, longest = (str(PEERS), LONGEST) if "peer_" in work else (sys.executable, math.inf)
         command = [python, "-c", _ONE, str(HERE), self.name, work, str(self.data), str(out)]
         environment = {**os.environ, "RUNTIME__DLTHUB_TELEMETRY": "false"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once, not at every start
-        return measured(command, self.folder / "stderr", environment, longest=LONGEST)
+        return measured(command, self.folder / "stderr", environment, longest=longest)
 
     def _base(self, contestant: Contestant) -> Path:
         return self.folder / f"base_{contestant.name}"
