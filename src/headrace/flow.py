@@ -84,18 +84,15 @@ class FileStamp(NamedTuple):
 
 @frozen(kw_only=True)
 class Frame:
-    """Rows, lazily, with a description of where they come from.
+    """Rows, lazily, and what is known of where they come from.
 
     `lazy` can be collected any number of times, by any thread; each time it reads again. `placed` (where rows
-    have a place) is the same rows with two more columns in front, `_headrace_file` and `_headrace_line`. `scan` is
-    plain JSON
-    (``{"type": "files", "format": "csv", "files": […]}``) for `plan`, and for engines other than Polars. `origins` are
-    the columns whose type the source's system knows more of, and that type (see `schema.Field`).
+    have a place) is the same rows with two more columns in front, `_headrace_file` and `_headrace_line`. `origins`
+    are the columns whose type the source's system knows more of, and that type (see `schema.Field`).
     """
 
     lazy: pl.LazyFrame
     placed: pl.LazyFrame | None = None
-    scan: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -5,8 +5,23 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
+import pytest
+
 from headrace.flow import Batch, Position, Range, Snapshot
-from headrace.systems.postgres import PostgresSource
+from headrace.systems.postgres import PostgresSource, selection
+
+
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The queries by which a source takes rows from now on, in the order in which they are asked."""
+    queries: list[str] = []
+    real = selection.copied
+
+    def copied(connection: Any, query: str, *rest: Any) -> Any:
+        queries.append(query)
+        return real(connection, query, *rest)
+
+    monkeypatch.setattr(selection, "copied", copied)
+    return queries
 
 
 class Reader:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from reading import Reader
+from reading import Reader, noted
 from server import until
 
 import headrace as hr
@@ -132,14 +132,7 @@ def test_a_large_table_is_read_by_several_connections_of_one_snapshot(database, 
         database.run(statement)
     monkeypatch.setattr(selection, "LARGE_BYTES", 1 << 20)
     monkeypatch.setattr(selection, "connections", lambda: 3)
-    parts: list[str] = []
-    real = selection.copied
-
-    def noted(connection: psycopg.Connection, query: str, *rest):
-        parts.append(query)
-        return real(connection, query, *rest)
-
-    monkeypatch.setattr(selection, "copied", noted)
+    parts = noted(monkeypatch)
     source = hr.PostgresSource(dsn=database.dsn, table="t", cursor="id")
     with closing(source.batches(Range(), Snapshot(), "s")) as batches:
         batch = next(batches)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from headrace.flow import Batch, Counts, Frame, News, Position, Retold, Superseded
 from headrace.stream import scan_generator
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["everything", "since"]
 
 
-def everything(lazy: pl.LazyFrame, *, scan: Mapping[str, Any], name: str) -> Batch:
+def everything(lazy: pl.LazyFrame, *, name: str) -> Batch:
     """All rows, at every run; whether they have changed nobody knows."""
     counter = _Counter(lazy)
     return Batch(
-        frame=Frame(lazy=counter.lazy, scan=scan),
+        frame=Frame(lazy=counter.lazy),
         news=News(empty=None),
         position=dict,
         counts=lambda: Counts(rows=counter.rows),
@@ -31,7 +31,7 @@ def everything(lazy: pl.LazyFrame, *, scan: Mapping[str, Any], name: str) -> Bat
     )
 
 
-def since(part: Tracked, whole: Tracked, *, news: News, state: str, scan: Mapping[str, Any], name: str) -> Batch:
+def since(part: Tracked, whole: Tracked, *, news: News, state: str, name: str) -> Batch:
     """The rows of `part`, those after the last position; `whole` are all rows. `state` is kept in the position."""
     drained: set[str] = set()
     lazy = _Counter(part.lazy, lambda: drained.add("part")).lazy
@@ -51,7 +51,7 @@ def since(part: Tracked, whole: Tracked, *, news: News, state: str, scan: Mappin
         return {**told, "state": state} if told else told
 
     return Batch(
-        frame=Frame(lazy=lazy, scan=scan),
+        frame=Frame(lazy=lazy),
         news=news,
         position=position,
         counts=lambda: Counts(rows=read().rows()),

@@ -60,7 +60,7 @@ class TableSource:
         # the id too: a table that was made anew, or restored and written on, may be at the same number
         at = {"commit": there.number, "id": there.head}
         yield Batch(
-            frame=Frame(lazy=lazy, scan={"type": "table", "of": self.of, "commit": there.number}, origins=origins),
+            frame=Frame(lazy=lazy, origins=origins),
             news=News(empty=range.after == at, facts={"commit": there.number}),
             position=lambda: at,
             counts=counter.counts,

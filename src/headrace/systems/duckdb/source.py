@@ -69,7 +69,7 @@ def batches(source: DuckDBSource, path: Path, range: Range, snapshot: Snapshot, 
             cursor.refuse_other(range.after, name)  # before its value is taken for one of this column
         news = None if cursor is None else _News.of(connection, found, cursor, range, snapshot)
     if cursor is None or news is None:
-        batch = everything(found.frame(), scan={"type": "duckdb", "file": path.name}, name=name)
+        batch = everything(found.frame(), name=name)
     else:
         batch = _since(found, cursor, news, range, snapshot, name)
     yield batch if source.deletes is None else _compared(batch, found, source.deletes, range, snapshot)
@@ -117,8 +117,7 @@ def _since(found: _Reading, cursor: Cursor, news: _News, range: Range, snapshot:
 
     part = tracked(news.where, after=range.after, newest=snapshot.newest)
     told = News(rows=news.rows, empty=news.empty, facts={"bounds": dict(part.bounds)}, misses=cursor.misses)
-    scan = {"type": "duckdb", "file": found.path.name, "where": news.where}
-    return since(part, tracked(news.until, after=None), news=told, state=news.state, scan=scan, name=name)
+    return since(part, tracked(news.until, after=None), news=told, state=news.state, name=name)
 
 
 @frozen

@@ -103,12 +103,8 @@ def _parts(files: Sequence[File], batch_bytes: int | None) -> Iterator[list[File
         yield part
 
 
-def _scan(found: Survey, files: Sequence[File]) -> dict[str, Any]:
-    return {"type": "files", "format": found.format, "files": [f.location for f in files]}
-
-
 def _frame(reading: Reading) -> Frame:
-    return Frame(lazy=reading.lazy, placed=reading.placed, scan=_scan(reading.survey, reading.files))
+    return Frame(lazy=reading.lazy, placed=reading.placed)
 
 
 def _news(reading: Reading, facts: Mapping[str, Any]) -> News:
@@ -129,7 +125,7 @@ def _all(source: FileSource, files: Sequence[File], range: Range, name: str) -> 
         from headrace.systems.files.latest import newest
 
         rows = newest(reading.placed, source.latest, [f.name for f in files], reading.doubtful)
-        frame = Frame(lazy=rows.drop(FILE, LINE), placed=rows, scan=frame.scan)
+        frame = Frame(lazy=rows.drop(FILE, LINE), placed=rows)
     version = _version(files)
     return Batch(
         frame=frame,
@@ -233,7 +229,6 @@ class _Everything:
         return Frame(
             lazy=_late(self._rows, new.lazy),
             placed=_late(lambda: self._newest(self.reading()), new.placed),
-            scan={"type": "files", "files": [f.location for f in self.files]},
         )
 
     def _rows(self) -> pl.LazyFrame:
@@ -261,7 +256,6 @@ class _Everything:
         return Frame(
             lazy=_late(lambda: placed().drop(FILE, LINE), new.lazy),
             placed=_late(placed, new.placed),
-            scan={"type": "files", "files": [f.location for f in old]},
         )
 
 
@@ -294,7 +288,7 @@ def _late(make: Callable[[], pl.LazyFrame], like: pl.LazyFrame) -> pl.LazyFrame:
     return readable(scan_generator(read, schema), lambda: direct(frame()))
 
 
-def _tracked_frame(found: Tracked, drained: Callable[[], None], reading: Reading) -> Frame:
+def _tracked_frame(found: Tracked, drained: Callable[[], None]) -> Frame:
     def read(
         columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
@@ -308,7 +302,7 @@ def _tracked_frame(found: Tracked, drained: Callable[[], None], reading: Reading
             drained()
 
     placed = scan_generator(read, found.lazy.collect_schema())
-    return Frame(lazy=placed.drop(FILE, LINE), placed=placed, scan=_scan(reading.survey, reading.files))
+    return Frame(lazy=placed.drop(FILE, LINE), placed=placed)
 
 
 def _refuse_guessed(looked: Survey, cursor: Cursor, name: str) -> None:
@@ -376,7 +370,7 @@ def _by_cursor(
         return Counts(rows=found().rows(), bytes=read.bytes, files=read.files)
 
     return Batch(
-        frame=_tracked_frame(part, lambda: drained.add("part"), reading),
+        frame=_tracked_frame(part, lambda: drained.add("part")),
         news=replace(
             _news(reading, {"bounds": dict(part.bounds)}),
             rows=None,
@@ -387,6 +381,6 @@ def _by_cursor(
         counts=counts,
         rejects=rejects,
         files=lambda: fresh,
-        whole=_tracked_frame(everything, lambda: drained.add("whole"), reading),
+        whole=_tracked_frame(everything, lambda: drained.add("whole")),
         complete=False,
     )

@@ -51,7 +51,7 @@ def reparsed(source: FileSource, texts: pl.DataFrame, after: Position | None, na
 
     rows = scan_batches(read, layout.schema.polars())
     return Batch(
-        frame=Frame(lazy=rows.drop(FILE, LINE), placed=rows, scan={"type": "files", "format": looked.format}),
+        frame=Frame(lazy=rows.drop(FILE, LINE), placed=rows),
         news=News(rows=texts.height, empty=texts.is_empty()),
         position=lambda: dict(after or {}),
         counts=lambda: Counts(rows=texts.height),

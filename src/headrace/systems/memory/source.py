@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -121,8 +121,7 @@ class MemorySource:
 def _frame(rows: Any, like: pl.DataFrame) -> Frame:
     from headrace.stream import scan_batches
 
-    scan: Mapping[str, Any] = {"type": "memory"}
-    return Frame(lazy=scan_batches(rows, like.schema), scan=scan)
+    return Frame(lazy=scan_batches(rows, like.schema))
 
 
 def _between(frames: Sequence[pl.DataFrame], after: int, until: int) -> Iterator[pl.DataFrame]:

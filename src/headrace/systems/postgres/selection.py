@@ -80,9 +80,7 @@ class Selection:
 
     def frame(self, sight: Sight, *conditions: str | None) -> Frame:
         """The rows that satisfy the conditions, as a source tells them."""
-        told = [c for c in (self.where, *conditions) if c]
-        scan = {"type": "postgres", "relation": self.relation.name, "where": told}
-        return Frame(lazy=self.scan(sight, *conditions), scan=scan, origins=self.origins)
+        return Frame(lazy=self.scan(sight, *conditions), origins=self.origins)
 
     def facts(self) -> dict[str, Any]:
         """What `plan` says of it."""

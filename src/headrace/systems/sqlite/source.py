@@ -150,9 +150,8 @@ def batches(source: SQLiteSource, path: Path, range: Range, snapshot: Snapshot, 
 
 
 def _batch(source: SQLiteSource, table: _Table, range: Range, snapshot: Snapshot, name: str) -> Batch:
-    scan = {"type": "sqlite", "file": table.path.name}
     if source.read == "all" or source.cursor is None:
-        return everything(table.scan(), scan=scan, name=name)
+        return everything(table.scan(), name=name)
     given = source.cursor if isinstance(source.cursor, Cursor) else Cursor(column=source.cursor)
     cursor = Cursor(column=source.rename.get(given.column, given.column), start=given.start)
     cursor.refuse_other(range.after, name)  # before its value is taken for one of this column
@@ -167,7 +166,7 @@ def _batch(source: SQLiteSource, table: _Table, range: Range, snapshot: Snapshot
         facts={"bounds": dict(part.bounds)},
         misses=cursor.misses,
     )
-    return since(part, tracked(_EVERY, after=None), news=news, state=state, scan=scan, name=name)
+    return since(part, tracked(_EVERY, after=None), news=news, state=state, name=name)
 
 
 def _ordered(name: str, type: Type) -> str:
