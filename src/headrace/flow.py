@@ -311,6 +311,7 @@ class Rejects:
     or in `discarded` (given up; the reason is in the record), when a good row of the same `keys` is in the commit
     that is not older by the change's `latest_by` (history: one of the same version; recompute: when their key is among
     the change's groups), when `superseded` names them, or all of them when `replace_all` (a full refresh).
+    `keys` are those of a merge or a history, or what a recompute goes by; other writes have none.
     The destination remembers `discarded` for ever, and `loaded` until a commit replaces all: `Snapshot` tells them.
     """
 

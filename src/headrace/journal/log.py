@@ -157,7 +157,7 @@ class Journal:
             seal = commit.seal()
             for change in commit.changes:
                 refuse_emptying(str(self.where), change, written.counts["rows"])
-            rejects = self._stage_rejects(attempt, state.account(commit.pipeline), seal, written)
+            rejects = self._stage_rejects(attempt, state.account(commit.pipeline), seal)
             entry = entry_of(commit, attempt, written, seal, rejects, after=state.at)
             self._commit(attempt, entry)
         with contextlib.suppress(RejectedError), disk.translated(self.where):
@@ -219,7 +219,7 @@ class Journal:
 
     # rejects
 
-    def _stage_rejects(self, attempt: Attempt, account: Account, seal: Seal, written: Written) -> dict[str, Any]:
+    def _stage_rejects(self, attempt: Attempt, account: Account, seal: Seal) -> dict[str, Any]:
         """Stage the quarantine's change. Where earlier rejects leave it, the others are written anew."""
         if seal.rejects is None:
             return {"added": [], "removed": []}
@@ -227,7 +227,7 @@ class Journal:
 
         name = f"{attempt.stem}.arrow"
         old = [self.reject_path(known) for known in account.rejects]
-        rows, rewritten = rejects.write(attempt.staged(name), old, seal.rejects, written.fresh, self.where)
+        rows, rewritten = rejects.write(attempt.staged(name), old, seal.rejects, self.where)
         removed = list(account.rejects) if rewritten else []
         added = [{"name": name, "rows": rows}] if rows else []
         return {

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 import polars as pl
 
 from headrace import disk
-from headrace.exact import to_text
 from headrace.flow import Rejects
-from headrace.schema import REJECTS, Schema
+from headrace.schema import REJECTS
 from headrace.stream import reraise
 from headrace.stream.drawing import drawn
 
@@ -25,19 +23,16 @@ def read(files: Sequence[Path]) -> pl.DataFrame:
     return pl.concat([empty, *(pl.read_ipc(file) for file in files)])
 
 
-def write(
-    path: Path, old: Sequence[Path], rejects: Rejects, fresh: Callable[[], pl.LazyFrame] | None, where: Path
-) -> tuple[int, bool]:
+def write(path: Path, old: Sequence[Path], rejects: Rejects, where: Path) -> tuple[int, bool]:
     """Write the new rejects to `path`, and with them the old ones that stay, if some of the old ones go.
 
-    `fresh` are the commit's good rows. Returns the rows written (0: no file), and whether the file takes the place of
-    the old ones.
+    No good row takes a reject's place: of the writes that files take, none has keys (see `flow.Rejects`). Returns the
+    rows written (0: no file), and whether the file takes the place of the old ones.
     """
     staying: pl.LazyFrame | None = None
     if old:
         before = pl.concat([pl.scan_ipc(file) for file in old])
-        going = _going(rejects) | pl.col("key").is_in(_good_keys(before, rejects.keys, fresh))
-        staying = before.filter(~going.fill_null(value=False))
+        staying = before.filter(~_going(rejects).fill_null(value=False))
         if _count(staying) == _count(before):
             staying = None
     parts = [] if staying is None else [drawn(staying)]
@@ -83,23 +78,6 @@ def _going(rejects: Rejects) -> pl.Expr:
         stale = pl.col("source").eq_missing(pl.lit(told.source, dtype=pl.String)) & pl.col("stage").is_in(told.stages)
         going |= stale if told.files is None else stale & pl.col("file").is_in(told.files).fill_null(value=False)
     return going
-
-
-def _good_keys(before: pl.LazyFrame, keys: Sequence[str], fresh: Callable[[], pl.LazyFrame] | None) -> list[str]:
-    """The keys in quarantine that the commit has a good row of."""
-    if not keys or fresh is None:
-        return []
-    held = before.select(pl.col("key").drop_nulls().unique()).collect()["key"].to_list()
-    wanted = {tuple(json.loads(text)): text for text in held}
-    wanted = {key: text for key, text in wanted.items() if len(key) == len(keys)}
-    schema = fresh().collect_schema()
-    if not wanted or not set(keys) <= set(schema):
-        return []
-    types = Schema.of_polars({name: schema[name] for name in keys})
-    texts = fresh().select(to_text(pl.col(field.name), field.type) for field in types)
-    looked_for = pl.LazyFrame(list(wanted), schema=dict.fromkeys(keys, pl.String), orient="row")
-    found = looked_for.join(texts, on=list(keys), how="semi", nulls_equal=True).collect()
-    return [wanted[key] for key in found.rows()]
 
 
 def _count(rows: pl.LazyFrame) -> int:

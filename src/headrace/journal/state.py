@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headrace.flow import Commit, Receipt, Seal
 from headrace.frozen import frozen
 from headrace.ledger import later
 from headrace.schema import Schema
-
-if TYPE_CHECKING:
-    import polars as pl
 
 __all__ = ["VERSION", "Account", "Attempt", "State", "Written", "dump", "entry_of", "instant", "receipt_of"]
 
@@ -110,17 +107,13 @@ class State:
 
 @frozen(kw_only=True)
 class Written:
-    """What a system has staged for one commit. `added` are its data files, each with ``name``, ``rows``, ``bytes``.
-
-    `fresh` reads the commit's own rows from there (None: there are none).
-    """
+    """What a system has staged for one commit. `added` are its data files, each with ``name``, ``rows``, ``bytes``."""
 
     added: Sequence[Mapping[str, Any]]
     removed: Sequence[str]
     schema: Schema | None
     write: str | None
     counts: Mapping[str, int]
-    fresh: Callable[[], pl.LazyFrame] | None = None
 
 
 @frozen(kw_only=True)

@@ -107,7 +107,6 @@ def _write(journal: Journal, changes: Sequence[TableChange], format: Format, att
             "updated": 0,
             "deleted": sum(about["rows"] for about in state.data.values()),
         },
-        fresh=partial(scan, attempt.staged(name), change.schema, format),
     )
 
 

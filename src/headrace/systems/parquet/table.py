@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from headrace import exact
 from headrace.errors import ConfigError
 from headrace.flow import Commit, Receipt, Snapshot, TableChange
@@ -98,14 +96,12 @@ def _write(journal: Journal, changes: Sequence[TableChange], layout: Layout, att
         case other:
             raise ConfigError(f"{journal.where} cannot take the write {other.type!r}", hint="use a duckdb destination")
     removed = old if change.fresh else removed
-    fresh = [str(attempt.staged(file["name"])) for file in added if "kept" not in file]
     return Written(
         added=added,
         removed=removed,
         schema=change.schema,
         write=change.write.type,
         counts=_counts(added, removed, state),
-        fresh=partial(pl.scan_parquet, fresh, glob=False, hive_partitioning=False) if fresh else None,
     )
 
 

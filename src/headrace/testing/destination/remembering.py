@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,8 @@ from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
 from headrace.exact import from_text
 from headrace.flow import FileStamp, Superseded
 from headrace.logical import parse_type
-from headrace.testing.destination.subject import FIRST, SECOND, STEPS, Run, Subject
-from headrace.testing.scripts import PIPELINE, SOURCE, Step, commit_of, holds, play, reject
+from headrace.testing.destination.subject import FIRST, SECOND, STEPS, Run, Subject, only
+from headrace.testing.scripts import PIPELINE, SOURCE, WRITES, Step, commit_of, holds, play, reject
 
 if TYPE_CHECKING:
     from headrace.writes import Write
@@ -88,7 +89,6 @@ class Remembering(Subject):
             ({"resolved": ("k9", "unknown")}, ["k2", "new", "plain", "read", "read-too"]),
             ({"loaded": ("k9", "unknown")}, ["k2", "new", "plain", "read", "read-too"]),
             ({"superseded": (Superseded(source=SOURCE, files=("a.csv",)),)}, ["k2", "k9", "new", "plain", "read-too"]),
-            ({"keys": ("id",)}, ["k9", "new", "plain", "read", "read-too"]),
             ({"superseded": (Superseded(source=SOURCE),)}, ["new", "plain"]),
             ({"superseded": (Superseded(source=None),)}, ["k2", "k9", "new", "read", "read-too"]),
             ({"superseded": (Superseded(source=SOURCE, stages=("parse", "cursor")),)}, ["k2", "k9", "new", "plain"]),
@@ -112,6 +112,19 @@ class Remembering(Subject):
         step = Step(rows=SECOND.rows, rejects=new)
         destination.apply(commit_of(destination, step, usual, settled=settled))
         assert holds(destination).rejects == left
+
+    @only("merge", "history", "recompute")
+    def test_a_good_row_takes_the_place_of_its_keys_rejects(self, tmp_path: Path, write: str) -> None:
+        """Of a recompute, the rows of its group."""
+        destination = self.destination(tmp_path)
+        name, key = ("part", "b") if write == "recompute" else ("id", "2")
+        row = json.dumps({"id": "2", "part": "b", "at": "3"})  # a history's very version
+        mine = {"key": json.dumps([key]), "row": row}
+        earlier = [reject("mine", **mine), reject("another's", key='["9"]', row=row), reject("nobody's", row=row)]
+        destination.apply(commit_of(destination, Step(rows=FIRST.rows, rejects=earlier), WRITES[write]))
+        step = Step(rows=SECOND.rows, rejects=[reject("new", **mine)])
+        destination.apply(commit_of(destination, step, WRITES[write], settled={"keys": (name,)}))
+        assert holds(destination).rejects == ["another's", "new", "nobody's"]
 
     def test_discarded_rejects_leave_and_are_remembered(self, tmp_path: Path, usual: Write) -> None:
         destination = self.destination(tmp_path)
