@@ -210,10 +210,10 @@ class Snapshot:
     commits only, as of this one or of a later one, else UnavailableError; each collection reads anew. `newest(column)`
     is the greatest value in it as its EXACT text (`exact.newest`; None: no row has one).
 
-    The pipeline's alone: `last_id`, `record` and `write`, the id of its last commit, what the seal said and how it
-    wrote (`Commit.write`); `positions` and `identities` by source name; `seen(source, names)`, the stamps under which
-    files were read (`names` None: all of them); `discarded`, the ids of the rejects that were given up, and `loaded`,
-    of those whose rows an append has since loaded by a replay: they do not come back when their rows are read again.
+    The pipeline's alone: `record` and `write`, what its last commit's seal said and how that wrote (`Commit.write`);
+    `positions` and `identities` by source name; `seen(source, names)`, the stamps under which files were read (`names`
+    None: all of them); `discarded`, the ids of the rejects that were given up, and `loaded`, of those whose rows an
+    append has since loaded by a replay: they do not come back when their rows are read again.
 
     Of a destination of several tables number, head and all that is the pipeline's are those of all of them together;
     what is a table's, `tables` tells by the table's name (as the source's rows go to it), and here it is empty.
@@ -222,7 +222,6 @@ class Snapshot:
     number: int = 0
     head: str | None = None
     others: frozenset[str] = frozenset()
-    last_id: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     positions: Mapping[str, Position] = field(default_factory=dict)
     identities: Mapping[str, Any] = field(default_factory=dict)

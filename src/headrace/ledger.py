@@ -63,7 +63,6 @@ class Head:
     number: int = 0
     top: str | None = None
     at: datetime | None = None
-    id: str | None = None
     positions: Mapping[str, Any] = field(default_factory=dict)
     identities: Mapping[str, Any] = field(default_factory=dict)
     write: str | None = None
@@ -77,7 +76,6 @@ class Head:
         return Snapshot(
             number=self.number,
             head=self.top,
-            last_id=self.id,
             record=self.record,
             positions=self.positions,
             identities=self.identities,

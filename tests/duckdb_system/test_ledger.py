@@ -56,7 +56,7 @@ def test_a_commit_is_found_again_by_the_next_run(target):
     load(target, {"a": [1]}, positions={"s": {"n": 1}, "r": {"n": 9}}, files={"s": stamps}, identities={"s": "me"})
     load(target, {"a": [2]}, positions={"s": {"n": 2}}, files={"s": stamps[:1]}, record={"x": 1}, id="second")
     snapshot = target.inspect("p")
-    assert (snapshot.number, snapshot.last_id, snapshot.write) == (2, "second", "append")
+    assert (snapshot.number, snapshot.head, snapshot.write) == (2, "second", "append")
     assert snapshot.positions == {"s": {"n": 2}, "r": {"n": 9}}
     assert snapshot.identities == {"s": "me"}
     assert snapshot.seen("s", None) == {s.name: s for s in stamps}
@@ -64,7 +64,7 @@ def test_a_commit_is_found_again_by_the_next_run(target):
     assert snapshot.newest("a") == "2"
     load(target, {"a": [3]}, files={"s": stamps[1:]}, forget_files=True)
     assert set(target.inspect("p").seen("s", None)) == {"b.csv"}
-    assert (target.inspect("other").number, target.inspect("other").last_id) == (3, None)
+    assert (target.inspect("other").number, target.inspect("other").write) == (3, None)
 
 
 def test_a_lost_answer_does_not_double_rows(target):

@@ -84,8 +84,8 @@ def by_position(monkeypatch: pytest.MonkeyPatch) -> None:
         sent = faults._sent(commit)
         held = self.inspect(commit.pipeline)
         positions = sent.seal().positions
-        if held.last_id is not None and all(held.positions.get(name) == at for name, at in positions.items()):
-            return Receipt(id=held.last_id, number=held.number, repeated=True)
+        if held.head is not None and all(held.positions.get(name) == at for name, at in positions.items()):
+            return Receipt(id=held.head, number=held.number, repeated=True)
         return apply(self, sent)
 
     monkeypatch.setattr(hr.DuckDBDestination, "apply", broken)

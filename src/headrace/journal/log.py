@@ -125,7 +125,6 @@ class Journal:
                 "number": state.number,
                 "head": state.last_id,
                 "others": frozenset(state.accounts) - {pipeline},
-                "last_id": account.last_id,
                 "record": account.record,
                 "positions": account.positions,
                 "identities": account.identities,

@@ -25,7 +25,6 @@ class Account:
     `discarded` are the ids of those that were given up, `loaded` of those that a replay has appended.
     """
 
-    last_id: str | None = None
     record: dict[str, Any] = field(default_factory=dict)
     write: str | None = None
     positions: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +76,7 @@ class State:
             about = {key: value for key, value in file.items() if key != "name"}
             self.data[file["name"]] = {**about, "schema": len(self.schemas) - 1}
         account = self.accounts.setdefault(entry["pipeline"], Account())
-        account.last_id, account.write = entry["id"], entry["write"] or account.write
+        account.write = entry["write"] or account.write
         account.record = entry["record"]
         account.positions.update(entry["positions"])
         account.identities.update(entry["identities"])

@@ -77,9 +77,9 @@ class Key:
             last = connection.execute(own, [*self.values, self.pipeline]).fetchall()
         if not last:
             return Head(number, top, _instant(at))
-        ((_, _, id, _, positions, identities, write, record),) = last
+        ((_, _, _, _, positions, identities, write, record),) = last
         facts = (json.loads(positions), json.loads(identities), write, json.loads(record))
-        return Head(number, top, _instant(at), id, *facts)
+        return Head(number, top, _instant(at), *facts)
 
     def files(self, connection: DuckDBPyConnection) -> pl.DataFrame:
         """The files that were read: source, name, and size and version as their stamps were."""

@@ -35,7 +35,6 @@ def _now() -> datetime:
 class _Ledger:
     """All that is remembered of one pipeline in one target. A value: a commit makes a new one."""
 
-    last_id: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     write: str | None = None
     positions: Mapping[str, Position] = field(default_factory=dict)
@@ -97,7 +96,6 @@ class MemoryDestination:
             number=head.number if head else 0,
             head=head.id if head else None,
             others=frozenset(table.pipelines if table else ()) - {pipeline},
-            last_id=ledger.last_id,
             record=ledger.record,
             positions=ledger.positions,
             identities=ledger.identities,
@@ -137,7 +135,6 @@ class MemoryDestination:
         receipt = Receipt(id=commit.id, number=commit.expected + 1, counts=dict(counts), record=seal.record)
         after = replace(
             _with_seal(ledger, seal),
-            last_id=commit.id,
             record=seal.record,
             write=commit.write or ledger.write,
             rejects=rejects,

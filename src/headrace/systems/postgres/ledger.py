@@ -93,7 +93,7 @@ class Key:
         number, top, at = last[0]
         own = run(
             connection,
-            "SELECT id, positions, identities, write, record FROM _headrace.commits"
+            "SELECT positions, identities, write, record FROM _headrace.commits"
             " WHERE pipeline = $1 AND target = $2 ORDER BY number DESC LIMIT 1",
             self.values,
         )

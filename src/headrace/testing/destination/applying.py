@@ -30,7 +30,7 @@ class Applying(Subject):
     def test_inspect_creates_nothing(self, tmp_path: Path) -> None:
         snapshot = self.destination(tmp_path).inspect(PIPELINE)
         assert (snapshot.number, snapshot.schema, snapshot.scan, dict(snapshot.positions)) == (0, None, None, {})
-        assert snapshot.last_id is None
+        assert snapshot.head is None
         assert dict(snapshot.seen(SOURCE, None)) == {}
         assert self.left_over(tmp_path) == []
 
@@ -47,7 +47,7 @@ class Applying(Subject):
         assert (receipt.id, receipt.number, receipt.repeated) == (commit.id, 1, False)
         assert receipt.record == {"rows": 3}
         again = self.destination(tmp_path)
-        assert again.inspect(PIPELINE).last_id == commit.id
+        assert again.inspect(PIPELINE).head == commit.id
         assert dict(again.inspect(PIPELINE).positions) == {SOURCE: {"step": 1}}
         assert dict(again.inspect(PIPELINE).identities) == {SOURCE: {"name": "script"}}
         assert again.inspect(PIPELINE).write == usual.type

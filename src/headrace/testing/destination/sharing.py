@@ -56,7 +56,7 @@ class Sharing(Subject):
         assert (seen.number, seen.head, seen.others) == (1, mine.id, frozenset({PIPELINE}))
         assert seen.schema == first.inspect(PIPELINE).schema
         assert seen.newest("id") == "3"
-        assert (seen.last_id, seen.write, dict(seen.record)) == (None, None, {})
+        assert (seen.write, dict(seen.record)) == (None, {})
         assert (dict(seen.positions), dict(seen.identities), seen.discarded) == ({}, {}, frozenset())
         assert dict(seen.seen(SOURCE, None)) == {}
         assert second.rejects(OTHER).height == 0
@@ -64,7 +64,7 @@ class Sharing(Subject):
         theirs = commit_of(second, replace(SECOND, wide=True), usual, position=9, pipeline=OTHER)
         assert second.apply(theirs).number == 2
         now = self.destination(tmp_path).inspect(PIPELINE)
-        assert (now.number, now.head, now.last_id, now.others) == (2, theirs.id, mine.id, frozenset({OTHER}))
+        assert (now.number, now.head, now.others) == (2, theirs.id, frozenset({OTHER}))
         assert now.schema is not None
         assert "extra" in now.schema
         assert dict(now.positions) == {SOURCE: {"step": 7}}
