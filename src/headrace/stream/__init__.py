@@ -89,8 +89,7 @@ class FrameStream:
     """A lazy frame as an `ArrowStream`: each ``__arrow_c_stream__`` collects it afresh, batch by batch.
 
     `frame` is the frame, or a callable that makes it. Nothing starts before the first batch is asked for: an
-    engine may open the stream for its schema alone. `error` is the exception that broke the stream last, as
-    it was raised; `reraise` finds it too.
+    engine may open the stream for its schema alone. `reraise` finds the exception that broke it.
 
     The stream is PyArrow's, not the one that Polars can export: where Polars runs a Python generator that asks
     DuckDB for rows of such a stream, Polars' own takes the thread for one that still has the interpreter's
@@ -99,7 +98,6 @@ class FrameStream:
 
     def __init__(self, frame: pl.LazyFrame | Callable[[], pl.LazyFrame]) -> None:
         self._frame = frame
-        self.error: BaseException | None = None
 
     def lazy(self) -> pl.LazyFrame:
         """The frame itself, for an engine that is Polars: it saves a hop, and Arrow has no name for int128."""
@@ -111,7 +109,6 @@ class FrameStream:
             frame = self.lazy()
             schema = frame.collect_schema()
         except BaseException as error:  # noqa: BLE001  # whatever it is, it must come out as it was
-            self.error = error
             raise _hold(error) from None
         empty = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.newest())
         reader = pa.RecordBatchReader.from_batches(empty.schema, self._batches(frame))
@@ -125,7 +122,6 @@ class FrameStream:
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001  # whatever it is, it must come out as it was
-            self.error = error
             raise _hold(error) from None
 
 

@@ -83,12 +83,6 @@ class Spool:
         with self._lock:
             return self._best[0] if self._best else 0
 
-    @property
-    def complete(self) -> bool:
-        """Whether a pass has come to its end."""
-        with self._lock:
-            return self._best is not None
-
     @contextmanager
     def passed(self) -> Iterator[SpoolPass]:
         """One pass: complete when the block ends, forgotten when it raises."""
