@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
     from headrace.report import CheckReport, NotKnown, Plan, Refused, RunReport
 
-__all__ = ["cli", "observers", "reported"]
+__all__ = ["cli", "reported"]
 
 
 class _InOrder(click.Group):
@@ -56,7 +56,7 @@ def _load_one(target: str, options: Common) -> Pipeline:
     return found[0]
 
 
-def observers(options: Common) -> tuple[Observer, ...]:
+def _observers(options: Common) -> tuple[Observer, ...]:
     """Who watches a run: the log, and on a terminal the progress line."""
     from headrace.cli.logs import EventLog
 
@@ -79,7 +79,7 @@ def reported(one: Pipeline, run: Callable[[tuple[Observer, ...]], RunReport], op
             runs.append(event.run)
 
     try:
-        return run((note, *observers(options)))
+        return run((note, *_observers(options)))
     except Exception as error:
         if caught:
             raise KeyboardInterrupt from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headrace.cli.commands import cli
+from headrace.cli.commands import cli, reported
 from headrace.cli.options import Answer, Common, common
 from headrace.errors import ConfigError, RejectedError
 
@@ -132,7 +132,6 @@ def _corrections(folder: Path) -> None:
 
 def _run_project(folder: Path, options: Common) -> list[RunReport]:
     from headrace import engine
-    from headrace.cli.commands import observers, reported
     from headrace.config import load_all
     from headrace.project import Project
 
@@ -142,7 +141,6 @@ def _run_project(folder: Path, options: Common) -> list[RunReport]:
     reports = Project.of(load_all([str(folder)])).run(one)
     for report in reports:
         _say(options, str(report))
-    del observers
     return reports
 
 
