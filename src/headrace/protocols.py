@@ -53,11 +53,13 @@ class Source(Protocol):
         """
         ...
 
-    def confirm(self, position: Position) -> None:
-        """The commit with this position is durable. A replication slot moves here and nowhere else.
+    def confirm(self, positions: Mapping[str, Position]) -> None:
+        """These positions are durable: all that the ledger holds of this source, by its name in the pipeline; of a
+        source of many tables by table, those without news too. A replication slot moves to the least of them, here and
+        nowhere else.
 
-        Told after each commit and at the start of each run, since a run may die in between. A HeadraceError is a
-        warning: the commit stands.
+        Told once after each commit and, where there are any, once at the start of each run: one may die in between.
+        A HeadraceError is a warning: the commit stands.
         """
         ...
 

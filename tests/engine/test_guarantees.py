@@ -16,6 +16,7 @@ from headrace.errors import UnavailableError
 from headrace.flow import Frame
 from headrace.stream import scan_batches
 from headrace.stream.drawing import drawn
+from headrace.testing.faults import FailAfterApply
 
 
 @pytest.mark.parametrize(
@@ -112,10 +113,10 @@ class Told(hr.MemorySource):
     heard: ClassVar[list] = []
     refusing: ClassVar[bool] = False
 
-    def confirm(self, position):
+    def confirm(self, positions):
         if type(self).refusing:
             raise UnavailableError("the slot does not answer")
-        type(self).heard.append(dict(position))
+        type(self).heard.append(dict(positions))
 
 
 @pytest.fixture
@@ -129,9 +130,25 @@ def test_a_source_is_told_once_its_position_is_durable_and_again_at_the_next_sta
     hr.plan(pipeline)
     assert Told.heard == []
     hr.run(pipeline)
-    assert Told.heard == [{"row": 2}]
+    assert Told.heard == [{"source": {"row": 2}}]
     assert hr.run(pipeline).status == "nothing_new"
-    assert Told.heard == [{"row": 2}, {"row": 2}]
+    assert Told.heard == [{"source": {"row": 2}}] * 2
+
+
+def test_a_source_is_told_once_after_each_commit_and_after_one_whose_answer_was_lost(place, told):
+    source = replace(told, frames=[pl.DataFrame({"id": [n]}) for n in range(3)])
+    pipeline = place.pipeline(source=source, destination=FailAfterApply(place.duckdb(), at=2), commit_every=1)
+    patient = hr.Retry(attempts=2, wait_initial=0.01, wait_max=0.01)
+    assert len(hr.run(pipeline, retry=patient).commits) == 3
+    assert Told.heard == [{"source": {"row": n}} for n in (1, 2, 3)]
+
+
+def test_each_source_is_told_its_own_position_of_a_look_up_too(place, told):
+    new = hr.MemorySource(frames=[pl.DataFrame({"id": [1]})])
+    both = hr.sql("SELECT new.id FROM new JOIN kinds USING (id)")
+    sources = {"new": new, "kinds": replace(told, read="all")}
+    hr.run(place.pipeline(sources=sources, transforms=(both,), write=hr.Replace()))
+    assert Told.heard == [{"kinds": {"row": 2}}]
 
 
 def test_a_source_that_cannot_be_told_is_a_warning(place, told):

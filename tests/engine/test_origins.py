@@ -49,7 +49,7 @@ class Dated:
             complete=True,
         )
 
-    def confirm(self, position: Any) -> None: ...
+    def confirm(self, positions: Any) -> None: ...
 
     def identity(self) -> Any:
         return None

@@ -98,6 +98,21 @@ def test_each_table_goes_on_from_its_own_position(shop: Path) -> None:
     assert not report.warnings
 
 
+def test_the_source_is_told_of_all_tables_without_news_too(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps the log of changes for all of them may let go of it only as far as the last of them has come."""
+    heard: list[Mapping[str, Any]] = []
+    monkeypatch.setattr(Shop, "confirm", lambda _source, positions: heard.append(dict(positions)))
+    one = pipeline(shop, tables={"main.orders": hr.Table(), "main.ref_a": hr.Table()})
+    hr.run(one)
+    first = one.destination.inspect("shop").positions
+    source(shop, "UPDATE orders SET updated = 2 WHERE id = 1")
+    hr.run(one)
+    second = one.destination.inspect("shop").positions
+    assert first.keys() == second.keys() == {"main.orders", "main.ref_a"}
+    assert (first["main.orders"] != second["main.orders"], first["main.ref_a"]) == (True, second["main.ref_a"])
+    assert heard == [first, first, second]
+
+
 def test_a_failure_of_one_table_leaves_all_as_they_were(shop: Path) -> None:
     hr.run(pipeline(shop))
     source(shop, "UPDATE orders SET text = 'new', updated = 2; UPDATE ref_b SET text = 'bad', updated = 2")

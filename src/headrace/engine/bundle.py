@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.engine.decisions import Reading, fingerprint, reading, refuse_start
 from headrace.engine.increment import Increment, Watch, increment
 from headrace.errors import ConfigError, HeadraceError, TransformError
-from headrace.flow import Batch, Commit, Range, Seal, Snapshot, TableChange
+from headrace.flow import Batch, Commit, Position, Range, Seal, Snapshot, TableChange
 from headrace.frozen import frozen
 from headrace.pipeline import Table
 
@@ -44,9 +44,9 @@ class Bundle:
         return {name: batch for part in self.parts.values() for name, batch in part.batches.items()}
 
     @property
-    def drivers(self) -> Sequence[str]:
-        """The tables that have news."""
-        return [name for name, part in self.parts.items() if not part.empty]
+    def positions(self) -> Mapping[str, Position]:
+        """Where its commit leaves the tables that have news; true once that is applied."""
+        return {name: at for part in self.parts.values() if not part.empty for name, at in part.positions.items()}
 
     @property
     def warnings(self) -> tuple[str, ...]:

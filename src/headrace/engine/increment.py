@@ -23,7 +23,7 @@ from headrace.engine.regroup import Groups, reread, why_all, why_anew
 from headrace.engine.rows import PLACE, Replayed, Rows, bound, source_screen
 from headrace.engine.sealing import Sealing
 from headrace.errors import TransformError
-from headrace.flow import Batch, Commit, Snapshot, TableChange
+from headrace.flow import Batch, Commit, Position, Snapshot, TableChange
 from headrace.frozen import frozen
 from headrace.ledger import refuse_foreign
 from headrace.schema import Schema, evolve
@@ -60,6 +60,7 @@ class Increment:
     screen: Screen
     screens: Mapping[str, Screen]
     commit: Commit
+    sealing: Sealing
     change: TableChange
     warnings: tuple[str, ...] = ()
     _closers: list[Screen] = field(default_factory=list)
@@ -68,6 +69,11 @@ class Increment:
     def changes(self) -> tuple[TableChange, ...]:
         """How the table changes: as a bundle of many says it."""
         return (self.change,)
+
+    @property
+    def positions(self) -> Mapping[str, Position]:
+        """Where its commit leaves the sources; true once that is applied."""
+        return self.sealing.positions
 
     def blamed(self, error: BaseException) -> TransformError | None:
         """What broke off while rows were drawn, as the failure of a transform; None where it is none's."""
@@ -148,6 +154,7 @@ def increment(
         screen=screen,
         screens=rows.screens,
         commit=_commit(pipeline, run, snapshot, change, sealed),
+        sealing=sealed,
         change=change,
         warnings=warnings,
         _closers=[screen, *rows.screens.values(), *(groups.found.screens if groups.found else ())],

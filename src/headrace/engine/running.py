@@ -38,7 +38,9 @@ _PROGRESS_EVERY = 0.5
 
 @dataclass
 class Running:
-    """One run under way: what it has done so far, and who watches."""
+    """One run under way: what it has done so far, and who watches. `durable` are the ledger's positions, as the sources
+    were told them.
+    """
 
     pipeline: Pipeline
     observers: Sequence[Observer]
@@ -51,6 +53,7 @@ class Running:
     commits: list[CommitReport] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     as_text: dict[str, frozenset[str]] = field(default_factory=dict)
+    durable: Mapping[str, Position] = field(default_factory=dict)
     pending: Commit | None = None
     current: Increment | Bundle | None = None
     read: Counts = field(default_factory=Counts)
@@ -105,21 +108,24 @@ class Running:
             self.applied(receipt)
         self.pending = None
         snapshot = self.pipeline.destination.inspect(self.pipeline.name)
-        for name, position in snapshot.positions.items():
-            if self.pipeline.tables or name in self.pipeline.named_sources:
-                self.confirm(name, position)  # a run that died after its commit may not have come to it
+        if snapshot.positions != self.durable:  # a run that died after its commit may not have come to it
+            self.confirm(snapshot.positions)
         return snapshot
 
     def settled(self, commit: Commit) -> Receipt | None:
         """What became of a commit whose end is in doubt."""
         return self.pipeline.destination.settle(commit.pipeline, commit.id)
 
-    def confirm(self, name: str, position: Position) -> None:
-        """Tell a source that its position is durable. It is committed already: what fails here can only be said."""
-        try:
-            (self.pipeline.named_sources.get(name) or self.pipeline.named_sources["source"]).confirm(position)
-        except HeadraceError as error:
-            self.warn(f"{name!r} could not be told that the commit is durable, the next run will: {error.message}")
+    def confirm(self, positions: Mapping[str, Position]) -> None:
+        """Tell the sources what is durable of them. It is committed already: what fails here can only be said."""
+        self.durable = positions
+        for name, source in self.pipeline.named_sources.items():
+            held = {n: at for n, at in positions.items() if self.pipeline.tables or n == name}
+            try:
+                if held:
+                    source.confirm(held)
+            except HeadraceError as error:
+                self.warn(f"{name!r} could not be told that the commit is durable, the next run will: {error.message}")
 
     def watch(self, rows: int) -> None:
         """Rows pass to the destination: the place where a run can be stopped, and progress is told."""
@@ -160,8 +166,7 @@ class Running:
             self.pending = None
             self.read = self._so_far()
             self.applied(receipt, changes=_changed(increment))
-            for name, position in ((n, increment.batches[n].position()) for n in increment.drivers):
-                self.confirm(name, position)
+            self.confirm({**self.durable, **increment.positions})
         finally:
             self.current = None
             increment.close()

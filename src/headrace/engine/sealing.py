@@ -20,7 +20,7 @@ from headrace.contract.screen import Screen
 from headrace.engine.decisions import Reading, fingerprint
 from headrace.engine.passes import Passes
 from headrace.errors import ContractError, DataError
-from headrace.flow import Batch, Rejects, Seal, Snapshot, Superseded, TableChange
+from headrace.flow import Batch, Position, Rejects, Seal, Snapshot, Superseded, TableChange
 from headrace.frozen import frozen
 from headrace.schema import REJECTS
 from headrace.stream import FrameStream, scan_batches
@@ -70,15 +70,20 @@ class Sealing:
         self._refuse_emptying()
         files = {n: tuple(self.batches[n].files()) for n in self.how.drivers}
         rejects = self._rejects(kept)
-        moved = () if self.replayed is not None else self.batches  # of look-ups too: it tells whether they change
         return Seal(
-            positions={n: self.batches[n].position() for n in moved if self.batches[n].position()},
+            positions=self.positions,
             files=files,
             identities={n: self._identity(n) for n in self.how.drivers},
             record=self._record(malformed, rejects.count),
             rejects=rejects,
             forget_files=self.change.fresh,
         )
+
+    @property
+    def positions(self) -> dict[str, Position]:
+        """Where the commit leaves the sources. Of look-ups too: it tells whether they change. A replay moves none."""
+        moved = () if self.replayed is not None else self.batches
+        return {n: at for n in moved if (at := self.batches[n].position())}
 
     def _identity(self, name: str) -> Any:
         """As the batch tells it, where the source itself does not know all of it."""

@@ -69,7 +69,7 @@ class TableSource:
             complete=True,
         )
 
-    def confirm(self, position: Position) -> None:
+    def confirm(self, positions: Mapping[str, Position]) -> None:
         """Nothing waits for it."""
 
     def identity(self) -> Any:

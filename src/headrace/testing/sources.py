@@ -123,7 +123,7 @@ class SourceSuite:
         self.grow(tmp_path, range(1, 6))
         ledger.read(self.source(tmp_path))
         for _ in range(2):
-            self.source(tmp_path).confirm(ledger.position)
+            self.source(tmp_path).confirm({NAME: ledger.position})
         self.grow(tmp_path, range(6, 8))
         assert ledger.read(self.source(tmp_path)) == [6, 7]
 

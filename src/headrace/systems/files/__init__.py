@@ -155,7 +155,7 @@ class FileSource:
             return None
         return frozenset(column for column, what in self.add_columns.items() if what == "file")
 
-    def confirm(self, position: Position) -> None:
+    def confirm(self, positions: Mapping[str, Position]) -> None:
         """Nothing to do: what was read is the destination's to remember."""
 
     def identity(self) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -106,7 +106,7 @@ class MemorySource:
         for before in self._newest(frames, after):
             yield before.join(keys, on=list(self.latest.keys), how="semi", nulls_equal=True)
 
-    def confirm(self, position: Position) -> None:
+    def confirm(self, positions: Mapping[str, Position]) -> None:
         """Nothing to do: a frame does not go away."""
 
     def identity(self) -> Any:

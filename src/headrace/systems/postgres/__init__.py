@@ -251,7 +251,7 @@ class PostgresSource:
 
         return together(self.dsn, sources, ranges, snapshots)
 
-    def confirm(self, position: Position) -> None:
+    def confirm(self, positions: Mapping[str, Position]) -> None:
         """Nothing waits for it."""
 
     def identity(self) -> Any:

@@ -58,7 +58,7 @@ class SQLiteSource:
 
         return batches(self, rooted(self.base, self.path), range, snapshot, name)
 
-    def confirm(self, position: Position) -> None:
+    def confirm(self, positions: Mapping[str, Position]) -> None:
         """Nothing waits for it."""
 
     def identity(self) -> Any:
