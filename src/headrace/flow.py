@@ -259,12 +259,11 @@ class Census:
 class TableChange:
     """How one table changes.
 
-    `rows()` opens the stream again at each call. `schema` is the table's logical schema after `changes`.
-    `groups` are `by` values: of a recompute those whose rows are replaced (None: all), of partitions those that are
-    replaced besides the rows' own (None: none). `complete` says that the
-    rows are ALL the source has: only then may absence mean anything. `fresh` (a full refresh) says that the table
-    begins empty: what it held goes in the same transaction, deletions that a merge remembers too. `census` (of a merge)
-    is taken once the rows are merged.
+    `rows()` opens the stream again at each call. `schema` is the table's logical schema after `changes`. `groups` are
+    `by` values: of a recompute those whose rows are replaced (None: all), of partitions those that are replaced besides
+    the rows' own (None: none). `complete` says that the rows are ALL the source has: only then may absence mean
+    anything. `fresh` (a full refresh) says that the table begins empty: what it held goes in the same transaction,
+    deletions that a merge remembers too. `census` (of a merge) is taken once the rows are merged.
     """
 
     table: str

@@ -134,11 +134,10 @@ REJECTS = Schema.of(
         "key": "string",
     }
 )
-"""A rejected row. `id` names it for ever (see `reject_id`). `stage` is ``parse`` (then
-`row` is the raw text), ``cursor`` (its cursor is NULL) or ``contract`` (then `row` is a JSON object from column to
-exact text, or null).
-`source` is the source whose parser or contract rejected it, null for the result's contract. `rules` are the
-reasons, for people. `key` is a JSON array of the merge keys' exact texts, null where there are none."""
+"""A rejected row. `id` names it for ever (see `reject_id`). `stage` is ``parse`` (then `row` is the raw text),
+``cursor`` (its cursor is NULL) or ``contract`` (of both `row` is a JSON object from column to exact text or null).
+`source` is the source whose parser or contract rejected it, null for the result's contract. `rules` are the reasons,
+for people. `key` is a JSON array of the exact texts of the write's keys, null where there are none."""
 
 
 def reject_id(

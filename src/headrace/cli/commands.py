@@ -80,10 +80,10 @@ def reported(one: Pipeline, run: Callable[[tuple[Observer, ...]], RunReport], op
 
     try:
         return run((note, *_observers(options)))
-    except Exception as error:
+    except Exception as error:  # in a project the others go on
         if caught:
             raise KeyboardInterrupt from error
-        from headrace.cli import output  # in a project the others go on
+        from headrace.cli import output
 
         run_id = runs[-1] if runs else ""
         failed = RunReport(pipeline=one.name, run=run_id, status="failed")

@@ -67,7 +67,7 @@ class _Reach:
     rows: int = 0
 
 
-def tracked(  # as `headrace.cursor.track`
+def tracked(
     frame: pl.LazyFrame,
     cursor: Cursor,
     *,
@@ -96,7 +96,7 @@ class _Reader:
     widest one counts: there a pass may refuse rows for a column that another does not look at.
     """
 
-    def __init__(  # each is one fact of the read
+    def __init__(
         self,
         frame: pl.LazyFrame,
         schema: Schema,

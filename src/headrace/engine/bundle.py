@@ -129,7 +129,7 @@ def _tables(pipeline: Pipeline) -> dict[str, Pipeline]:
     return tables
 
 
-def _alone(  # each is one part of what it becomes
+def _alone(
     pipeline: Pipeline, source: Any, destination: Any, name: str, table: Table, said: Mapping[str, Any]
 ) -> Pipeline:
     reads = {field: value for field, value in said.items() if field != "write"}

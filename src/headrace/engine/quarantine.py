@@ -271,7 +271,7 @@ def _typed(rejects: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     return rows
 
 
-def _batch(  # what a batch is made of, and how long it must last
+def _batch(
     pipeline: Pipeline,
     snapshot: Snapshot,
     name: str,

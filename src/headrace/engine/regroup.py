@@ -38,7 +38,7 @@ def why_anew(
     return f"{changed[0]!r} has changed since the last commit" if changed and snapshot.number else None
 
 
-def why_all(  # one reason each
+def why_all(
     batches: Mapping[str, Batch],
     drivers: Sequence[str],
     snapshot: Snapshot,

@@ -194,9 +194,7 @@ def _fits(rows: Type, table: Type) -> bool:
 
 @frozen
 class Column:
-    """A column of a table or query as DuckDB has it: name, DuckDB's type, the logical type, and whether a
-    value of the logical type may be more than DuckDB's type can hold (TIME for nanoseconds).
-    """
+    """A column of a table or query as DuckDB has it: its name, the type that DuckDB holds it in, its logical type."""
 
     name: str
     held: str

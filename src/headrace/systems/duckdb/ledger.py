@@ -87,7 +87,7 @@ class Key:
         found: pl.DataFrame = connection.sql(query, params=self.values).pl()
         return found
 
-    def remember(  # one row of the ledger, column by column
+    def remember(
         self,
         connection: DuckDBPyConnection,
         commit: Commit,

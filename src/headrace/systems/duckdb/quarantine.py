@@ -53,7 +53,7 @@ def settled(connection: DuckDBPyConnection, key: Key) -> tuple[frozenset[str], f
     return given_up, appended
 
 
-def update(  # a commit's number and instant go with it
+def update(
     connection: DuckDBPyConnection,
     key: Key,
     rejects: Rejects | None,

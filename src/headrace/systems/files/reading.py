@@ -153,7 +153,7 @@ def _version(files: Sequence[File]) -> str:
     return hashlib.blake2b(json.dumps(stamps).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
-def _new(  # what one batch is made of
+def _new(
     source: FileSource,
     old: Sequence[File],
     new: Sequence[File],

@@ -109,7 +109,7 @@ class Key:
         )
         return {row[0]: FileStamp._make(row) for row in rows}
 
-    def remember(  # one row of the ledger, column by column
+    def remember(
         self,
         connection: Connection,
         commit: Commit,

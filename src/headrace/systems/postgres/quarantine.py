@@ -61,7 +61,7 @@ def settled(connection: Connection, key: Key) -> tuple[frozenset[str], frozenset
     return given_up, appended
 
 
-def update(  # a commit's number and instant go with it
+def update(
     connection: Connection,
     key: Key,
     rejects: Rejects | None,

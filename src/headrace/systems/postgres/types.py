@@ -106,7 +106,7 @@ def described(connection: Connection, types: Sequence[tuple[int, int]]) -> list[
     return [_typed(*row) for row in connection.execute(_DESCRIBE, [oids, mods]).fetchall()]
 
 
-def _typed(  # each is one column of `_DESCRIBE`
+def _typed(
     name: str,
     space: str,
     base: str,

@@ -1,7 +1,5 @@
 """What a destination is tested with: the suite's parameters, and the scripts that its tests play."""
 
-# these are tests, and their names say the promise
-
 from __future__ import annotations
 
 import tempfile
