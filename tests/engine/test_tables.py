@@ -153,9 +153,10 @@ def test_what_was_read_in_between_is_a_conflict(shop: Path) -> None:
     source(shop, "UPDATE orders SET updated = 2")
     snapshot = one.destination.inspect("shop")
     from headrace.engine.decisions import reading
+    from headrace.engine.increment import Context
     from headrace.engine.opening import increments
 
-    (bundle,) = increments(one, snapshot, reading(one, full_refresh=False), run="late")
+    (bundle,) = increments(one, snapshot, reading(one, full_refresh=False), Context(run="late"))
     hr.run(one)
     with pytest.raises(ConflictError):
         one.destination.apply(bundle.commit)

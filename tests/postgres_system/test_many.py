@@ -13,6 +13,7 @@ import headrace as hr
 from headrace.cli import main
 from headrace.config import load
 from headrace.engine.decisions import reading
+from headrace.engine.increment import Context
 from headrace.engine.opening import increments
 from headrace.errors import ConfigError
 from headrace.flow import Range, Snapshot
@@ -133,7 +134,7 @@ def test_a_census_reads_only_the_keys(shop: Database, tmp_path: Path) -> None:
     one = pipeline(tmp_path, ORDERS.replace('"1d"', '"0s"'))
     hr.run(one)
 
-    every = increments(one, one.destination.inspect("orders"), reading(one, full_refresh=False), run="test")
+    every = increments(one, one.destination.inspect("orders"), reading(one, full_refresh=False), Context(run="test"))
     census = next(every).changes[0].census
     assert census is not None
     plan = census.keys().lazy().explain()  # type: ignore[attr-defined]  # a FrameStream
@@ -164,7 +165,7 @@ def test_a_load_in_several_commits_compares_the_keys_once(shop: Database, tmp_pa
     often = ORDERS.replace('"1d"', '"0s"').replace('"name": "orders",', '"name": "orders", "commit_every": 200,')
     hr.run(one := pipeline(tmp_path, often))
     shop.run("UPDATE orders SET updated_at = now() - interval '1 minute' * (41 - id); DELETE FROM orders WHERE id = 9")
-    every = increments(one, one.destination.inspect("orders"), reading(one, full_refresh=False), run="test")
+    every = increments(one, one.destination.inspect("orders"), reading(one, full_refresh=False), Context(run="test"))
     assert [made.changes[0].census is not None for made in every][:3] == [True, False, False]
     assert hr.run(one).counts["deleted"] == 1
     positions = one.destination.inspect("orders").positions["source"]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.engine.decisions import Reading, reading, refuse_start
+from headrace.engine.increment import Context
 from headrace.engine.opening import increments
 from headrace.engine.running import drained, running, target, widened
 from headrace.errors import ConfigError, UnheldError
@@ -56,9 +57,7 @@ def run(
             snapshot = this.inspect()
             refuse_start(pipeline, snapshot, full_refresh=full_refresh, discard_history=discard_history)
             how = replace(reading(pipeline, full_refresh=full_refresh and not this.commits), as_text=this.as_text)
-            with closing(
-                increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch)
-            ) as all:
+            with closing(increments(pipeline, snapshot, how, this.context)) as all:
                 for increment in all:
                     this.apply(increment)
 
@@ -106,7 +105,7 @@ def preview(pipeline: Pipeline, *, step: str | None = None, limit: int = 10) -> 
 def _previewed(pipeline: Pipeline, how: Reading, *, step: str | None, limit: int) -> pl.DataFrame:
     from headrace.engine.planning import chosen
 
-    with closing(increments(pipeline, Snapshot(), how, run="preview")) as every, closing(next(every)) as made:
+    with closing(increments(pipeline, Snapshot(), how, Context(run="preview"))) as every, closing(next(every)) as made:
         increment, step = chosen(made, step)
         if step is None:
             lazy = increment.screen.lazy
@@ -137,5 +136,5 @@ def _first(pipeline: Pipeline, *, full_refresh: bool) -> Iterator[tuple[Incremen
     snapshot = pipeline.destination.inspect(pipeline.name)
     refuse_start(pipeline, snapshot, full_refresh=full_refresh, discard_history=True)
     how = reading(pipeline, full_refresh=full_refresh)
-    with closing(increments(pipeline, snapshot, how, run="plan")) as every, closing(next(every)) as increment:
+    with closing(increments(pipeline, snapshot, how, Context(run="plan"))) as every, closing(next(every)) as increment:
         yield increment, snapshot

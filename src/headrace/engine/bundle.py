@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.engine.decisions import Reading, fingerprint, reading, refuse_start
-from headrace.engine.increment import Increment, Watch, increment
+from headrace.engine.increment import Context, Increment, increment
 from headrace.errors import ConfigError, HeadraceError, TransformError
 from headrace.flow import Batch, Commit, Position, Range, Seal, Snapshot, TableChange
 from headrace.frozen import frozen
@@ -68,7 +68,7 @@ class Bundle:
             part.close()
 
 
-def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, *, run: str, watch: Watch) -> Iterator[Bundle]:
+def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Context) -> Iterator[Bundle]:
     """What is new in all tables, as one bundle; the iterator is the source's lifetime.
 
     Raises ConfigError for a pattern that matches no table, tables that go to one name, and whatever one table alone
@@ -94,9 +94,9 @@ def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, *, run: str, w
             for name, one in tables.items():
                 with _told_of(name):
                     parts[name] = increment(
-                        one, held[name], hows[name], {name: batches[name]}, run=run, watch=watch, fresh=how.fresh
+                        one, held[name], hows[name], {name: batches[name]}, context, fresh=how.fresh
                     )
-            yield Bundle(pipeline=pipeline, parts=parts, commit=_commit(pipeline, snapshot, parts, run))
+            yield Bundle(pipeline=pipeline, parts=parts, commit=_commit(pipeline, snapshot, parts, context.run))
 
 
 @contextmanager

@@ -37,10 +37,21 @@ if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
     from headrace.writes import Write
 
-__all__ = ["Increment", "Watch", "increment"]
+__all__ = ["Context", "Increment", "increment"]
 
 Watch = Callable[[int], None]
 """Called with the number of rows in each batch that passes to the destination; it may raise to stop."""
+
+
+@frozen(kw_only=True)
+class Context:
+    """The run that increments are made in: its id, and who watches the rows. `inspect` says what the target holds once
+    one of its commits has been dealt with (None: no further one is made than the first, as for a plan).
+    """
+
+    run: str
+    inspect: Callable[[], Snapshot] | None = None
+    watch: Watch = lambda _rows: None
 
 
 @dataclass(kw_only=True)
@@ -96,9 +107,8 @@ def increment(
     snapshot: Snapshot,
     how: Reading,
     batches: Mapping[str, Batch],
+    context: Context,
     *,
-    run: str,
-    watch: Watch,
     fresh: bool = False,
     replayed: Replayed | None = None,
 ) -> Increment:
@@ -120,7 +130,9 @@ def increment(
         require(write.latest_by, rows.transformed.lazy, "latest_by")
     screen = _screen(pipeline, None if fresh else snapshot, rows, write, groups.found)
     again = () if fresh else reread(pipeline.named_sources, batches, snapshot)
-    change = _change(pipeline, None if fresh else snapshot.schema, screen, write, passes.counted(watch), rows.origins)
+    change = _change(
+        pipeline, None if fresh else snapshot.schema, screen, write, passes.counted(context.watch), rows.origins
+    )
     change = replace(
         change,
         groups=groups.stream or _replaced(write, screen.schema, again),
@@ -153,7 +165,7 @@ def increment(
         anew=groups.anew,
         screen=screen,
         screens=rows.screens,
-        commit=_commit(pipeline, run, snapshot, change, sealed),
+        commit=_commit(pipeline, context.run, snapshot, change, sealed),
         sealing=sealed,
         change=change,
         warnings=warnings,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from headrace.engine.decisions import Reading
-from headrace.engine.increment import Increment, Watch, increment
+from headrace.engine.increment import Context, Increment, increment
 from headrace.engine.unseen import nothing, unseen
 from headrace.flow import Batch, Range, Snapshot
 
@@ -26,24 +26,16 @@ def opened(source: Source, range: Range, snapshot: Snapshot, name: str, until: E
     return iter(stream)
 
 
-def increments(
-    pipeline: Pipeline,
-    snapshot: Snapshot,
-    how: Reading,
-    *,
-    run: str,
-    inspect: Callable[[], Snapshot] | None = None,
-    watch: Watch = lambda _rows: None,
-) -> Generator[Increment | Bundle]:
+def increments(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Context) -> Generator[Increment | Bundle]:
     """What is new since the snapshot, one increment for each commit to come; at least one, maybe empty.
 
-    `inspect` is asked again before each further increment, once the one before it has been dealt with. The generator
-    is the sources' lifetime: close it, and what they hold open is closed.
+    The target is inspected again before each further increment, once the one before it has been dealt with. The
+    generator is the sources' lifetime: close it, and what they hold open is closed.
     """
     if pipeline.tables:
         from headrace.engine.bundle import bundles
 
-        yield from bundles(pipeline, snapshot, how, run=run, watch=watch)
+        yield from bundles(pipeline, snapshot, how, context)
         return
     named = pipeline.named_sources
 
@@ -59,15 +51,15 @@ def increments(
         driving = {name: read(name, reads) for name in how.drivers}
         first = True
         while batches := {name: batch for name, stream in driving.items() if (batch := next(stream, None)) is not None}:
-            if inspect is not None and not first:
-                snapshot = inspect()
+            if context.inspect is not None and not first:
+                snapshot = context.inspect()
             with ExitStack() as looks:
                 batches |= {name: next(read(name, looks)) for name in named if name not in batches}
                 batches = {name: batches[name] for name in named}
                 if unseen(how, batches):
-                    yield nothing(pipeline, how, batches, run=run, watch=watch)
+                    yield nothing(pipeline, how, batches, context)
                 else:
-                    yield increment(pipeline, snapshot, how, batches, run=run, watch=watch, fresh=how.fresh and first)
+                    yield increment(pipeline, snapshot, how, batches, context, fresh=how.fresh and first)
             if len(driving) > 1:
                 return  # several sources are read in step, and give one batch each
             first = False

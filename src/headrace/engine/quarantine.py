@@ -83,7 +83,7 @@ def _read_again(this: Running, pipeline: Pipeline) -> None:
     snapshot = this.inspect()
     refuse_start(pipeline, snapshot, full_refresh=False, discard_history=False)
     how = replace(reading(pipeline, full_refresh=False), anew=True, as_text=this.as_text)
-    with closing(increments(pipeline, snapshot, how, run=this.run, inspect=this.inspect, watch=this.watch)) as every:
+    with closing(increments(pipeline, snapshot, how, this.context)) as every:
         for again in every:
             this.apply(again)
 
@@ -101,7 +101,7 @@ def _taken_again(this: Running, pipeline: Pipeline, rows: pl.DataFrame) -> None:
             n: _batch(pipeline, snapshot, n, rows.filter(pl.col("source") == n), how, reads)
             for n in pipeline.named_sources
         }
-        again = increment(pipeline, snapshot, how, batches, run=this.run, watch=this.watch, replayed=replayed)
+        again = increment(pipeline, snapshot, how, batches, this.context, replayed=replayed)
         try:
             this.apply(again)
         except UnchangedError as error:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace import interruption
+from headrace.engine.increment import Context
 from headrace.errors import ConfigError, ConflictError, HeadraceError, UnavailableError, UnheldError
 from headrace.events import CommitApplied, Event, Observer, Progress, RunFinished, RunStarted, Warned
 from headrace.flow import Batch, Commit, Counts, Position, Receipt, Snapshot
@@ -100,6 +101,11 @@ class Running:
         left = None if self.deadline is None else max(self.deadline - time.monotonic(), _PROGRESS_EVERY)
         within = min(filter(None, (left, retry.timeout)), default=None)
         return replace(retry, timeout=within, on_retry=told, sleep=retry.sleep or interruption.pause)
+
+    @property
+    def context(self) -> Context:
+        """What its increments are made in."""
+        return Context(run=self.run, inspect=self.inspect, watch=self.watch)
 
     def inspect(self) -> Snapshot:
         """What the target holds. A commit whose answer was lost is settled first, and not made twice."""
