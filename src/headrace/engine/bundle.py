@@ -76,15 +76,18 @@ def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Conte
     """
     tables = _tables(pipeline)
     held = {name: _held(snapshot, name, one) for name, one in tables.items()}
-    known = dict.fromkeys(held, Snapshot()) if how.fresh else held  # as `opening`: "from_target" counts for what is new
+    # as `opening`: "from_target" counts for what is new
+    known = dict.fromkeys(held, Snapshot()) if how.full_refresh else held
     for name, one in tables.items():
         if (hint := one.destination.supports(one.write.type)) is not None:
             raise ConfigError(f"table {name!r} cannot take the write {one.write.type!r}", hint=hint)
         with _told_of(name):
-            refuse_start(one, held[name], full_refresh=how.fresh, discard_history=True)
-            if not how.fresh:
+            refuse_start(one, held[name], full_refresh=how.full_refresh, discard_history=True)
+            if not how.full_refresh:
                 _refuse_elsewhere(one, held[name], goes_on=name in snapshot.positions)
-    hows = {name: replace(reading(one, full_refresh=how.fresh), as_text=how.as_text) for name, one in tables.items()}
+    hows = {
+        name: replace(reading(one, full_refresh=how.full_refresh), as_text=how.as_text) for name, one in tables.items()
+    }
     ranges = {name: _range(snapshot, name, hows[name], pipeline.name) for name in tables}
     sources = {name: one.named_sources[name] for name, one in tables.items()}
     source: Any = pipeline.source
@@ -94,7 +97,7 @@ def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Conte
             for name, one in tables.items():
                 with _told_of(name):
                     parts[name] = increment(
-                        one, held[name], hows[name], {name: batches[name]}, context, fresh=how.fresh
+                        one, held[name], hows[name], {name: batches[name]}, context, empties=how.full_refresh
                     )
             yield Bundle(pipeline=pipeline, parts=parts, commit=_commit(pipeline, snapshot, parts, context.run))
 
@@ -111,7 +114,7 @@ def _told_of(name: str) -> Iterator[None]:
 
 
 def _range(snapshot: Snapshot, name: str, how: Reading, reader: str) -> Range:
-    after = None if how.fresh else snapshot.positions.get(name)
+    after = None if how.full_refresh else snapshot.positions.get(name)
     return Range(after=after, ties=how.ties, as_text=how.as_text.get(name, frozenset()), reader=reader)
 
 

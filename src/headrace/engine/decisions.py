@@ -50,15 +50,15 @@ class Reading:
     """How a run reads its sources.
 
     `drivers` are the sources whose news make a run worth while; the others are look-ups, read whole each time.
-    `whole`: the transform sees everything read so far (replace, recompute). `fresh`: from the beginning, the
-    table empty. `anew`: all is written anew by a write that sees everything, though nothing may be new (a replay).
-    `ties`: see `flow.Range`. `as_text` are, by source, the columns that an earlier attempt of
-    the run found to hold values that their types cannot.
+    `whole`: the transform sees everything read so far (replace, recompute). `full_refresh`: all is read from the
+    beginning, whatever was read before. `anew`: all is written anew by a write that sees everything, though nothing may
+    be new (a replay). `ties`: see `flow.Range`. `as_text` are, by source, the columns that an earlier attempt of the
+    run found to hold values that their types cannot.
     """
 
     drivers: tuple[str, ...]
     whole: bool
-    fresh: bool
+    full_refresh: bool
     ties: Literal["again", "once"]
     batch_bytes: int | None
     anew: bool = False
@@ -73,7 +73,7 @@ def reading(pipeline: Pipeline, *, full_refresh: bool) -> Reading:
     return Reading(
         drivers=drivers,
         whole=whole,
-        fresh=full_refresh,
+        full_refresh=full_refresh,
         ties="once" if isinstance(pipeline.write, Append) else "again",
         batch_bytes=size(pipeline.commit_every) if pipeline.commit_every and not whole else None,
     )

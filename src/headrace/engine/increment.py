@@ -109,14 +109,14 @@ def increment(
     batches: Mapping[str, Batch],
     context: Context,
     *,
-    fresh: bool = False,
+    empties: bool = False,
     replayed: Replayed | None = None,
 ) -> Increment:
     """Bind the batches to the pipeline: transforms, screens, schema changes, commit. Refuses what would be wrong.
 
-    `fresh`: this is the commit of a full refresh that empties the table.
+    `empties`: this is the commit of a full refresh that empties the table, its first.
     """
-    for name in () if how.fresh else how.drivers:
+    for name in () if how.full_refresh else how.drivers:
         if (identity := batches[name].identity) is not None:
             refuse_another(pipeline, name, snapshot.identities.get(name), identity)
     pipeline = keyed(pipeline, how.drivers, batches)
@@ -128,17 +128,19 @@ def increment(
     require(key_columns(write), rows.transformed.lazy, write.type)
     if isinstance(write, Merge):
         require(write.latest_by, rows.transformed.lazy, "latest_by")
-    screen = _screen(pipeline, None if fresh else snapshot, rows, write, groups.found)
-    again = () if fresh else reread(pipeline.named_sources, batches, snapshot)
+    screen = _screen(pipeline, None if empties else snapshot, rows, write, groups.found)
+    again = () if empties else reread(pipeline.named_sources, batches, snapshot)
     change = _change(
-        pipeline, None if fresh else snapshot.schema, screen, write, passes.counted(context.watch), rows.origins
+        pipeline, None if empties else snapshot.schema, screen, write, passes.counted(context.watch), rows.origins
     )
     change = replace(
         change,
         groups=groups.stream or _replaced(write, screen.schema, again),
-        complete=how.whole or all(batches[n].complete for n in how.drivers) or (how.fresh and how.batch_bytes is None),
-        fresh=fresh,
-        census=None if fresh else census(pipeline, batches, key_columns(write), rows.everything),
+        complete=how.whole
+        or all(batches[n].complete for n in how.drivers)
+        or (how.full_refresh and how.batch_bytes is None),
+        fresh=empties,
+        census=None if empties else census(pipeline, batches, key_columns(write), rows.everything),
     )
     # the destination would say so too, but late
     adopt = snapshot.owned or getattr(pipeline.destination, "adopt", False)
@@ -171,7 +173,7 @@ def increment(
         warnings=warnings,
         _closers=[screen, *rows.screens.values(), *(groups.found.screens if groups.found else ())],
     )
-    if how.fresh and made.empty:
+    if how.full_refresh and made.empty:
         names = ", ".join(map(repr, how.drivers))
         made.warnings += (f"{names} has no row to read: the full refresh leaves the table as it is",)
     return made
@@ -202,7 +204,7 @@ def _regrouped(
     write = pipeline.write
     if not isinstance(write, Recompute):
         return _Regrouped(anew)
-    rebuilt = "of --full-refresh" if how.fresh else anew
+    rebuilt = "of --full-refresh" if how.full_refresh else anew
     again = reread(pipeline.named_sources, batches, snapshot)
     rebuilt = rebuilt or why_all(batches, how.drivers, snapshot, transformed, write.by, again, pipeline.contracts)
     return _Regrouped(anew, rebuilt, None if rebuilt else _groups(pipeline, write, batches, how))
@@ -280,12 +282,12 @@ def _warnings(
 ) -> tuple[str, ...]:
     """What the transforms, the sources and the ledger give cause to say."""
     said = [*refuse_mixing(pipeline, batches, transformed), *(w for b in batches.values() for w in b.news.warnings)]
-    if pipeline.write.type == "merge" and not how.fresh and reread(pipeline.named_sources, batches, snapshot):
+    if pipeline.write.type == "merge" and not how.full_refresh and reread(pipeline.named_sources, batches, snapshot):
         said.append("files are read again: rows that they no longer have stay in the table (a merge deletes nothing)")
-    if how.fresh and how.batch_bytes is not None:
+    if how.full_refresh and how.batch_bytes is not None:
         said.append("--full-refresh with commit_every takes several commits: until the last one readers see a part")
     said += _too_large(how, batches)
-    before = None if how.fresh else snapshot.record.get("transforms_fingerprint")
+    before = None if how.full_refresh else snapshot.record.get("transforms_fingerprint")
     if before not in (None, fingerprint(pipeline)["transforms"]) and pipeline.write.type not in (
         "replace",
         "recompute",

@@ -40,9 +40,9 @@ def increments(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Co
     named = pipeline.named_sources
 
     def read(name: str, until: ExitStack) -> Iterator[Batch]:
-        after = None if how.fresh else snapshot.positions.get(name)
+        after = None if how.full_refresh else snapshot.positions.get(name)
         cut = how.batch_bytes if name in how.drivers else None
-        since = Snapshot() if how.fresh else snapshot
+        since = Snapshot() if how.full_refresh else snapshot
         text = how.as_text.get(name, frozenset())
         asked = Range(after=after, ties=how.ties, batch_bytes=cut, as_text=text, reader=pipeline.name)
         return opened(named[name], asked, since, name, until)
@@ -59,7 +59,7 @@ def increments(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Co
                 if unseen(how, batches):
                     yield nothing(pipeline, how, batches, context)
                 else:
-                    yield increment(pipeline, snapshot, how, batches, context, fresh=how.fresh and first)
+                    yield increment(pipeline, snapshot, how, batches, context, empties=how.full_refresh and first)
             if len(driving) > 1:
                 return  # several sources are read in step, and give one batch each
             first = False
