@@ -29,8 +29,9 @@ class Source(Protocol):
     - `deletes`: how the rows that it has deleted are found (`Deletes`; None: they are not).
     - ``matching(pattern) -> Sequence[str]`` and
       ``together(sources, ranges, snapshots) -> Iterator[Mapping[str, Batch]]``: of a source of many tables, which ones
-      a name or pattern means (ConfigError: none), and the batches of several, by table, of ONE snapshot: as `batches`
-      of each alone. `sources` are this source with one `table` each.
+      a name or pattern means (ConfigError: none), and what is new in several, as `batches` of each alone: each mapping
+      has a batch of every table, all of ONE snapshot, and becomes one commit. `sources` are this source with one
+      `table` each.
     - ``reparse(lines, after, name) -> Batch``: what it makes of lines that could not be read (the columns ``file``,
       ``line`` and ``row`` of `schema.REJECTS`). Without it such rejects cannot be replayed.
     - `rereads`: the columns that name a row's file, where a file that has changed is read again as a whole; then only

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,7 +13,7 @@ import duckdb
 import pytest
 
 import headrace as hr
-from headrace.errors import ConfigError, ConflictError, ContractError, HeadraceError
+from headrace.errors import ConfigError, ConflictError, ContractError, HeadraceError, RejectedError
 from headrace.flow import Batch, Range, Snapshot
 from headrace.testing.faults import FailAfterApply
 
@@ -44,6 +44,22 @@ class Shop(hr.DuckDBSource):
             yield found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Following(Shop):
+    """It reads on from its first batches, once they are dealt with and `meanwhile` has been run."""
+
+    meanwhile: Callable[[], None] = lambda: None
+
+    def together(
+        self, sources: Mapping[str, hr.DuckDBSource], ranges: Mapping[str, Range], snapshots: Mapping[str, Snapshot]
+    ) -> Iterator[Mapping[str, Batch]]:
+        with closing(super().together(sources, ranges, snapshots)) as read:
+            yield (first := next(read))
+        self.meanwhile()
+        further = {name: replace(one, after=first[name].position() or one.after) for name, one in ranges.items()}
+        yield from super().together(sources, further, snapshots)
+
+
 def source(folder: Path, sql: str) -> None:
     with duckdb.connect(str(folder / "shop.duckdb")) as connection:
         connection.execute(sql)
@@ -67,6 +83,10 @@ def pipeline(folder: Path, **more: Any) -> hr.Pipeline:
         },
     }
     return hr.Pipeline(**{**parts, **more})
+
+
+def following(folder: Path, meanwhile: Callable[[], None]) -> Following:
+    return Following(path="shop.duckdb", base=folder, meanwhile=meanwhile)
 
 
 @pytest.fixture
@@ -313,3 +333,44 @@ def test_writes_that_differ_from_table_to_table_are_no_change_of_write(shop: Pat
     one = pipeline(shop, tables=tables)
     hr.run(one)
     assert hr.run(one).status == "nothing_new"
+
+
+def test_each_commit_of_one_read_goes_on_from_the_one_before(shop: Path) -> None:
+    """Its number, the table and the ledger are as that one has left them."""
+    late = "ALTER TABLE orders ADD COLUMN more INTEGER; INSERT INTO orders VALUES (7, 2, 'late', 5)"
+    report = hr.run(pipeline(shop, source=following(shop, lambda: source(shop, late))))
+    assert [c.number for c in report.commits] == [1, 2]
+    assert rows(shop, "SELECT count(*), sum(more) FROM shop.orders") == [(4, 5)]
+
+
+def test_a_read_that_dies_between_two_commits_keeps_the_first_and_loses_and_doubles_nothing(shop: Path) -> None:
+    def dies() -> None:
+        source(shop, "INSERT INTO orders VALUES (7, 2, 'late')")
+        raise RejectedError("no more of it")
+
+    parts = {
+        "tables": {"main.orders": hr.Table(), "main.ref_a": hr.Table()},
+        "defaults": hr.Table(cursor="updated", write=hr.Append()),
+    }
+    with pytest.raises(RejectedError):
+        hr.run(pipeline(shop, source=following(shop, dies), **parts))
+    assert rows(shop, "SELECT count(*) FROM shop.orders") == [(3,)]
+    late = "INSERT INTO orders VALUES (8, 3, 'later')"
+    report = hr.run(pipeline(shop, source=following(shop, lambda: source(shop, late)), **parts))
+    assert [c.number for c in report.commits] == [2, 3]
+    assert rows(shop, "SELECT count(*), count(DISTINCT id) FROM shop.orders") == [(5, 5)]
+    assert rows(shop, "SELECT count(*) FROM shop.ref_a") == [(3,)]
+
+
+def test_a_full_refresh_in_several_commits_empties_each_table_once(shop: Path) -> None:
+    """And what is missing from a later one is not gone from the source."""
+    source(shop, "UPDATE orders SET updated = id")
+    tables = {"main.orders": hr.Table(write=hr.History(keys=("id",), close_absent=True)), "main.ref_a": hr.Table()}
+    hr.run(pipeline(shop, tables=tables))
+    source(shop, "DELETE FROM ref_a")
+    late = "INSERT INTO orders VALUES (7, 7, 'late'); INSERT INTO ref_a VALUES (9, 9, 'new')"
+    one = pipeline(shop, source=following(shop, lambda: source(shop, late)), tables=tables)
+    report = hr.run(one, full_refresh=True, discard_history=True)
+    assert [c.number for c in report.commits] == [2, 3]
+    assert rows(shop, "SELECT id FROM shop.orders WHERE valid_to IS NULL ORDER BY 1") == [(0,), (1,), (2,), (7,)]
+    assert rows(shop, "SELECT id FROM shop.ref_a") == [(9,)]

@@ -69,13 +69,16 @@ class Bundle:
 
 
 def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Context) -> Iterator[Bundle]:
-    """What is new in all tables, as one bundle; the iterator is the source's lifetime.
+    """What is new in all tables, one bundle for each commit to come; the iterator is the source's lifetime.
+
+    The target is inspected again before each further bundle. Of a full refresh the first commit with rows of a table is
+    the one that empties it.
 
     Raises ConfigError for a pattern that matches no table, tables that go to one name, and whatever one table alone
     would be refused for.
     """
     tables = _tables(pipeline)
-    held = {name: _held(snapshot, name, one) for name, one in tables.items()}
+    held = _held(snapshot, tables)
     # as `opening`: "from_target" counts for what is new
     known = dict.fromkeys(held, Snapshot()) if how.full_refresh else held
     for name, one in tables.items():
@@ -91,14 +94,19 @@ def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Conte
     ranges = {name: _range(snapshot, name, hows[name], pipeline.name) for name in tables}
     sources = {name: one.named_sources[name] for name, one in tables.items()}
     source: Any = pipeline.source
+    full = set(tables) if how.full_refresh else set()
     with closing(source.together(sources, ranges, known)) as read:
-        for batches in read:
+        for nth, batches in enumerate(read):
+            if context.inspect is not None and nth:
+                snapshot = context.inspect()
+                held = _held(snapshot, tables)
             parts = {}
             for name, one in tables.items():
                 with _told_of(name):
                     parts[name] = increment(
-                        one, held[name], hows[name], {name: batches[name]}, context, empties=how.full_refresh
+                        one, held[name], hows[name], {name: batches[name]}, context, empties=name in full
                     )
+            full -= {name for name, part in parts.items() if not part.empty}
             yield Bundle(pipeline=pipeline, parts=parts, commit=_commit(pipeline, snapshot, parts, context.run))
 
 
@@ -187,10 +195,10 @@ def _into(one: Pipeline) -> str:
     return str(getattr(one.destination, "table", ""))
 
 
-def _held(snapshot: Snapshot, name: str, one: Pipeline) -> Snapshot:
-    """The table's own snapshot. What the last commit with news of it said of its making stands there by its name."""
-    told = snapshot.record.get("tables", {}).get(name, {})
-    return replace(snapshot.of(_into(one)), record=told)
+def _held(snapshot: Snapshot, tables: Mapping[str, Pipeline]) -> dict[str, Snapshot]:
+    """Each table's own snapshot. What the last commit with news of it said of its making stands there by its name."""
+    told = snapshot.record.get("tables", {})
+    return {name: replace(snapshot.of(_into(one)), record=told.get(name, {})) for name, one in tables.items()}
 
 
 def _commit(pipeline: Pipeline, snapshot: Snapshot, parts: Mapping[str, Increment], run: str) -> Commit:

@@ -136,9 +136,7 @@ def increment(
     change = replace(
         change,
         groups=groups.stream or _replaced(write, screen.schema, again),
-        complete=how.whole
-        or all(batches[n].complete for n in how.drivers)
-        or (how.full_refresh and how.batch_bytes is None),
+        complete=how.whole or all(batches[n].complete for n in how.drivers) or (empties and how.batch_bytes is None),
         fresh=empties,
         census=None if empties else census(pipeline, batches, key_columns(write), rows.everything),
     )
@@ -173,7 +171,7 @@ def increment(
         warnings=warnings,
         _closers=[screen, *rows.screens.values(), *(groups.found.screens if groups.found else ())],
     )
-    if how.full_refresh and made.empty:
+    if empties and made.empty:
         names = ", ".join(map(repr, how.drivers))
         made.warnings += (f"{names} has no row to read: the full refresh leaves the table as it is",)
     return made

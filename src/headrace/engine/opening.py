@@ -56,10 +56,11 @@ def increments(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Co
             with ExitStack() as looks:
                 batches |= {name: next(read(name, looks)) for name in named if name not in batches}
                 batches = {name: batches[name] for name in named}
+                empties = how.full_refresh and first
                 if unseen(how, batches):
-                    yield nothing(pipeline, how, batches, context)
+                    yield nothing(pipeline, how, batches, context, empties=empties)
                 else:
-                    yield increment(pipeline, snapshot, how, batches, context, empties=how.full_refresh and first)
+                    yield increment(pipeline, snapshot, how, batches, context, empties=empties)
             if len(driving) > 1:
                 return  # several sources are read in step, and give one batch each
             first = False

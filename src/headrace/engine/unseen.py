@@ -24,8 +24,10 @@ def unseen(how: Reading, batches: Mapping[str, Batch]) -> bool:
     return not any(batches[name].frame.lazy.collect_schema() for name in how.drivers)
 
 
-def nothing(pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch], context: Context) -> Increment:
-    """The empty increment of such a pipeline; a warning says what could not be checked.
+def nothing(
+    pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch], context: Context, *, empties: bool
+) -> Increment:
+    """The empty increment of such a pipeline; a warning says what could not be checked. `empties`: see `increment`.
 
     It is that of one of the sources alone, appended as it is: there is nothing to transform, to judge or to key.
     """
@@ -37,7 +39,7 @@ def nothing(pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch], cont
     none = {n: replace(b, news=replace(b.news, empty=True)) for n, b in batches.items()}
     told = replace(none[name], complete=False)  # an append of what is read whole each time would be refused
     alone = replace(how, drivers=(name,), whole=False)
-    made = increment(bare, Snapshot(), alone, {name: told}, context)
+    made = increment(bare, Snapshot(), alone, {name: told}, context, empties=empties)
     names = ", ".join(map(repr, how.drivers))
     said = f"{names} has no rows and no columns yet: transforms, contract and keys cannot be checked"
     return replace(
