@@ -110,7 +110,7 @@ def _previewed(pipeline: Pipeline, how: Reading, *, step: str | None, limit: int
         if step is None:
             lazy = increment.screen.lazy
         else:
-            frames = {n: s.lazy for n, s in increment.screens.items()}
+            frames = {n: s.lazy for n, s in increment.rows.screens.items()}
             previous = next(iter(frames)) if len(frames) == 1 else None
             lazy = transform(
                 pipeline.steps, frames, previous=previous, params=pipeline.params, base=pipeline.base, until=step

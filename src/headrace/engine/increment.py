@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -58,23 +58,20 @@ class Context:
 class Increment:
     """What one commit is made of. `close` frees the spools; before that `commit` may be applied again and again.
 
-    `rebuilt` says why a recompute replaces all groups (None: only those that the new rows touch), `anew` why there is
-    something to do though nothing is new in the sources that drive the pipeline.
+    `rows` are what the transforms make of the batches, `screen` has them behind the contract. `said` is what they give
+    cause to say.
     """
 
     pipeline: Pipeline
     batches: Mapping[str, Batch]
     drivers: tuple[str, ...]
-    transformed: Transformed
-    rebuilt: str | None
-    anew: str | None
+    rows: Rows
+    groups: Regrouped
     screen: Screen
-    screens: Mapping[str, Screen]
     commit: Commit
     sealing: Sealing
     change: TableChange
-    warnings: tuple[str, ...] = ()
-    _closers: list[Screen] = field(default_factory=list)
+    said: tuple[str, ...]
 
     @property
     def changes(self) -> tuple[TableChange, ...]:
@@ -88,17 +85,25 @@ class Increment:
 
     def blamed(self, error: BaseException) -> TransformError | None:
         """What broke off while rows were drawn, as the failure of a transform; None where it is none's."""
-        return self.transformed.blamed(error)
+        return self.rows.transformed.blamed(error)
 
     @property
     def empty(self) -> bool:
         """There is nothing to do."""
         driving = [self.batches[name] for name in self.drivers]
-        return self.anew is None and all(b.news.empty and b.census is None for b in driving)
+        return self.groups.anew is None and all(b.news.empty and b.census is None for b in driving)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be said of it."""
+        if not (self.change.fresh and self.empty):
+            return self.said
+        names = ", ".join(map(repr, self.drivers))
+        return (*self.said, f"{names} has no row to read: the full refresh leaves the table as it is")
 
     def close(self) -> None:
         """Free what the screens hold on disk."""
-        for screen in self._closers:
+        for screen in (self.screen, *self.rows.screens.values(), *self.groups.screens):
             screen.close()
 
 
@@ -120,30 +125,14 @@ def increment(
         if (identity := batches[name].identity) is not None:
             refuse_another(pipeline, name, snapshot.identities.get(name), identity)
     pipeline = keyed(pipeline, how.drivers, batches)
-    passes = Passes()
+    passes, held = Passes(), None if empties else snapshot
     rows = Rows.of(pipeline, how, batches, replayed, passes)
     groups = _regrouped(pipeline, snapshot, how, batches, rows.transformed)
-    warnings = _warnings(pipeline, snapshot, how, batches, rows.transformed)
-    write = settled(pipeline, rows.lazy.collect_schema().names())
-    require(key_columns(write), rows.transformed.lazy, write.type)
-    if isinstance(write, Merge):
-        require(write.latest_by, rows.transformed.lazy, "latest_by")
-    screen = _screen(pipeline, None if empties else snapshot, rows, write, groups.found)
-    again = () if empties else reread(pipeline.named_sources, batches, snapshot)
-    change = _change(
-        pipeline, None if empties else snapshot.schema, screen, write, passes.counted(context.watch), rows.origins
-    )
-    change = replace(
-        change,
-        groups=groups.stream or _replaced(write, screen.schema, again),
-        complete=how.whole or all(batches[n].complete for n in how.drivers) or (empties and how.batch_bytes is None),
-        fresh=empties,
-        census=None if empties else census(pipeline, batches, key_columns(write), rows.everything),
-    )
-    # the destination would say so too, but late
-    adopt = snapshot.owned or getattr(pipeline.destination, "adopt", False)
-    refuse_foreign(change.table, snapshot.others, pipeline.name, there=snapshot.schema is not None, adopt=adopt)
-    refuse_sharing(change, snapshot)
+    said = _warnings(pipeline, snapshot, how, batches, rows.transformed)
+    write = _write(pipeline, rows)
+    screen = _screen(pipeline, held, rows, write, groups.found)
+    change = _change(pipeline, held, how, batches, rows, screen, write, groups, passes.counted(context.watch))
+    _refuse_target(pipeline, snapshot, change)
     sealed = Sealing(
         pipeline=pipeline,
         how=how,
@@ -156,30 +145,28 @@ def increment(
         snapshot=snapshot,
         passes=passes,
     )
-    made = Increment(
+    return Increment(
         pipeline=pipeline,
         batches=batches,
         drivers=how.drivers,
-        transformed=rows.transformed,
-        rebuilt=groups.rebuilt,
-        anew=groups.anew,
+        rows=rows,
+        groups=groups,
         screen=screen,
-        screens=rows.screens,
         commit=_commit(pipeline, context.run, snapshot, change, sealed),
         sealing=sealed,
         change=change,
-        warnings=warnings,
-        _closers=[screen, *rows.screens.values(), *(groups.found.screens if groups.found else ())],
+        said=said,
     )
-    if empties and made.empty:
-        names = ", ".join(map(repr, how.drivers))
-        made.warnings += (f"{names} has no row to read: the full refresh leaves the table as it is",)
-    return made
 
 
 @frozen
-class _Regrouped:
-    """What a write that sees everything does over again: see `Increment`. `found` are the groups, where not all are."""
+class Regrouped:
+    """What a write that sees everything does over again.
+
+    `anew` says why there is something to do though nothing is new in the sources that drive the pipeline, `rebuilt` why
+    a recompute replaces all groups (None: only those that the new rows touch); `found` are the groups, where not all
+    are.
+    """
 
     anew: str | None = None
     rebuilt: str | None = None
@@ -191,21 +178,26 @@ class _Regrouped:
         found = self.found
         return None if found is None else (lambda: FrameStream(found.frame().lazy()))
 
+    @property
+    def screens(self) -> Sequence[Screen]:
+        """The screens through which the groups are read."""
+        return () if self.found is None else self.found.screens
+
 
 def _regrouped(
     pipeline: Pipeline, snapshot: Snapshot, how: Reading, batches: Mapping[str, Batch], transformed: Transformed
-) -> _Regrouped:
+) -> Regrouped:
     if not how.whole:
-        return _Regrouped()
+        return Regrouped()
     meaning = fingerprint(pipeline)["transforms"]
     anew = "it is a replay" if how.anew else why_anew(batches, how.drivers, snapshot, meaning, pipeline.write.type)
     write = pipeline.write
     if not isinstance(write, Recompute):
-        return _Regrouped(anew)
+        return Regrouped(anew)
     rebuilt = "of --full-refresh" if how.full_refresh else anew
     again = reread(pipeline.named_sources, batches, snapshot)
     rebuilt = rebuilt or why_all(batches, how.drivers, snapshot, transformed, write.by, again, pipeline.contracts)
-    return _Regrouped(anew, rebuilt, None if rebuilt else _groups(pipeline, write, batches, how))
+    return Regrouped(anew, rebuilt, None if rebuilt else _groups(pipeline, write, batches, how))
 
 
 def _screen(pipeline: Pipeline, held: Snapshot | None, rows: Rows, write: Write, groups: Groups | None) -> Screen:
@@ -223,26 +215,52 @@ def _screen(pipeline: Pipeline, held: Snapshot | None, rows: Rows, write: Write,
     )
 
 
-def _change(
+def _write(pipeline: Pipeline, rows: Rows) -> Write:
+    """The write, as it is over these rows. Raises ConfigError for a column that it names and they do not have."""
+    write = settled(pipeline, rows.lazy.collect_schema().names())
+    require(key_columns(write), rows.transformed.lazy, write.type)
+    if isinstance(write, Merge):
+        require(write.latest_by, rows.transformed.lazy, "latest_by")
+    return write
+
+
+def _change(  # each is one part of what the table becomes
     pipeline: Pipeline,
-    target: Schema | None,
+    held: Snapshot | None,
+    how: Reading,
+    batches: Mapping[str, Batch],
+    rows: Rows,
     screen: Screen,
     write: Write,
+    groups: Regrouped,
     watch: Watch,
-    origins: Mapping[str, str],
 ) -> TableChange:
-    """How the table changes; which part of it, the caller knows."""
+    """How the table changes; `held` as for `_screen`."""
     native = getattr(pipeline.destination, "native", None)
     takes = getattr(pipeline.destination, "takes", lambda _held, _rows: False)
-    rows = screen.schema.with_origins(origins)
-    schema, changes = evolve(target, rows, pipeline.on_schema_change, native=native, takes=takes)
+    fields = screen.schema.with_origins(rows.origins)
+    target = None if held is None else held.schema
+    schema, changes = evolve(target, fields, pipeline.on_schema_change, native=native, takes=takes)
+    again = () if held is None else reread(pipeline.named_sources, batches, held)
+    complete = how.whole or all(batches[n].complete for n in how.drivers)
     return TableChange(
         table=getattr(pipeline.destination, "table", None) or pipeline.name,
         write=write,
         schema=schema,
         rows=lambda: FrameStream(_watched(screen.lazy, watch)),
         changes=changes,
+        groups=groups.stream or _replaced(write, screen.schema, again),
+        complete=complete or (held is None and how.batch_bytes is None),
+        fresh=held is None,
+        census=None if held is None else census(pipeline, batches, key_columns(write), rows.everything),
     )
+
+
+def _refuse_target(pipeline: Pipeline, snapshot: Snapshot, change: TableChange) -> None:
+    """Refuse what the destination would refuse too, but late: a table that others write, or whose rows are theirs."""
+    adopt = snapshot.owned or getattr(pipeline.destination, "adopt", False)
+    refuse_foreign(change.table, snapshot.others, pipeline.name, there=snapshot.schema is not None, adopt=adopt)
+    refuse_sharing(change, snapshot)
 
 
 def _commit(pipeline: Pipeline, run: str, snapshot: Snapshot, change: TableChange, seal: Sealing) -> Commit:

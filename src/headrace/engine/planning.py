@@ -98,7 +98,7 @@ def _promised(pipeline: Pipeline, increment: Increment | Bundle) -> tuple[str, s
 def _regrouping(increment: Increment) -> list[str]:
     """A recompute of the groups that new rows touch does not know the group that a row by a cursor was in before."""
     write = increment.change.write
-    if not isinstance(write, Recompute) or increment.transformed.why_all_groups(write.by) is not None:
+    if not isinstance(write, Recompute) or increment.rows.transformed.why_all_groups(write.by) is not None:
         return []
     changing = {n: increment.pipeline.named_sources[n] for n in increment.drivers}
     return [
@@ -112,7 +112,8 @@ def _write_words(increment: Increment) -> dict[str, Any]:
     write = increment.change.write
     words = {k: v for k, v in vars(write).items() if v not in ((), None, False)}
     if write.type == "recompute":
-        words["groups"] = f"all, because {increment.rebuilt}" if increment.rebuilt else "those that the new rows touch"
+        rebuilt = increment.groups.rebuilt
+        words["groups"] = f"all, because {rebuilt}" if rebuilt else "those that the new rows touch"
     if (census := increment.change.census) is not None:
         words["deletes"] = f"rows whose keys the source has no more, at most {census.max:.0%} of them"
     return {"type": write.type, **words}

@@ -48,5 +48,5 @@ def nothing(
         batches=none,
         drivers=how.drivers,
         change=replace(made.change, write=pipeline.write),
-        warnings=(said, *made.warnings),
+        said=(said, *made.said),
     )
