@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -94,6 +94,28 @@ def _rejects(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame(list(rows), schema=REJECTS.polars(), orient="row")
 
 
+def _change_of(step: Step, write: Write, target: Schema | None, *, table: str, complete: bool) -> TableChange:
+    """How the step changes a table of the schema `target` (None: there is no table, or it begins empty)."""
+    frame = step.frame
+    schema, changes = evolve(target, Schema.of_polars(frame.schema), SchemaPolicy(missing="keep"))
+    groups = pl.DataFrame({"part": list(step.groups)}, schema={"part": pl.String()})
+    recomputes = isinstance(write, Recompute)
+    if recomputes:
+        groups = pl.concat([frame.select("part"), groups]).unique()
+    named = recomputes or (isinstance(write, Partitions) and bool(step.groups))
+    return TableChange(
+        table=table,
+        write=write,
+        schema=schema,
+        rows=lambda: FrameStream(frame.lazy()),
+        changes=changes,
+        groups=(lambda: FrameStream(groups.lazy())) if named else None,
+        complete=complete or step.fresh,
+        fresh=step.fresh,
+        census=None if step.there is None else _census(step),
+    )
+
+
 def commit_of(  # noqa: PLR0913  # everything a test may want otherwise
     destination: Destination,
     step: Step,
@@ -110,35 +132,15 @@ def commit_of(  # noqa: PLR0913  # everything a test may want otherwise
 ) -> Commit:
     """The commit that a run would make of the step now. `seal` runs when the commit is sealed, and may raise."""
     snapshot = destination.inspect(pipeline)
-    frame = step.frame
     target = None if step.fresh else snapshot.schema
-    schema, changes = evolve(target, Schema.of_polars(frame.schema), SchemaPolicy(missing="keep"))
-    groups = None
-    if isinstance(write, Partitions) and step.groups:
-        named = pl.DataFrame({"part": list(step.groups)}, schema={"part": pl.String()})
-        groups = lambda: FrameStream(named.lazy())  # noqa: E731  # a callable is what is asked for
-    if isinstance(write, Recompute):
-        left = pl.DataFrame({"part": list(step.groups)}, schema={"part": pl.String()})
-        all_groups = pl.concat([frame.select("part"), left]).unique()
-        groups = lambda: FrameStream(all_groups.lazy())  # noqa: E731  # a callable is what is asked for
-    change = TableChange(
-        table=getattr(destination, "table", PIPELINE),
-        write=write,
-        schema=schema,
-        rows=rows or (lambda: FrameStream(frame.lazy())),
-        changes=changes,
-        groups=groups,
-        complete=complete or step.fresh,
-        fresh=step.fresh,
-        census=None if step.there is None else _census(step),
-    )
+    change = _change_of(step, write, target, table=getattr(destination, "table", PIPELINE), complete=complete)
 
     def sealed() -> Seal:
         seal()
         return Seal(
             positions={SOURCE: {"step": position}},
             files={SOURCE: tuple(files)},
-            record={"rows": frame.height},
+            record={"rows": len(step.rows)},
             rejects=Rejects(
                 rows=lambda: FrameStream(_rejects(step.rejects).lazy()),
                 count=len(step.rejects),
@@ -152,7 +154,7 @@ def commit_of(  # noqa: PLR0913  # everything a test may want otherwise
         pipeline=pipeline,
         run="run",
         expected=snapshot.number if expected is None else expected,
-        changes=(change,),
+        changes=(change if rows is None else replace(change, rows=rows),),
         seal=sealed,
     )
 
