@@ -77,7 +77,7 @@ class DuckDBDestination:
         """Apply the commit in one transaction, with the ledger. See `headrace.protocols.Destination.apply`."""
         from headrace.systems.duckdb.apply import apply
 
-        return apply(self._file, self._key(commit.pipeline), commit, adopt=self.adopt)
+        return apply(self._file, self._key(commit.pipeline), commit, self)
 
     def settle(self, pipeline: str, id: str) -> Receipt | None:  # noqa: ARG002  # the protocol's
         """What the ledger says of the commit, once nobody else of this process is writing."""

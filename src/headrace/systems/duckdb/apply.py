@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from headrace.flow import Commit
+    from headrace.systems.duckdb import DuckDBDestination
 
 __all__ = ["apply"]
 
 
-def apply(path: Path, key: ledger.Key, commit: Commit, *, adopt: bool) -> Receipt:
+def apply(path: Path, key: ledger.Key, commit: Commit, how: DuckDBDestination) -> Receipt:
     """See `headrace.protocols.Destination.apply`."""
     stream = all(isinstance(change.write, Append | Replace) for change in commit.changes)
     with writing(path, leave=True) as connection:
@@ -36,15 +37,15 @@ def apply(path: Path, key: ledger.Key, commit: Commit, *, adopt: bool) -> Receip
         for limit in tries:
             try:
                 with limited(connection, limit), transaction(connection):
-                    return _apply(connection, key, commit, adopt=adopt)
+                    return _apply(connection, key, commit, how)
             except duckdb.Error as error:  # what cannot spill (wide rows, many columns) needs more
                 if not exhausted(error):
                     raise
         with limited(connection, last), transaction(connection):
-            return _apply(connection, key, commit, adopt=adopt)
+            return _apply(connection, key, commit, how)
 
 
-def _apply(connection: DuckDBPyConnection, key: ledger.Key, commit: Commit, *, adopt: bool) -> Receipt:
+def _apply(connection: DuckDBPyConnection, key: ledger.Key, commit: Commit, how: DuckDBDestination) -> Receipt:
     ledger.ensure(connection)
     if (known := ledger.receipt(connection, commit.id)) is not None:
         return known
@@ -53,7 +54,7 @@ def _apply(connection: DuckDBPyConnection, key: ledger.Key, commit: Commit, *, a
     some, keyed = quarantine.held(connection, key)
     loads = []
     for index, change in enumerate(commit.changes):
-        columns, emptied = prepare(connection, change, key, adopt=adopt)
+        columns, emptied = prepare(connection, change, key, how)
         loads.append(Load(connection, change, columns, index, at, keep_stage=keyed))
         loads[-1].counts.update({"deleted": emptied} if emptied else {})
         _write(loads[-1])

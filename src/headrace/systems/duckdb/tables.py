@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from headrace.flow import TableChange
+    from headrace.systems.duckdb import DuckDBDestination
 
 __all__ = ["Table", "carries_more_than_rows", "columns_of", "definitions", "existing", "generated", "past", "prepare"]
 
@@ -134,7 +135,7 @@ def columns_of(connection: DuckDBPyConnection, table: Table, known: Schema | Non
 
 
 def prepare(
-    connection: DuckDBPyConnection, change: TableChange, key: ledger.Key, *, adopt: bool
+    connection: DuckDBPyConnection, change: TableChange, key: ledger.Key, how: DuckDBDestination
 ) -> tuple[tuple[Column, ...], int]:
     """Make the table what the change needs; its columns, and how many rows had to go for that (a full refresh).
 
@@ -144,7 +145,7 @@ def prepare(
     table = Table.of(change.table).within(connection)
     known = ledger.owned(connection, table.key)
     there = existing(connection, table)
-    refuse_foreign(table, known.pipelines if known else (), key.pipeline, there=there, adopt=adopt)
+    refuse_foreign(table, known.pipelines if known else (), key.pipeline, there=there, adopt=how.adopt)
     added = _own_fields(change)
     wanted = Schema((*change.schema, *(f for f in added if f.name not in change.schema)))
     _refuse_names(table, change, wanted.names)

@@ -81,8 +81,7 @@ class PostgresDestination:
         """Apply the commit in one transaction, with the ledger. See `headrace.protocols.Destination.apply`."""
         from headrace.systems.postgres.apply import apply
 
-        key = self._key(commit.pipeline)
-        return apply(self.dsn, key, commit, adopt=self.adopt, create_index=self.create_index)
+        return apply(self._key(commit.pipeline), commit, self)
 
     def settle(self, pipeline: str, id: str) -> Receipt | None:
         """What the ledger says of the commit, once no server is committing to the table."""
@@ -100,14 +99,14 @@ class PostgresDestination:
         """The very statements with which `apply` would change the table's shape."""
         from headrace.systems.postgres.apply import ddl
 
-        key = self._key("plan")
-        return ddl(self.dsn, key, change, adopt=True, create_index=self.create_index)
+        taken = replace(self, adopt=True)  # whose table it is, inspect has told
+        return ddl(self._key("plan"), change, taken)
 
     def notes(self, change: TableChange) -> Sequence[str]:
         """What a person should know of how `apply` would carry the change out: a missing index, what readers see."""
         from headrace.systems.postgres.apply import told
 
-        return told(self.dsn, self._key("plan"), change, create_index=self.create_index)
+        return told(self._key("plan"), change, self)
 
     def takes(self, held: Field, rows: Field) -> bool:
         """Whether a column takes such rows exactly, though no logical type says so: a numeric takes any number."""

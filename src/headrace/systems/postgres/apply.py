@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from headrace.flow import Commit, TableChange
+    from headrace.systems.postgres import PostgresDestination
 
 __all__ = ["apply", "ddl", "settle", "told"]
 
@@ -37,13 +38,13 @@ WITH RECURSIVE family AS (
 """
 
 
-def apply(dsn: Dsn, key: ledger.Key, commit: Commit, *, adopt: bool, create_index: bool) -> Receipt:
+def apply(key: ledger.Key, commit: Commit, how: PostgresDestination) -> Receipt:
     """See `headrace.protocols.Destination.apply`."""
-    with connected(dsn, name=commit.pipeline) as connection:
+    with connected(how.dsn, name=commit.pipeline) as connection:
         ledger.ensure(connection)
         with transaction(connection):
             lock(connection, key.target, *(Table.of(change.table).key for change in commit.changes))
-            return _apply(connection, key, commit, adopt=adopt, create_index=create_index)
+            return _apply(connection, key, commit, how)
 
 
 def settle(dsn: Dsn, key: ledger.Key, id: str) -> Receipt | None:
@@ -53,22 +54,21 @@ def settle(dsn: Dsn, key: ledger.Key, id: str) -> Receipt | None:
         return ledger.receipt(connection, id) if ledger.exists(connection) else None
 
 
-def ddl(dsn: Dsn, key: ledger.Key, change: TableChange, *, adopt: bool, create_index: bool) -> Sequence[str]:
+def ddl(key: ledger.Key, change: TableChange, how: PostgresDestination) -> Sequence[str]:
     """The statements with which `apply` would change the table's shape."""
-    with connected(dsn, name=key.pipeline) as connection, transaction(connection, read_only=True):
-        has_ledger = ledger.exists(connection)
-        shape = shaped(connection, change, key, adopt=adopt, create_index=create_index, has_ledger=has_ledger)
-        return shape.statements
+    with connected(how.dsn, name=key.pipeline) as connection, transaction(connection, read_only=True):
+        known = ledger.owned(connection, Table.of(change.table).key) if ledger.exists(connection) else None
+        return shaped(connection, change, key, known, how).statements
 
 
-def told(dsn: Dsn, key: ledger.Key, change: TableChange, *, create_index: bool) -> Sequence[str]:
+def told(key: ledger.Key, change: TableChange, how: PostgresDestination) -> Sequence[str]:
     """What a person should know of how `apply` would carry the change out."""
-    with connected(dsn, name=key.pipeline) as connection, transaction(connection, read_only=True):
+    with connected(how.dsn, name=key.pipeline) as connection, transaction(connection, read_only=True):
         _refuse_foreign(connection, Table.of(change.table))
-        return notes(connection, change, create_index=create_index)
+        return notes(connection, change, create_index=how.create_index)
 
 
-def _apply(connection: Connection, key: ledger.Key, commit: Commit, *, adopt: bool, create_index: bool) -> Receipt:
+def _apply(connection: Connection, key: ledger.Key, commit: Commit, how: PostgresDestination) -> Receipt:
     if (known := ledger.receipt(connection, commit.id)) is not None:
         return known
     head = key.head(connection)
@@ -77,14 +77,16 @@ def _apply(connection: Connection, key: ledger.Key, commit: Commit, *, adopt: bo
     loads = []
     for index, change in enumerate(commit.changes):
         _set_path(connection, "pg_catalog")
-        _refuse_foreign(connection, Table.of(change.table))
-        shape = shaped(connection, change, key, adopt=adopt, create_index=create_index, has_ledger=True)
-        if shape.known is not None and not shape.there:
-            ledger.forget_others(connection, Table.of(change.table).key, key)
+        table = Table.of(change.table)
+        _refuse_foreign(connection, table)
+        held = ledger.owned(connection, table.key)
+        shape = shaped(connection, change, key, held, how)
+        if held is not None and not shape.there:
+            ledger.forget_others(connection, table.key, key)
         loads.append(Load(connection, change, shape, index, at, keep=keyed))
         _set_path(connection, None)
         _write(loads[-1])
-        ledger.own(connection, shape.table.key, key, shape.wanted, tuple(f.name for f in shape.added))
+        ledger.own(connection, table.key, key, shape.wanted, tuple(f.name for f in shape.added))
     seal = commit.seal()
     rejected = quarantine.update(connection, key, seal.rejects, loads, number=head.number + 1, at=at)
     counts = Counter(rejected=rejected)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from headrace.flow import TableChange
+    from headrace.systems.postgres import PostgresDestination
 
 __all__ = ["Shape", "shaped"]
 
@@ -40,8 +41,8 @@ _UNLIMITED = {"character": "bpchar", "bit": "bit varying"}
 class Shape:
     """What a change makes of the table: the columns it has then, and the statements that lead there.
 
-    `there`: the table is there now. `anew`: it begins empty, its rows (not the table) go first. `known` is the table
-    as the ledger knows it, `wanted` as it will; `added` are the columns that no row brings.
+    `there`: the table is there now. `anew`: it begins empty, its rows (not the table) go first. `wanted` is the
+    schema that the ledger will have of it; `added` are the columns that no row brings.
     """
 
     table: Table
@@ -49,24 +50,22 @@ class Shape:
     anew: bool
     columns: tuple[Column, ...]
     statements: tuple[str, ...]
-    known: ledger.Owned | None
     wanted: Schema
     added: tuple[Field, ...]
 
 
 def shaped(
-    connection: Connection, change: TableChange, key: ledger.Key, *, adopt: bool, create_index: bool, has_ledger: bool
+    connection: Connection, change: TableChange, key: ledger.Key, known: ledger.Owned | None, how: PostgresDestination
 ) -> Shape:
-    """How the table becomes what the change needs. Changes nothing.
+    """How the table, which the ledger has as `known`, becomes what the change needs. Changes nothing.
 
     Raises ConfigError (not headrace's table, another pipeline's, gone), ConflictError (it has changed since it
     was inspected), SchemaError.
     """
     table = Table.of(change.table)
-    known = ledger.owned(connection, table.key) if has_ledger else None
     oid = existing(connection, table)
     writers = known.pipelines if known else ()
-    refuse_foreign(table, writers, key.pipeline, there=oid is not None, adopt=adopt)
+    refuse_foreign(table, writers, key.pipeline, there=oid is not None, adopt=how.adopt)
     added = _own_fields(change)
     wanted = Schema((*change.schema, *(f for f in added if f.name not in change.schema)))
     _check_names(wanted.names)
@@ -88,8 +87,8 @@ def shaped(
             refuse_unready(table, added, [c.name for c in columns])
         _check_same(table, columns, wanted, known)
     _check_width(table, columns)
-    index = _index(connection, table, oid, change) if create_index else []
-    return Shape(table, oid is not None, change.fresh, columns, (*statements, *index), known, wanted, added)
+    index = _index(connection, table, oid, change) if how.create_index else []
+    return Shape(table, oid is not None, change.fresh, columns, (*statements, *index), wanted, added)
 
 
 def _own_fields(change: TableChange) -> tuple[Field, ...]:
