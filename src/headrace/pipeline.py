@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from headrace.errors import ConfigError
 from headrace.frozen import frozen
 from headrace.schema import SchemaPolicy
+from headrace.traits import DestinationTraits, SourceTraits
 from headrace.writes import Append, Write
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Pipeline:
         self._check_tables()
 
     def _check_tables(self) -> None:
-        schema = getattr(self.destination, "schema", None)
+        schema = DestinationTraits.of(self.destination).schema
         if not self.tables and schema is not None:
             raise ConfigError(
                 f"pipeline {self.name!r}: its destination has a schema for many tables, and it loads one",
@@ -155,7 +156,7 @@ class Pipeline:
             if self.defaults is not None:
                 raise ConfigError(f"pipeline {self.name!r} has defaults and no tables", hint='e.g. "tables": {"*": {}}')
             return
-        if not hasattr(self.source, "together"):
+        if self.source is None or SourceTraits.of(self.source).together is None:
             raise ConfigError(f"pipeline {self.name!r}: its source has no tables", hint="give a source of a database")
         if self.transforms or self.contract is not None or self.commit_every:
             raise ConfigError(
@@ -172,7 +173,7 @@ class Pipeline:
     def contracts(self) -> Mapping[str | None, Contract]:
         """The contracts there are: each source's by its name, the result's under None."""
         found: dict[str | None, Contract | None] = {None: self.contract}
-        found |= {name: getattr(source, "contract", None) for name, source in self.named_sources.items()}
+        found |= {name: SourceTraits.of(source).contract for name, source in self.named_sources.items()}
         return {name: contract for name, contract in found.items() if contract is not None}
 
     @property

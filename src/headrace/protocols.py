@@ -19,19 +19,21 @@ __all__ = ["Destination", "Holder", "Ledger", "Source", "Transform"]
 class Source(Protocol):
     """Where rows come from. Frozen data with these methods; the same words in JSON and in Python.
 
-    What it may have besides, and what holds without it:
+    What it may have besides, and what holds without it (`traits.SourceTraits`):
 
     - `read`: "new" (the default) or "all", a look-up that is read whole at every run.
     - `contract`: what its raw rows must be (None).
     - `cursor`: the `Cursor` that it reads by; a merge without `latest_by` goes by its column (None).
     - `current`: whether a row that is read is the row as it is now, so that the last read is the newest whatever its
       cursor says, and a merge goes by no column (False).
+    - `latest`: which of several rows of a key counts (`Latest`): a merge without `latest_by` goes by its columns, and a
+      write that neither merges nor sees all rows is refused (None: every row counts).
     - `deletes`: how the rows that it has deleted are found (`Deletes`; None: they are not).
     - ``matching(pattern) -> Sequence[str]`` and
       ``together(sources, ranges, snapshots) -> Iterator[Mapping[str, Batch]]``: of a source of many tables, which ones
       a name or pattern means (ConfigError: none), and what is new in several, as `batches` of each alone: each mapping
       has a batch of every table, all of ONE snapshot, and becomes one commit. `sources` are this source with one
-      `table` each.
+      `table` each. Without them its tables are pipelines of their own.
     - ``reparse(lines, after, name) -> Batch``: what it makes of lines that could not be read (the columns ``file``,
       ``line`` and ``row`` of `schema.REJECTS`). Without it such rejects cannot be replayed.
     - `rereads`: the columns that name a row's file, where a file that has changed is read again as a whole; then only
@@ -96,9 +98,12 @@ class Ledger(Protocol):
 class Destination(Ledger, Protocol):
     """Where rows go, and where the state lives.
 
-    What it may have besides, and what holds without it:
+    What it may have besides, and what holds without it (`traits.DestinationTraits`):
 
+    - `type`, `path`: what kind it is and where, as reports and errors name it (its class's name; no place).
     - `table`: the name of its table, for `TableChange.table` (the pipeline's name).
+    - `schema`: of a destination of many tables, in the place of `table`, what they are in (None: it has one table).
+    - `adopt`: whether it takes over a table that headrace did not make, or that another pipeline writes too (no).
     - ``of(name) -> Destination``: of a destination of many tables (a schema), the one that holds this table: `inspect`
       of the many tells of it by its `table` (`Snapshot.tables`), and a commit of many has its changes.
     - `native`: the system of whose types its columns are: it keeps a column of such an origin in that very type, and
@@ -107,8 +112,10 @@ class Destination(Ledger, Protocol):
       though their logical types do not say so (no).
     - `at_once`: in which words `plan` says that a commit is one step ("one transaction").
     - `readers`: in which words `plan` says what readers see while a commit is made (nothing is said).
-    - ``ddl(change) -> Sequence[str]``: a change's schema changes in the destination's own words, for `plan`.
-    - ``notes(change) -> Sequence[str]``: what a person should know of how it would carry a change out, for `plan`.
+    - ``ddl(change) -> Sequence[str]``: a change's schema changes in the destination's own words, for `plan`
+      (in headrace's).
+    - ``notes(change) -> Sequence[str]``: what a person should know of how it would carry a change out, for `plan`
+      (nothing).
     - `truncates`: whether it takes a replace with `truncate` (no).
     """
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headrace.config.shapes import DESTINATIONS
 from headrace.engine.guarantees import WRITES
+from headrace.traits import DestinationTraits
 
 __all__ = ["renewed"]
 
@@ -38,8 +39,8 @@ def _lines() -> Iterator[str]:
             if (instead := one.supports(one, write)) is not None:  # no destination is needed to say so
                 refused.setdefault(instead, []).append(write)
         words = "; ".join(f"{', '.join(writes)}: {instead}" for instead, writes in refused.items())
-        at_once = getattr(one, "at_once", "one transaction")
-        yield f"| {name} | {at_once} | {getattr(one, 'readers', '')} | {words} |"
+        traits = DestinationTraits.of(one)
+        yield f"| {name} | {traits.at_once} | {traits.readers or ''} | {words} |"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from headrace.errors import ConfigError, HeadraceError, TransformError
 from headrace.flow import Batch, Commit, Position, Range, Seal, Snapshot, TableChange
 from headrace.frozen import frozen
 from headrace.pipeline import Table
+from headrace.traits import DestinationTraits, SourceTraits
 
 if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
@@ -144,7 +145,7 @@ def _alone(
     pipeline: Pipeline, source: Any, destination: Any, name: str, table: Table, said: Mapping[str, Any]
 ) -> Pipeline:
     reads = {field: value for field, value in said.items() if field != "write"}
-    contract = reads.get("contract", getattr(source, "contract", None))  # what no table says, the source does
+    contract = reads.get("contract", SourceTraits.of(source).contract)  # what no table says, the source does
     if contract is not None and contract.can("quarantine"):
         raise ConfigError(
             f"table {name!r}: a pipeline of many tables has no quarantine",
@@ -192,7 +193,7 @@ def _refuse_elsewhere(one: Pipeline, held: Snapshot, *, goes_on: bool) -> None:
 
 
 def _into(one: Pipeline) -> str:
-    return str(getattr(one.destination, "table", ""))
+    return DestinationTraits.of(one.destination).table or ""
 
 
 def _held(snapshot: Snapshot, tables: Mapping[str, Pipeline]) -> dict[str, Snapshot]:

@@ -11,6 +11,7 @@ import polars as pl
 from headrace.errors import ConfigError
 from headrace.flow import Batch, Census
 from headrace.stream import FrameStream
+from headrace.traits import SourceTraits
 from headrace.writes import Merge
 
 if TYPE_CHECKING:
@@ -71,5 +72,5 @@ def census(
 
 
 def _deleting(pipeline: Pipeline) -> dict[str, Deletes]:
-    named = {name: getattr(source, "deletes", None) for name, source in pipeline.named_sources.items()}
+    named = {name: SourceTraits.of(source).deletes for name, source in pipeline.named_sources.items()}
     return {name: deletes for name, deletes in named.items() if deletes is not None}

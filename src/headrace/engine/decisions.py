@@ -25,12 +25,14 @@ from headrace.engine.census import refuse_deletes
 from headrace.errors import ConfigError
 from headrace.frozen import frozen
 from headrace.paths import rooted
+from headrace.traits import DestinationTraits, SourceTraits
 from headrace.units import size
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace, Write
 
 if TYPE_CHECKING:
     from headrace.flow import Batch, Snapshot, TableChange
     from headrace.pipeline import Pipeline
+    from headrace.protocols import Source
     from headrace.transform import Bound, Transformed
 
 __all__ = [
@@ -68,7 +70,7 @@ class Reading:
 def reading(pipeline: Pipeline, *, full_refresh: bool) -> Reading:
     """How this pipeline reads."""
     named = pipeline.named_sources
-    drivers = tuple(n for n, s in named.items() if getattr(s, "read", "new") == "new") or tuple(named)
+    drivers = tuple(n for n, s in named.items() if SourceTraits.of(s).read == "new") or tuple(named)
     whole = isinstance(pipeline.write, Replace | Recompute)
     return Reading(
         drivers=drivers,
@@ -100,7 +102,7 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
     refuse_deletes(pipeline)
     _refuse_dropping(pipeline)
     truncate = isinstance(pipeline.write, Replace) and pipeline.write.truncate
-    if truncate and not getattr(pipeline.destination, "truncates", False):
+    if truncate and not DestinationTraits.of(pipeline.destination).truncates:
         raise ConfigError(
             "replace cannot truncate here: the destination has no TRUNCATE",
             hint='leave "truncate" out: the table is swapped in one step',
@@ -164,7 +166,7 @@ def _uncut(pipeline: Pipeline) -> str | None:
         return f"{pipeline.write.type} must see all new rows at once"
     if isinstance(pipeline.write, History) and pipeline.write.close_absent:
         return "close_absent must see all rows to know which keys are gone"
-    news = [n for n, s in pipeline.named_sources.items() if getattr(s, "read", "new") == "new"]
+    news = [n for n, s in pipeline.named_sources.items() if SourceTraits.of(s).read == "new"]
     return f"{', '.join(news)} are read in step" if len(news) > 1 else None
 
 
@@ -178,10 +180,11 @@ def _refuse_dropping(pipeline: Pipeline) -> None:
         )
 
 
-def _refuse_latest(write: Write, name: str, source: Any) -> None:
+def _refuse_latest(write: Write, name: str, source: Source) -> None:
     """`latest` over files that are each read once: only a write that sees the older rows too can honour it."""
-    latest = getattr(source, "latest", None)
-    if latest is None or getattr(source, "read", "new") == "all" or isinstance(write, Replace | Recompute):
+    traits = SourceTraits.of(source)
+    latest = traits.latest
+    if latest is None or traits.read == "all" or isinstance(write, Replace | Recompute):
         return
     if not isinstance(write, Merge):
         raise ConfigError(
@@ -196,9 +199,9 @@ def _refuse_latest(write: Write, name: str, source: Any) -> None:
         )
 
 
-def _refuse_reread(write: Write, name: str, source: Any) -> None:
+def _refuse_reread(write: Write, name: str, source: Source) -> None:
     """A changed file that is read again must find its old rows, to replace them."""
-    named = getattr(source, "rereads", None)
+    named = SourceTraits.of(source).rereads
     if named is None or isinstance(write, Merge | Replace | Recompute):
         return
     if isinstance(write, Partitions) and set(write.by) <= named:
@@ -266,7 +269,7 @@ def fingerprint(pipeline: Pipeline) -> dict[str, str]:
     config = {
         f.name: _plain(getattr(pipeline, f.name)) for f in fields(pipeline) if f.name not in ("transforms", "base")
     }
-    contracts = [pipeline.contract, *(getattr(s, "contract", None) for s in pipeline.named_sources.values())]
+    contracts = [pipeline.contract, *(SourceTraits.of(s).contract for s in pipeline.named_sources.values())]
     meaning = [code, _plain(pipeline.params), [_plain(c) for c in contracts]]
     return {"config": _hash(config), "transforms": _hash(meaning)}
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from headrace.frozen import frozen
+from headrace.traits import DestinationTraits
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace, Write
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ WRITES: Mapping[str, Guarantee] = {
 def guarantee(write: Write, destination: Destination, *, misses: Sequence[str] = ()) -> tuple[str, str]:
     """The guarantee that follows, and why. `misses` is what the sources say that a later run will not see."""
     found = WRITES[_row(write)]
-    at_once = getattr(destination, "at_once", "one transaction")
+    traits = DestinationTraits.of(destination)
     emptied = isinstance(write, Replace) and write.truncate  # the destination's notes say what is seen then
-    readers = None if emptied else getattr(destination, "readers", None)
-    state = f"the position is committed together with the rows ({at_once})"
+    readers = None if emptied else traits.readers
+    state = f"the position is committed together with the rows ({traits.at_once})"
     because = found.because.format(state=state)
     return (
         "; but not seen: ".join([found.promise, *([", ".join(misses)] if misses else [])]),

@@ -29,6 +29,7 @@ from headrace.ledger import refuse_foreign
 from headrace.schema import Schema, evolve
 from headrace.stream import FrameStream, scan_batches
 from headrace.stream.drawing import passed
+from headrace.traits import DestinationTraits
 from headrace.transform import Transformed
 from headrace.writes import Merge, Partitions, Recompute
 
@@ -236,15 +237,14 @@ def _change(  # each is one part of what the table becomes
     watch: Watch,
 ) -> TableChange:
     """How the table changes; `held` as for `_screen`."""
-    native = getattr(pipeline.destination, "native", None)
-    takes = getattr(pipeline.destination, "takes", lambda _held, _rows: False)
+    traits = DestinationTraits.of(pipeline.destination)
     fields = screen.schema.with_origins(rows.origins)
     target = None if held is None else held.schema
-    schema, changes = evolve(target, fields, pipeline.on_schema_change, native=native, takes=takes)
+    schema, changes = evolve(target, fields, pipeline.on_schema_change, native=traits.native, takes=traits.takes)
     again = () if held is None else reread(pipeline.named_sources, batches, held)
     complete = how.whole or all(batches[n].complete for n in how.drivers)
     return TableChange(
-        table=getattr(pipeline.destination, "table", None) or pipeline.name,
+        table=traits.table or pipeline.name,
         write=write,
         schema=schema,
         rows=lambda: FrameStream(_watched(screen.lazy, watch)),
@@ -258,7 +258,7 @@ def _change(  # each is one part of what the table becomes
 
 def _refuse_target(pipeline: Pipeline, snapshot: Snapshot, change: TableChange) -> None:
     """Refuse what the destination would refuse too, but late: a table that others write, or whose rows are theirs."""
-    adopt = snapshot.owned or getattr(pipeline.destination, "adopt", False)
+    adopt = snapshot.owned or DestinationTraits.of(pipeline.destination).adopt
     refuse_foreign(change.table, snapshot.others, pipeline.name, there=snapshot.schema is not None, adopt=adopt)
     refuse_sharing(change, snapshot)
 

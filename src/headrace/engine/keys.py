@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from headrace.contract import Versions
 from headrace.errors import ConfigError
+from headrace.traits import SourceTraits
 from headrace.writes import Merge, Write
 
 if TYPE_CHECKING:
@@ -36,12 +37,11 @@ def settled(pipeline: Pipeline, columns: Sequence[str]) -> Write:
     """The write with `latest_by` settled: the source's cursor, where it is among the rows and none was given."""
     write = pipeline.write
     if isinstance(write, Merge) and not write.latest_by:
-        for source in pipeline.named_sources.values():
-            latest = getattr(source, "latest", None) if getattr(source, "read", "new") == "new" else None
-            if latest is not None:
-                return replace(write, latest_by=latest.by)
-        named = [s for s in pipeline.named_sources.values() if not getattr(s, "current", False)]
-        cursors = [getattr(s, "cursor", None) for s in named]
+        sources = [SourceTraits.of(source) for source in pipeline.named_sources.values()]
+        for one in sources:
+            if one.latest is not None and one.read == "new":
+                return replace(write, latest_by=one.latest.by)
+        cursors = [one.cursor for one in sources if not one.current]
         found = tuple(c.column for c in cursors if c is not None and c.column in columns)
         if len(found) == 1:
             return replace(write, latest_by=found)

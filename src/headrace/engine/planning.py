@@ -11,7 +11,7 @@ from headrace.engine.running import target
 from headrace.errors import ConfigError
 from headrace.flow import Batch, Snapshot
 from headrace.report import Plan
-from headrace.schema import in_words
+from headrace.traits import DestinationTraits, SourceTraits
 from headrace.writes import Recompute, Replace
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _regrouping(increment: Increment) -> list[str]:
     return [
         f"{n}: that a changed row is no more in the group that it was in"
         for n, source in changing.items()
-        if getattr(source, "cursor", None) is not None
+        if SourceTraits.of(source).cursor is not None
     ]
 
 
@@ -142,11 +142,11 @@ def _reads(increment: Increment, batch: Batch) -> str:
 
 def ddl(pipeline: Pipeline, increment: Increment | Bundle) -> tuple[str, ...]:
     """The schema changes, in the destination's own words where it has such."""
-    words = getattr(pipeline.destination, "ddl", lambda change: in_words(change.changes))
+    words = DestinationTraits.of(pipeline.destination).ddl
     return () if increment.empty else tuple(w for change in increment.changes for w in words(change))
 
 
 def _notes(pipeline: Pipeline, increment: Increment | Bundle) -> tuple[str, ...]:
     """What the destination has to say of how it would carry the changes out."""
-    notes = getattr(pipeline.destination, "notes", lambda _change: ())
+    notes = DestinationTraits.of(pipeline.destination).notes
     return () if increment.empty else tuple(word for change in increment.changes for word in notes(change))

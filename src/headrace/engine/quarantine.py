@@ -31,6 +31,7 @@ from headrace.errors import ConfigError, DataError
 from headrace.flow import Batch, Commit, Counts, Frame, News, Range, Rejects, Retold, Seal, Snapshot
 from headrace.schema import REJECTS, Type
 from headrace.stream import FrameStream
+from headrace.traits import SourceTraits
 from headrace.writes import Partitions, Recompute, Replace
 
 if TYPE_CHECKING:
@@ -280,20 +281,21 @@ def _batch(
     reads: ExitStack,
 ) -> Batch:
     """A batch of a source's quarantined rows; a look-up is read as always. `reads` closes the source."""
-    source: Any = pipeline.named_sources[name]
+    source = pipeline.named_sources[name]
     asked = Range(after=snapshot.positions.get(name), as_text=how.as_text.get(name, frozenset()))
-    usual: Batch = next(opened(source, asked, snapshot, name, reads))
+    usual = next(opened(source, asked, snapshot, name, reads))
     if name not in how.drivers:
         return usual
     lines = rejects.filter(pl.col("stage") == "parse")
-    again = None
-    if lines.height and not hasattr(source, "reparse"):
+    reparse = SourceTraits.of(source).reparse
+    if lines.height and reparse is None:
         raise ConfigError(
             f"source {name!r} cannot read single lines again, so {lines.height:,} of its rejects cannot be replayed",
             hint="mend them in the source, or headrace replay --discard --reason …",
         )
-    if lines.height:
-        again = source.reparse(lines.select("file", "line", "row"), after=snapshot.positions.get(name), name=name)
+    again = None
+    if reparse is not None and lines.height:
+        again = reparse(lines.select("file", "line", "row"), after=snapshot.positions.get(name), name=name)
     return Batch(
         frame=_frame(
             usual.whole or usual.frame,

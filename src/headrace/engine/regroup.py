@@ -10,6 +10,7 @@ import polars as pl
 from headrace.flow import Batch, Frame, Snapshot
 from headrace.stream import scan_batches
 from headrace.stream.drawing import drawn
+from headrace.traits import SourceTraits
 
 if TYPE_CHECKING:
     from headrace.contract import Contract
@@ -77,7 +78,7 @@ def _why_unique(contracts: Mapping[str | None, Contract], by: Sequence[str]) -> 
 
 def reread(sources: Mapping[str, Source], batches: Mapping[str, Batch], snapshot: Snapshot) -> list[str]:
     """The files that are read again as a whole, since they have changed; by a cursor only their new rows are."""
-    rereading = [n for n, s in sources.items() if getattr(s, "rereads", None) is not None]
+    rereading = [n for n, s in sources.items() if SourceTraits.of(s).rereads is not None]
     return [f for n in rereading for f in snapshot.seen(n, [f.name for f in batches[n].news.files])]
 
 

@@ -15,6 +15,7 @@ from headrace.engine.passes import Passes
 from headrace.errors import ConfigError
 from headrace.flow import Batch, Frame
 from headrace.frozen import frozen
+from headrace.traits import SourceTraits
 from headrace.transform import Transformed, transform
 from headrace.writes import Recompute
 
@@ -112,8 +113,7 @@ def _placed(pipeline: Pipeline, chosen: Mapping[str, Frame], more: pl.LazyFrame 
 
 def _own(pipeline: Pipeline, name: str) -> Contract | None:
     """A source's own contract."""
-    contract: Contract | None = getattr(pipeline.named_sources[name], "contract", None)
-    return contract
+    return SourceTraits.of(pipeline.named_sources[name]).contract
 
 
 def source_screen(pipeline: Pipeline, name: str, frame: Frame) -> Screen:

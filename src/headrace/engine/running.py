@@ -23,6 +23,7 @@ from headrace.retry import Retry, RetryDetails
 from headrace.schema import in_words
 from headrace.secret import masked
 from headrace.stream import original
+from headrace.traits import DestinationTraits
 
 if TYPE_CHECKING:
     from headrace.engine.bundle import Bundle
@@ -357,8 +358,6 @@ def widened(as_text: Mapping[str, frozenset[str]], error: UnheldError) -> dict[s
 
 def target(pipeline: Pipeline) -> str:
     """The target in words: its kind, its place and its table."""
-    destination = pipeline.destination
-    place = getattr(destination, "path", None)
-    table = getattr(destination, "table", None) or getattr(destination, "schema", None)
-    kind = getattr(destination, "type", type(destination).__name__)
-    return " ".join(str(part) for part in (kind, place, table) if part is not None)
+    traits = DestinationTraits.of(pipeline.destination)
+    parts = (traits.type, traits.path, traits.table or traits.schema)
+    return " ".join(str(part) for part in parts if part is not None)

@@ -24,6 +24,7 @@ from headrace.flow import Batch, Position, Rejects, Seal, Snapshot, Superseded, 
 from headrace.frozen import frozen
 from headrace.schema import REJECTS
 from headrace.stream import FrameStream, scan_batches
+from headrace.traits import SourceTraits
 
 if TYPE_CHECKING:
     from headrace.pipeline import Pipeline
@@ -116,7 +117,7 @@ class Sealing:
 
     def _governing(self, name: str) -> Contract:
         """Whose word counts for lines that cannot be read: the source's contract, else the result's."""
-        own = getattr(self.pipeline.named_sources[name], "contract", None)
+        own = SourceTraits.of(self.pipeline.named_sources[name]).contract
         return own or self.pipeline.contract or Contract()
 
     def _rejects(self, malformed: Sequence[str]) -> Rejects:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.engine.increment import Context, Increment, increment
 from headrace.flow import Batch, Snapshot
+from headrace.traits import SourceTraits
 from headrace.writes import Append
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def nothing(
     """
     name = how.drivers[0]
     source: Any = pipeline.named_sources[name]
-    if getattr(source, "contract", None) is not None:
+    if SourceTraits.of(source).contract is not None:
         source = replace(source, contract=None)
     bare = replace(pipeline, source=None, sources={name: source}, transforms=(), contract=None, write=Append())
     none = {n: replace(b, news=replace(b.news, empty=True)) for n, b in batches.items()}

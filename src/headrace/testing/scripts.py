@@ -14,6 +14,7 @@ from headrace.flow import Census, Commit, FileStamp, Rejects, Seal, TableChange
 from headrace.frozen import frozen
 from headrace.schema import REJECTS, Schema, SchemaPolicy, evolve
 from headrace.stream import FrameStream
+from headrace.traits import DestinationTraits
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace, Write
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ def commit_of(  # noqa: PLR0913  # everything a test may want otherwise
     """The commit that a run would make of the step now. `seal` runs when the commit is sealed, and may raise."""
     snapshot = destination.inspect(pipeline)
     target = None if step.fresh else snapshot.schema
-    change = _change_of(step, write, target, table=getattr(destination, "table", PIPELINE), complete=complete)
+    table = DestinationTraits.of(destination).table or PIPELINE
+    change = _change_of(step, write, target, table=table, complete=complete)
 
     def sealed() -> Seal:
         seal()
