@@ -263,7 +263,9 @@ class TableChange:
     `by` values: of a recompute those whose rows are replaced (None: all), of partitions those that are replaced besides
     the rows' own (None: none). `complete` says that the rows are ALL the source has: only then may absence mean
     anything. `fresh` (a full refresh) says that the table begins empty: what it held goes in the same transaction,
-    deletions that a merge remembers too. `census` (of a merge) is taken once the rows are merged.
+    deletions that a merge remembers too. `deletes` (of a merge with `delete_when`) names a Boolean column of the rows
+    that is not in `schema` and never NULL: where it is TRUE, a row that wins deletes its key. `census` (of a merge) is
+    taken once the rows are merged.
     """
 
     table: str
@@ -274,6 +276,7 @@ class TableChange:
     groups: Callable[[], ArrowStream] | None = None
     complete: bool = False
     fresh: bool = False
+    deletes: str | None = None
     census: Census | None = None
 
     @property

@@ -8,11 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import Phase, settings
 
-from headrace.flow import Commit, Receipt, Seal
+from headrace.flow import Commit, Receipt, Seal, TableChange
 from headrace.protocols import Destination
+from headrace.stream import FrameStream
 from headrace.systems.memory import MemoryDestination
 from headrace.testing import DestinationSuite
 from headrace.testing.faults import Wrapped
@@ -67,6 +69,19 @@ class LastReadWins(Wrapped):
         return self.destination.apply(replace(commit, changes=tuple(changes)))
 
 
+class KeepsDeleted(Wrapped):
+    """Keeps the rows that delete their key."""
+
+    def apply(self, commit: Commit) -> Receipt:
+        changes = [replace(c, deletes=None, rows=_without(c)) for c in commit.changes]
+        return self.destination.apply(replace(commit, changes=tuple(changes)))
+
+
+def _without(change: TableChange) -> Callable[[], FrameStream]:
+    """The rows without the column that says which of them delete their key."""
+    return lambda: FrameStream(pl.DataFrame(change.rows()).drop(change.deletes or ()).lazy())
+
+
 class WrapsErrors(Wrapped):
     """What a stream raised comes out as something else."""
 
@@ -93,6 +108,7 @@ BROKEN: list[tuple[type[Wrapped], Callable[..., None], tuple[Any, ...]]] = [
     (IgnoresExpected, S.test_a_stale_expected_is_a_conflict_and_changes_nothing, (WRITES["append"],)),
     (KeepsHalf, S.test_an_error_in_the_seal_comes_out_as_it_was_and_leaves_nothing, ("append", 1)),
     (LastReadWins, S.test_each_write_gives_what_memory_gives, ("merge",)),
+    (KeepsDeleted, S.test_each_write_gives_what_memory_gives, ("merge",)),
     (WrapsErrors, S.test_an_error_in_the_stream_comes_out_as_it_was_and_leaves_nothing, ("append", 1)),
     (SealsTwice, S.test_the_seal_is_asked_once_and_after_the_rows, ("append",)),
 ]

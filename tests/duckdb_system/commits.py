@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from headrace.engine.deletions import deleting
 from headrace.flow import Commit, Receipt, Rejects, Seal, Snapshot, TableChange
 from headrace.schema import Schema, SchemaPolicy, evolve
 from headrace.stream import FrameStream
@@ -36,14 +37,16 @@ def commit(
     if rows is not None:
         frame = (rows if isinstance(rows, pl.LazyFrame | pl.DataFrame) else pl.DataFrame(rows)).lazy()
         schema, steps = evolve(snapshot.schema, Schema.of_polars(frame.collect_schema()), KEEP)
+        flagged, deletes = deleting(write or Append(), frame)
         changes = (
             TableChange(
                 table=target.table,
                 write=write or Append(),
                 schema=schema,
-                rows=lambda: FrameStream(frame),
+                rows=lambda: FrameStream(flagged),
                 changes=steps,
                 complete=complete,
+                deletes=deletes,
                 groups=None if groups is None else lambda: FrameStream(groups.lazy()),
             ),
         )

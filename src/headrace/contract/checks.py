@@ -224,7 +224,7 @@ def _rules(contract: Contract, schema: pl.Schema) -> tuple[SQLRules, list[Check]
             checks.append(Check(name=name, action=action, broken=~rule.check))
         else:
             column = f"\0rule {len(sql)}"
-            sql[column] = (name, rule.check)
+            sql[column] = (f"rule {name!r}", rule.check)
             checks.append(Check(name=name, action=action, broken=~pl.col(column)))
     return SQLRules(sql, schema), checks
 

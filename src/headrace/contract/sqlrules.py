@@ -29,9 +29,9 @@ _ARROW = pl.CompatLevel.newest()
 
 
 class SQLRules:
-    """SQL boolean expressions over the row, as columns to be computed: column → (rule's name, text).
+    """SQL boolean expressions over the row, as columns to be computed: column → (what it is, text).
 
-    Raises ConfigError that names the rule which does not parse, does not fit the columns, is not boolean, or looks at
+    Raises ConfigError that says which one does not parse, does not fit the columns, is not boolean, or looks at
     several rows.
     """
 
@@ -40,15 +40,15 @@ class SQLRules:
         if rules:
             with _connect() as con:
                 _mount(con, pl.DataFrame(schema=schema))
-                for name, text in rules.values():
-                    used |= _bind(con, name, text, schema)
+                for what, text in rules.values():
+                    used |= _bind(con, what, text, schema)
         self._rules = rules
         self._columns = [c for c in schema if c in used] or list(schema)[:1]
 
     def open(self) -> SQLEvaluation:
         """A session that computes the rules, for one pass."""
         select = ", ".join(f'({text}) AS "{i}"' for i, (_, text) in enumerate(self._rules.values()))
-        said = [repr(name) for name, _ in self._rules.values()]
+        said = [what for what, _ in self._rules.values()]
         return SQLEvaluation(f"SELECT {select} FROM row", self._columns, names=list(self._rules), said=said)
 
 
@@ -78,10 +78,8 @@ class SQLEvaluation:
                 hint="use try_cast, or guard the value: a NULL passes",
             ) from error
         if table.num_rows != rows.height:
-            names = ", ".join(self._said)
-            raise ConfigError(
-                f"one of the rules {names} makes rows of its own", hint="a rule says one thing of one row"
-            )
+            one = ("one of " if len(self._said) > 1 else "") + ", ".join(self._said)
+            raise ConfigError(f"{one} makes rows of its own", hint="it must say one thing of one row")
         found = pl.from_arrow(table)
         assert isinstance(found, pl.DataFrame)  # noqa: S101  # a table is a frame
         return [column.alias(name) for column, name in zip(found.get_columns(), self._names, strict=True)]
@@ -111,31 +109,31 @@ def _mount(con: duckdb.DuckDBPyConnection, rows: pl.DataFrame) -> None:
     con.execute(f'CREATE OR REPLACE TEMP VIEW "row" AS SELECT {restated(Schema.of_polars(rows.schema))} FROM _carried')
 
 
-def _bind(con: duckdb.DuckDBPyConnection, name: str, text: str, schema: pl.Schema) -> set[str]:
-    """The columns that the rule reads, from the empty table ``row``."""
+def _bind(con: duckdb.DuckDBPyConnection, what: str, text: str, schema: pl.Schema) -> set[str]:
+    """The columns that the expression reads, from the empty table ``row``."""
     query = f"SELECT ({text}) AS ok FROM row"
     tree = json.loads(con.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchall()[0][0])
     words = {w.lower() for w in _walk(tree)}
     try:
         found = con.sql(query).to_arrow_table()
     except duckdb.Error as error:
-        raise _refused(name, query, schema) from error
+        raise _refused(what, query, schema) from error
     # an aggregate of no row is a row
     if found.num_rows or words & {"<several>"}:
-        raise ConfigError(f"rule {name!r} looks at several rows", hint="a rule sees one row; aggregate in a transform")
+        raise ConfigError(f"{what} looks at several rows", hint="a rule sees one row; aggregate in a transform")
     if found.column_names != ["ok"] or str(found.schema.field("ok").type) != "bool":
-        raise ConfigError(f"rule {name!r} is not true or false", hint="write a comparison, e.g. price >= 0")
+        raise ConfigError(f"{what} is not true or false", hint="write a comparison, e.g. price >= 0")
     return set(schema) if "*" in words else {c for c in schema if c.lower() in words}
 
 
-def _refused(name: str, query: str, schema: pl.Schema) -> ConfigError:
-    """Why DuckDB refuses the rule, in the safe words that transforms have for it."""
+def _refused(what: str, query: str, schema: pl.Schema) -> ConfigError:
+    """Why DuckDB refuses the expression, in the safe words that transforms have for it."""
     try:
         Query(query, {"row": pl.LazyFrame(schema=schema)}, {})
     except ConfigError as error:
         message = error.message.replace("and no frame has it", "and the rows do not have it")
-        return ConfigError(f"rule {name!r}: {message}", hint=error.hint)
-    return ConfigError(f"rule {name!r} does not fit the rows", hint="it is DuckDB's dialect")
+        return ConfigError(f"{what}: {message}", hint=error.hint)
+    return ConfigError(f"{what} does not fit the rows", hint="it is DuckDB's dialect")
 
 
 def _walk(node: Any) -> Iterator[str]:

@@ -17,6 +17,7 @@ import polars as pl
 from headrace.contract.screen import Screen
 from headrace.engine.census import census
 from headrace.engine.decisions import Reading, fingerprint, key_columns, refuse_another, refuse_mixing, refuse_sharing
+from headrace.engine.deletions import deleting
 from headrace.engine.keys import keyed, require, settled, versions
 from headrace.engine.passes import Passes
 from headrace.engine.regroup import Groups, reread, why_all, why_anew
@@ -243,15 +244,17 @@ def _change(  # each is one part of what the table becomes
     schema, changes = evolve(target, fields, pipeline.on_schema_change, native=traits.native, takes=traits.takes)
     again = () if held is None else reread(pipeline.named_sources, batches, held)
     complete = how.whole or all(batches[n].complete for n in how.drivers)
+    lazy, deletes = deleting(write, _watched(screen.lazy, watch))
     return TableChange(
         table=traits.table or pipeline.name,
         write=write,
         schema=schema,
-        rows=lambda: FrameStream(_watched(screen.lazy, watch)),
+        rows=lambda: FrameStream(lazy),
         changes=changes,
         groups=groups.stream or _replaced(write, screen.schema, again),
         complete=complete or (held is None and how.batch_bytes is None),
         fresh=held is None,
+        deletes=deletes,
         census=None if held is None else census(pipeline, batches, key_columns(write), rows.everything),
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from headrace.engine.deletions import deleting
 from headrace.exact import to_text
 from headrace.flow import Census, Commit, FileStamp, Rejects, Seal, TableChange
 from headrace.frozen import frozen
@@ -104,17 +105,30 @@ def _change_of(step: Step, write: Write, target: Schema | None, *, table: str, c
     if recomputes:
         groups = pl.concat([frame.select("part"), groups]).unique()
     named = recomputes or (isinstance(write, Partitions) and bool(step.groups))
+    rows, deletes = deleting(write, frame.lazy())
     return TableChange(
         table=table,
         write=write,
         schema=schema,
-        rows=lambda: FrameStream(frame.lazy()),
+        rows=lambda: FrameStream(rows),
         changes=changes,
         groups=(lambda: FrameStream(groups.lazy())) if named else None,
         complete=complete or step.fresh,
         fresh=step.fresh,
+        deletes=deletes,
         census=None if step.there is None else _census(step),
     )
+
+
+def _flagged(write: Write, rows: Callable[[], ArrowStream]) -> Callable[[], ArrowStream]:
+    """The rows with the column that says which of them delete their key."""
+
+    def lazy() -> pl.LazyFrame:
+        stream = rows()
+        frame = stream.lazy() if isinstance(stream, FrameStream) else pl.scan_arrow_c_stream(stream)
+        return deleting(write, frame)[0]
+
+    return lambda: FrameStream(lazy)
 
 
 def commit_of(  # noqa: PLR0913  # everything a test may want otherwise
@@ -136,6 +150,8 @@ def commit_of(  # noqa: PLR0913  # everything a test may want otherwise
     target = None if step.fresh else snapshot.schema
     table = DestinationTraits.of(destination).table or PIPELINE
     change = _change_of(step, write, target, table=table, complete=complete)
+    if rows is not None:
+        change = replace(change, rows=rows if change.deletes is None else _flagged(write, rows))
 
     def sealed() -> Seal:
         seal()
@@ -156,7 +172,7 @@ def commit_of(  # noqa: PLR0913  # everything a test may want otherwise
         pipeline=pipeline,
         run="run",
         expected=snapshot.number if expected is None else expected,
-        changes=(change if rows is None else replace(change, rows=rows),),
+        changes=(change,),
         seal=sealed,
     )
 

@@ -98,13 +98,16 @@ class Load:
         return int(self.connection.execute(sql).fetchall()[0][0])
 
     @contextmanager
-    def incoming(self, stream: Callable[[], ArrowStream], *, ordinal: bool = False) -> Iterator[tuple[str, Schema]]:
+    def incoming(
+        self, stream: Callable[[], ArrowStream], *, ordinal: bool = False, flag: str | None = None
+    ) -> Iterator[tuple[str, Schema]]:
         """The stream as a table for one statement: its SQL (columns by name, in the table's types), its schema.
 
-        The stream is opened anew for each scan. Raises SchemaError unless every column fits the table.
+        `flag` names a Boolean column of it that comes along and is not in the schema. The stream is opened anew for
+        each scan. Raises SchemaError unless every column fits the table.
         """
         arriving = _frame(stream()).collect_schema()
-        schema = Schema.of_polars(arriving)
+        schema = Schema(tuple(f for f in Schema.of_polars(arriving) if f.name != flag))
         held = {c.name: c for c in self.columns}
         check_fits(schema, Schema(tuple(f for f in self.change.schema if f.name in held)))
 
@@ -114,6 +117,7 @@ class Load:
 
         taken = [f"{held[n].taken(quoted(n))} AS {quoted(n)}" for n in schema.names]
         taken += [f"CAST({ORDINAL} AS BIGINT) AS {ORDINAL}"] if ordinal else []
+        taken += [quoted(flag)] if flag is not None else []
         feed = FrameStream(frame)
         self.connection.register(_ROWS, feed)
         yield f"SELECT {', '.join(taken)} FROM {_ROWS}", schema
@@ -121,7 +125,7 @@ class Load:
 
     def stage(self) -> int:
         """Put all rows into the stage; how many."""
-        with self.incoming(self.change.rows, ordinal=True) as (rows, self.rows):
+        with self.incoming(self.change.rows, ordinal=True, flag=self.change.deletes) as (rows, self.rows):
             self.run(f"CREATE TEMP TABLE {self.staged} AS {rows}")
         self.counts["rows"] = self.count(f"SELECT count(*) FROM {self.staged}")
         if self.keep_stage and self._keys:
@@ -171,7 +175,8 @@ class Load:
         """Insert the staged rows, columns by name (all, or these), in the order they were read unless that costs too
         much.
         """
-        picked = ", ".join(map(quoted, columns)) or f"* EXCLUDE ({ORDINAL})"
+        beside = ", ".join([ORDINAL, *([quoted(self.change.deletes)] if self.change.deletes is not None else [])])
+        picked = ", ".join(map(quoted, columns)) or f"* EXCLUDE ({beside})"
         order = f" ORDER BY {ORDINAL}" if self.counts["rows"] <= _SORTED_ROWS else ""
         return self.run(f"INSERT INTO {self.table.sql} BY NAME SELECT {picked} FROM {self.staged} AS r {where}{order}")
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import duckdb
-
-from headrace.errors import ConfigError, DataError
+from headrace.errors import DataError
 from headrace.ledger import newer, refuse_census, refuse_nested, refuse_null_key
 from headrace.systems.duckdb.loading import ORDINAL, Load, same
 from headrace.systems.duckdb.tables import generated
@@ -39,11 +37,11 @@ def merge(load: Load, write: Merge) -> None:
     refuse_null_keys(load, write.keys)
     _settle_repeats(load, write)
     if load.count(f"SELECT count(*) FROM (SELECT 1 FROM {load.table.sql} LIMIT 1)") == 0 and not _tombs(load):
-        deleted = _mark_deleted(load, write)
+        deleted = _mark_deleted(load)
         load.counts["inserted"] += load.insert_stage(f"WHERE {ORDINAL} NOT IN (FROM {_DELETED})" if deleted else "")
     else:
         _drop_late(load, write)
-        deleted = _mark_deleted(load, write)
+        deleted = _mark_deleted(load)
         _into_rows(load, write, deleted=deleted)
     if write.latest_by:
         _remember_deletions(load, write, deleted=deleted)
@@ -118,19 +116,12 @@ def _drop_late(load: Load, write: Merge) -> None:
         )
 
 
-def _mark_deleted(load: Load, write: Merge) -> bool:
+def _mark_deleted(load: Load) -> bool:
     """Note which staged rows delete their key; whether there are any."""
-    if write.delete_when is None:
+    if load.change.deletes is None:
         return False
-    try:
-        load.run(
-            f"CREATE TEMP TABLE {_DELETED} AS SELECT {ORDINAL} FROM {load.staged} WHERE ({write.delete_when}\n) IS TRUE"
-        )
-    except duckdb.ProgrammingError as error:
-        raise ConfigError(
-            f"table {load.table}: delete_when is not a boolean expression over the rows",
-            hint="it is SQL in DuckDB's dialect, e.g. \"op = 'D'\"",
-        ) from error
+    deletes = quoted(load.change.deletes)
+    load.run(f"CREATE TEMP TABLE {_DELETED} AS SELECT {ORDINAL} FROM {load.staged} WHERE {deletes}")
     return load.count(f"SELECT count(*) FROM {_DELETED}") > 0
 
 

@@ -27,7 +27,7 @@ __all__ = ["Table", "carries_more_than_rows", "columns_of", "definitions", "exis
 _PART = r'(?:"((?:[^"]|"")+)"|([^".]+))'
 _NAME = re.compile(rf"(?:{_PART}\.)?{_PART}")
 
-_OWN = tuple(f"_headrace_{name}" for name in ("ordinal", "closed", "same", "end", "row", "tomb"))
+_OWN = tuple(f"_headrace_{name}" for name in ("ordinal", "deleted", "closed", "same", "end", "row", "tomb"))
 """What the writes call columns that they put beside those of the rows."""
 
 

@@ -20,7 +20,6 @@ from headrace.ledger import refuse_emptying
 from headrace.schema import REJECTS, AddColumn, CreateTable, Field, Schema, WidenColumn
 from headrace.systems.memory.history import history
 from headrace.systems.memory.rows import Key, Order, check_keys, gathered, key_texts, keys_of, orders_of, require
-from headrace.transform.query import Query
 from headrace.writes import Append, History, Merge, Partitions, Recompute, Replace
 
 if TYPE_CHECKING:
@@ -50,17 +49,22 @@ class Table:
 
 @frozen(kw_only=True)
 class Drained:
-    """A change whose streams have been read to the end."""
+    """A change whose streams have been read to the end: its `rows`, and which of them delete their key."""
 
     change: TableChange
     rows: pl.DataFrame
+    deletes: Sequence[bool]
     groups: pl.DataFrame | None
 
 
 def drain(change: TableChange) -> Drained:
     """Read the change's rows (and groups) to the end."""
     groups = None if change.groups is None else drained(change.groups())
-    return Drained(change=change, rows=drained(change.rows()), groups=groups)
+    rows = drained(change.rows())
+    if change.deletes is None:
+        return Drained(change=change, rows=rows, deletes=[False] * rows.height, groups=groups)
+    deletes = rows[change.deletes].to_list()
+    return Drained(change=change, rows=rows.drop(change.deletes), deletes=deletes, groups=groups)
 
 
 def drained(stream: ArrowStream) -> pl.DataFrame:
@@ -112,7 +116,7 @@ def _carried_out(table: Table, drained: Drained, at: datetime, rejected: pl.Data
             kept = table.rows.clear() if drained.groups is None else _without(table.rows, by, drained.groups)
             return _put(table, [kept, rows])
         case Merge():
-            merged, counts = _merge(table, change.write, rows, change.table)
+            merged, counts = _merge(table, change.write, rows, drained.deletes, change.table)
             return (merged, counts) if change.census is None else _taken(merged, counts, change, change.census, at)
         case History():
             return history(table, change, change.write, rows, at, rejected)
@@ -161,7 +165,9 @@ def _without(rows: pl.DataFrame, by: Sequence[str], touched: pl.DataFrame) -> pl
     return rows.filter(pl.Series([key not in gone for key in keys_of(rows, by)], dtype=pl.Boolean))
 
 
-def _merge(table: Table, write: Merge, rows: pl.DataFrame, name: str) -> tuple[Table, dict[str, int]]:
+def _merge(
+    table: Table, write: Merge, rows: pl.DataFrame, deletes: Sequence[bool], name: str
+) -> tuple[Table, dict[str, int]]:
     """Of each key the newest new row; older than what is known of the key: nothing; else it deletes or is put."""
     require(rows, (*write.keys, *write.latest_by), name)
     both = pl.concat([table.rows, rows], how="diagonal")
@@ -173,7 +179,6 @@ def _merge(table: Table, write: Merge, rows: pl.DataFrame, name: str) -> tuple[T
     for n in new:
         if keys[n] not in winners or orders[n] >= orders[winners[keys[n]]]:
             winners[keys[n]] = n
-    deletes = dict(zip(new, _true_for(rows, write.delete_when), strict=True))
     before = {key: n for n, key in enumerate(keys[: table.rows.height])}
     live, dead, settled = dict(before), dict(table.deleted), set[Key]()
     for key, n in winners.items():
@@ -183,7 +188,7 @@ def _merge(table: Table, write: Merge, rows: pl.DataFrame, name: str) -> tuple[T
         settled.add(key)
         live.pop(key, None)
         dead.pop(key, None)
-        if deletes[n]:
+        if deletes[n - table.rows.height]:
             dead[key] = orders[n]
         else:
             live[key] = n
@@ -221,16 +226,6 @@ def _taken(
              for stand, went, old in zip(stands, gone, table.rows[census.mark], strict=True)]  # fmt: skip
     marked = pl.Series(census.mark, marks, dtype=table.rows.schema[census.mark])
     return replace(table, rows=table.rows.with_columns(marked)), counts
-
-
-def _true_for(rows: pl.DataFrame, condition: str | None) -> list[bool]:
-    """Whether the SQL expression is TRUE for each row."""
-    if condition is None:
-        return [False] * rows.height
-    row = "_headrace_row".ljust(1 + max(map(len, rows.columns), default=0), "_")  # longer than any of the rows'
-    frame = rows.with_row_index(row).lazy()
-    query = Query(f'SELECT "{row}" AS n, coalesce(({condition}), FALSE) AS yes FROM r', {"r": frame}, {})
-    return query.lazy().collect().sort("n")["yes"].to_list()
 
 
 def unsettled(old: pl.DataFrame, new: pl.DataFrame, rejects: Rejects, changes: Sequence[Drained]) -> pl.DataFrame:

@@ -7,7 +7,7 @@ staged row has an ordinal, so that "the last read" means something in a set.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 import psycopg
 
-from headrace.contract.sqlrules import SQLRules
 from headrace.errors import ConfigError, SchemaError
 from headrace.ledger import refuse_absent
-from headrace.schema import Field, Schema
+from headrace.schema import Field, Schema, parse_type
 from headrace.stream import FrameStream
 from headrace.stream.drawing import drawn
 from headrace.systems.postgres.binary import has_form, packed
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from headrace.writes import Partitions, Recompute
 
 __all__ = [
-    "DELETED",
     "ORDINAL",
     "Load",
     "append",
@@ -51,7 +49,6 @@ __all__ = [
 ]
 
 ORDINAL = "_headrace_ordinal"
-DELETED = "_headrace_deleted"
 _KEEPING = """
 SELECT 1 FROM pg_catalog.pg_trigger WHERE tgrelid = $1::regclass AND tgtype::int & 11 = 11
 UNION ALL SELECT 1 FROM pg_catalog.pg_rewrite WHERE ev_class = $1::regclass AND ev_type = '4'
@@ -176,27 +173,25 @@ class Load:
     ) -> tuple[int, int]:
         """Copy the rows of a stream into a table of the columns' types; how many came, how many the server took.
 
-        `flag` is an SQL expression in DuckDB's words, whose value goes into the column `DELETED`. Raises SchemaError
-        unless every column fits, DataError for a value that does not.
+        `flag` names a Boolean column of it that is none of the table's, and goes along. Raises SchemaError unless every
+        column fits, DataError for a value that does not.
         """
         lazy = framed(stream())
-        arriving = lazy.collect_schema()
-        rows = self._fitting(Schema.of_polars(arriving))
+        rows = self._fitting(lazy, flag)
         held = {c.name: c for c in self.columns}
         taken = {f.name: (f.type, held[f.name]) for f in rows if not held[f.name].generated}
-        rules = None
         if flag is not None:
-            taken[DELETED] = (_BOOL.type, Column(DELETED, "boolean", _BOOL.type))
-            rules = SQLRules({DELETED: ("delete_when", f"({flag}\n) IS TRUE")}, arriving)
+            taken[flag] = (_BOOL, Column(flag, "boolean", _BOOL))
         names = [*([ORDINAL] if ordinal else []), *taken]
         statement = f"COPY {into} ({', '.join(map(quoted, names))}) FROM STDIN"
         packs = has_form(taken)
-        with closing(_flagged(lazy, rules)) as frames:
+        with closing(drawn(lazy)) as frames:
             blocks = (packed if packs else encoded)(frames, taken, ordinal=ordinal)
             return copied(self.connection, statement + (" (FORMAT binary)" if packs else ""), blocks)
 
-    def _fitting(self, rows: Schema) -> Schema:
-        """The rows' schema, if all of them go into the table exactly."""
+    def _fitting(self, lazy: pl.LazyFrame, flag: str | None) -> Schema:
+        """The rows' schema, without the flag, if all of them go into the table exactly."""
+        rows = Schema(tuple(f for f in Schema.of_polars(lazy.collect_schema()) if f.name != flag))
         held = {c.name: c for c in self.columns}
         told = {f.name: f for f in self.change.schema}
         for f in rows:
@@ -212,10 +207,11 @@ class Load:
         definitions = [*([more] if more else []), *(f"{quoted(n)} {held[n]}" for n in columns)]
         self.run(f"CREATE TEMP TABLE {name.removeprefix('pg_temp.')} ({', '.join(definitions)}) ON COMMIT DROP")
 
-    def stage(self, *, flag: str | None = None) -> int:
+    def stage(self) -> int:
         """Put all rows into the stage; how many."""
-        self.rows = self._fitting(Schema.of_polars(framed(self.change.rows()).collect_schema()))
-        more = f"{ORDINAL} bigint NOT NULL" + (f", {DELETED} boolean" if flag is not None else "")
+        flag = self.change.deletes
+        self.rows = self._fitting(framed(self.change.rows()), flag)
+        more = f"{ORDINAL} bigint NOT NULL" + (f", {quoted(flag)} boolean" if flag is not None else "")
         self.make(self.staged, self.written, more)
         came, _ = self.copy(self.staged, self.change.rows, ordinal=True, flag=flag)
         self.run(f"ANALYZE {self.staged}")
@@ -290,22 +286,12 @@ class Load:
         return ' COLLATE pg_catalog."C"' if held.partition("(")[0] in _CODE_POINTS else ""
 
 
-_BOOL = Field(DELETED, next(iter(Schema.of({"b": "bool"}))).type)
+_BOOL = parse_type("bool")
 
 
 def framed(stream: ArrowStream) -> pl.LazyFrame:
     """The rows of a stream, lazily."""
     return stream.lazy() if isinstance(stream, FrameStream) else pl.scan_arrow_c_stream(stream)
-
-
-def _flagged(lazy: pl.LazyFrame, rules: SQLRules | None) -> Generator[pl.DataFrame]:
-    with closing(drawn(lazy)) as frames:
-        if rules is None:
-            yield from frames
-            return
-        with rules.open() as opened:
-            for rows in frames:
-                yield rows.with_columns(opened.columns(rows))
 
 
 def copied(connection: Connection, statement: str, blocks: Iterator[tuple[Buffer, int]]) -> tuple[int, int]:

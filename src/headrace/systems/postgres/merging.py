@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from headrace.errors import DataError, SchemaError
 from headrace.ledger import newer, refuse_census, refuse_nested, refuse_null_key
-from headrace.systems.postgres.loading import DELETED, ORDINAL, Load, same
+from headrace.systems.postgres.loading import ORDINAL, Load, same
 from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.tables import existing, loose, unique_on
 
@@ -29,7 +29,7 @@ def merge(load: Load, write: Merge) -> None:
     Raises DataError for a NULL in a key and for a key that the target holds twice, ConfigError for keys or
     `latest_by` that are not columns.
     """
-    load.stage(flag=write.delete_when)
+    load.stage()
     load.require(write.keys, "key")
     load.require(write.latest_by, "latest_by column")
     refuse_nested(load.table, load.change.schema, (*write.keys, *write.latest_by))
@@ -40,12 +40,13 @@ def merge(load: Load, write: Merge) -> None:
     if write.latest_by:
         _drop_late(load, write, tombs=tombs)
     _refuse_twice(load, write.keys)
-    alive = f"NOT s.{DELETED}" if write.delete_when is not None else "true"
-    if write.delete_when is not None:
+    deletes = _deletes(load)
+    if deletes is not None:
         load.counts["deleted"] += load.run(
             f"DELETE FROM {load.table.sql} AS t USING {load.staged} AS s"
-            f" WHERE {same('t', 's', write.keys)} AND s.{DELETED}"
+            f" WHERE {same('t', 's', write.keys)} AND {deletes}"
         )
+    alive = "true" if deletes is None else f"NOT {deletes}"
     load.counts["updated"] += _update(load, write.keys, alive)
     absent = f"NOT EXISTS (SELECT FROM {load.table.sql} AS t WHERE {same('t', 's', write.keys)})"
     load.counts["inserted"] += load.insert_stage(f"WHERE {alive} AND {absent}")
@@ -206,6 +207,11 @@ def _update(load: Load, keys: Sequence[str], where: str) -> int:
     )
 
 
+def _deletes(load: Load) -> str | None:
+    """SQL: whether a staged row deletes its key; None where none does."""
+    return None if load.change.deletes is None else f"s.{quoted(load.change.deletes)}"
+
+
 def _tombs(load: Load) -> bool:
     known = f"SELECT FROM _headrace.tombstones WHERE name = {_literal(load.table.key)} LIMIT 1"
     return load.count(f"SELECT count(*) FROM ({known}) AS q") > 0
@@ -233,13 +239,13 @@ def _remember_deletions(load: Load, write: Merge, *, tombs: bool) -> None:
             f"DELETE FROM _headrace.tombstones WHERE ctid IN (SELECT t._headrace_tomb FROM ({_tombstones(load, write)})"
             f" AS t JOIN {load.staged} AS s ON {same('t', 's', write.keys)})"
         )
-    if write.delete_when is not None:
+    if (deletes := _deletes(load)) is not None:
         values, latest = (
             "ARRAY[" + ", ".join(_text(load, n) for n in names) + "]" for names in (write.keys, write.latest_by)
         )
         load.run(
             f"INSERT INTO _headrace.tombstones SELECT {_literal(load.table.key)}, {_list(write.keys)}, {values},"
-            f" {_list(write.latest_by)}, {latest} FROM {load.staged} AS s WHERE s.{DELETED}"
+            f" {_list(write.latest_by)}, {latest} FROM {load.staged} AS s WHERE {deletes}"
         )
 
 
