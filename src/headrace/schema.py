@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -67,14 +68,15 @@ class Schema:
         """The columns' names, in order."""
         return tuple(f.name for f in self.fields)
 
+    @cached_property
+    def _types(self) -> dict[str, Type]:
+        return {f.name: f.type for f in self.fields}
+
     def __getitem__(self, name: str) -> Type:
-        for field in self.fields:
-            if field.name == name:
-                return field.type
-        raise KeyError(name)
+        return self._types[name]
 
     def __contains__(self, name: object) -> bool:
-        return any(f.name == name for f in self.fields)
+        return name in self._types
 
     @property
     def origins(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ from headrace.flow import Range, Snapshot
 from headrace.protocols import Source
 from headrace.schema import REJECTS
 from headrace.systems.files import FileSource
-from headrace.systems.files.infer import Guess
+from headrace.systems.files.infer import Guesses
 from headrace.systems.files.paths import File, common, find
 from headrace.systems.files.scan import Reading
 from headrace.systems.files.survey import survey
@@ -58,7 +58,7 @@ def test_many_small_files_are_not_compared_with_each_other_nor_looked_at_one_by_
     for n in range(60):
         write(tmp_path, f"{n}.csv", f"a,b\n{n},x\n")
     asked = {"equal": 0, "looks": 0}
-    equal, fits = File.__eq__, Guess._fits
+    equal, judge = File.__eq__, Guesses._judge
 
     def counted(kind, what):
         def call(*args):
@@ -68,11 +68,11 @@ def test_many_small_files_are_not_compared_with_each_other_nor_looked_at_one_by_
         return call
 
     monkeypatch.setattr(File, "__eq__", counted("equal", equal))
-    monkeypatch.setattr(Guess, "_fits", counted("looks", fits))
+    monkeypatch.setattr(Guesses, "_judge", counted("looks", judge))
     ledger = Ledger(FileSource(path="*.csv", base=tmp_path))
     assert ledger.run().height == 60
     assert asked["equal"] < 60
-    assert asked["looks"] < 60
+    assert asked["looks"] < 3
 
 
 def test_a_column_costs_the_same_in_a_wide_file(tmp_path, monkeypatch):

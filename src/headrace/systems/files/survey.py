@@ -15,7 +15,7 @@ from headrace.schema import Schema, Type, parse_type, widens
 from headrace.systems.files.blocks import BLOCK
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.csv import CSVReader, Head
-from headrace.systems.files.infer import Guess, KeyGuess
+from headrace.systems.files.infer import Guess, Guesses, KeyGuess, type_of
 from headrace.systems.files.layout import Column, Layout, refuse_wide, texts_of
 from headrace.systems.files.ndjson import JSONReader
 from headrace.systems.files.paths import File, format_of, hive_parts, refuse_mixed
@@ -187,13 +187,13 @@ def _infer(
     source: FileSource, reader: CSVReader, files: Sequence[File], heads: Mapping[str, Head], names: Sequence[str]
 ) -> tuple[dict[str, Guess], int]:
     """Guesses from the first rows of the first files; of a column that they do not have, from the first that has it."""
-    guesses = {n: Guess(decimal=source.decimal) for n in names}
+    guesses = Guesses(names, decimal=source.decimal)
     limit = None if source.infer == "all" else int(source.infer)
     read = 0
     layout = Layout((), source.nulls)
     for file in files:
         fields = renamed(source, file, heads[file.name].fields)
-        fresh = [n for n in names if n in fields and guesses[n].rows == 0]
+        fresh = [n for n in names if n in fields and guesses.rows(n) == 0]
         if not fresh and limit is not None and read >= limit:
             continue
         wanted = [n for n in names if n in fields] if limit is None or read < limit else fresh
@@ -202,14 +202,12 @@ def _infer(
             continue
         for piece in reader.sample(file, fields, head=heads[file.name]):
             part = piece if left is None else piece.head(left)
-            texts = part.select(texts_of(name, layout) for name in wanted)
-            for name in wanted:
-                guesses[name].feed(texts[name])
+            guesses.feed(part.select(texts_of(name, layout) for name in wanted))
             read += part.height
             left = None if left is None else left - part.height
             if left == 0:
                 break
-    return guesses, read
+    return guesses.found(), read
 
 
 def _json(
@@ -300,6 +298,6 @@ def _hive(
         if key in declared:
             made.append(Column(key, parse_type(declared[key].type), declared[key], origin="hive"))
         else:
-            type = parse_type(pinned[key]) if key in pinned else Guess.of(texts)
+            type = parse_type(pinned[key]) if key in pinned else type_of(texts)
             made.append(Column(key, type, None, inferred=len(texts), origin="hive"))
     return made
