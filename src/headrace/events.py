@@ -56,6 +56,7 @@ class CommitApplied(Event):
     number: int
     rows: int
     rejected: int
+    dropped: int = 0
 
 
 @frozen(kw_only=True)

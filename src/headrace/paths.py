@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from headrace.errors import ConfigError
@@ -10,12 +11,19 @@ from headrace.frozen import frozen
 
 __all__ = ["Place", "refuse_no_path", "rooted"]
 
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
 
 def rooted(base: Path | None, path: str | Path) -> Path:
     """The path from `base` (None: from where we are). Raises ConfigError for what is no path."""
     text = os.path.expanduser(path)  # noqa: PTH111  # pathlib's raises where nobody is called so
     if "\0" in text:
         raise ConfigError(f"{text!r}: no path can hold the character NUL", hint="look at how it is spelled")
+    if remote := _REMOTE.match(text):
+        raise ConfigError(
+            f"a path that begins with {remote[0]} is not read or written yet: paths are those of this machine's files",
+            hint='write it without "file://"' if remote[0] == "file://" else "copy it to this machine, or mount it",
+        )
     if text.startswith("~"):
         raise ConfigError(
             f"path {text!r}: nobody here has that home", hint='write the folder out; a name may begin with "./~"'

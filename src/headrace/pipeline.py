@@ -136,6 +136,14 @@ class Pipeline:
                 f"pipeline {self.name!r}: give either source or sources",
                 hint='one: "source": {…}; several: "sources": {"orders": {…}, …}',
             )
+        if not isinstance(self.write, Write):
+            raise ConfigError(
+                f"pipeline {self.name!r}: its write is no write", hint='write=hr.Merge(keys=("id",)), or hr.Append()'
+            )
+        if callable(self.transforms) or isinstance(self.transforms, str | SQLStep | PythonStep):
+            raise ConfigError(
+                f"pipeline {self.name!r}: transforms are several steps, and these are one", hint="transforms=[step]"
+            )
         if "previous" in self.sources:
             raise ConfigError("a source cannot be called 'previous'", hint="it names the last step's result")
         self._check_tables()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import ClassVar
 
 from headrace.errors import ConfigError
@@ -35,6 +36,9 @@ class Replace:
     keys: tuple[str, ...] = ()
     truncate: bool = False
 
+    def __post_init__(self) -> None:
+        _refuse_text(self)
+
 
 @frozen(kw_only=True)
 class Partitions:
@@ -44,6 +48,7 @@ class Partitions:
     by: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        _refuse_text(self)
         _refuse_empty(self.type, "by", self.by)
 
 
@@ -65,6 +70,7 @@ class Merge:
     delete_when: str | None = None
 
     def __post_init__(self) -> None:
+        _refuse_text(self)
         if self.delete_when is not None and not self.delete_when.strip():
             raise ConfigError('merge: "delete_when" is empty', hint="leave it out, or write e.g. \"op = 'D'\"")
 
@@ -89,6 +95,7 @@ class History:
     close_absent: bool = False
 
     def __post_init__(self) -> None:
+        _refuse_text(self)
         _refuse_empty(self.type, "keys", self.keys)
         if not (self.valid_from and self.valid_to) or self.valid_from == self.valid_to:
             raise ConfigError(
@@ -109,7 +116,17 @@ class Recompute:
     by: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        _refuse_text(self)
         _refuse_empty(self.type, "by", self.by)
+
+
+def _refuse_text(write: Write) -> None:
+    """A text is a sequence too, of columns of one letter each."""
+    for one in fields(write):
+        if isinstance(getattr(write, one.name), str) and str(one.type).startswith("tuple"):
+            raise ConfigError(
+                f"{write.type}: {one.name} names columns, and is one text", hint=f'write {one.name}=("id",)'
+            )
 
 
 def _refuse_empty(write: str, key: str, columns: tuple[str, ...]) -> None:

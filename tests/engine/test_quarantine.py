@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 import headrace as hr
+from headrace.cli.tables import history_text
 
 KEPT = hr.Contract(columns={"v": hr.Column(min=0)}, on_violation="quarantine")
 LINES = "c,g,v\n1,a,1\n2,a,x\n,a,7\n3,b,-3\n4,b,4\n"
@@ -198,3 +199,15 @@ def test_a_new_column_may_be_unique(place, target):
     hr.run(pipeline)
     assert place.frame(pipeline)["id"].to_list() == [1, 2, 3, 5]
     assert hr.rejects(pipeline)["row"].str.json_path_match("$.id").to_list() == ["4"]
+
+
+def test_dropped_rows_are_counted_in_the_report_the_events_and_the_history(place):
+    place.write("a.csv", "id,v\n1,5\n2,-1\n3,-2\n")
+    contract = hr.Contract(rules={"positive": "v > 0"}, on_violation="drop")
+    seen = []
+    pipeline = place.pipeline(contract=contract)
+    report = hr.run(pipeline, observers=[seen.append])
+    assert report.counts["dropped"] == 2
+    assert "2 dropped" in str(report)
+    assert [e.dropped for e in seen if type(e).__name__ == "CommitApplied"] == [2]
+    assert "dropped" in history_text(hr.history(pipeline))

@@ -88,6 +88,7 @@ class EventLog:
                 _log.warning("%s: %s", event.pipeline, event.message, extra=extra)
             case CommitApplied():
                 text = f"{event.pipeline}: commit {event.number}: {event.rows:,} rows, {event.rejected:,} rejected"
+                text += f", {event.dropped:,} dropped" if event.dropped else ""
                 _log.info("%s", text, extra=extra)
             case RunFinished() if signals.caught:
                 pass  # its last words are said when the process ends

@@ -38,6 +38,7 @@ def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
     counts = entry.get("counts") or {} if commit else {}
     error = entry.get("error") or {}
     record = entry.get("record") or {}
+    counts = {**counts, "dropped": record.get("dropped") or None} if commit else {}
     return {
         "at": str(entry.get("at") or entry.get("started") or "")[:19].replace("T", " "),
         "what": f"commit {entry.get('number')}" if commit else "run",

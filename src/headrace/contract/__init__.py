@@ -84,6 +84,8 @@ class Contract:
 
     def __post_init__(self) -> None:
         _check_action(self.on_violation)
+        if wrong := [name for name, column in self.columns.items() if not isinstance(column, Column)]:
+            raise ConfigError(f"the contract's column {wrong[0]!r} is no Column", hint='hr.Column(type="int64")')
         if any(isinstance(columns, str) for columns in self.unique):
             raise ConfigError("unique takes sets of columns", hint='write "unique": [["a", "b"]]')
         if not all(self.unique):

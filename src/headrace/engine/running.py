@@ -191,8 +191,10 @@ class Running:
     def applied(self, receipt: Receipt, *, changes: Sequence[str] = ()) -> None:
         """A commit is durable: keep it for the report, and tell."""
         read = receipt.record.get("read", {})
+        dropped = receipt.record.get("dropped")
+        counts = {**receipt.counts, "dropped": dropped} if dropped else receipt.counts
         self.commits.append(
-            CommitReport(id=receipt.id, number=receipt.number, counts=receipt.counts, read=read, changes=tuple(changes))
+            CommitReport(id=receipt.id, number=receipt.number, counts=counts, read=read, changes=tuple(changes))
         )
         for rule, count in receipt.record.get("warned", {}).items():
             self.warn(f"{count:,} rows break {rule}")
@@ -201,6 +203,7 @@ class Running:
             number=receipt.number,
             rows=receipt.counts.get("rows", 0),
             rejected=receipt.counts.get("rejected", 0),
+            dropped=dropped or 0,
         )
 
     def report(self, error: HeadraceError | None = None) -> RunReport:
@@ -247,6 +250,7 @@ def running(
     """A run from its first event to its record, holding the target in between. `retry` is for a target that cannot be
     reached yet (None: once).
     """
+    _refuse_other_kinds(pipeline, timeout, retry)
     if (hint := pipeline.destination.supports(pipeline.write.type)) is not None:
         raise ConfigError(f"{target(pipeline)} cannot take the write {pipeline.write.type!r}", hint=hint)
     now = datetime.now(UTC)
@@ -354,6 +358,18 @@ def widened(as_text: Mapping[str, frozenset[str]], error: UnheldError) -> dict[s
     if error.columns <= known:
         raise error
     return {**as_text, error.source: known | error.columns}
+
+
+def _refuse_other_kinds(pipeline: object, timeout: object, retry: object) -> None:
+    """What the command takes as text is a value here."""
+    from headrace.pipeline import Pipeline
+
+    if not isinstance(pipeline, Pipeline):
+        raise ConfigError("what is to run is no Pipeline", hint='hr.load("orders.json") makes one of a file')
+    if not isinstance(timeout, int | float | None):
+        raise ConfigError("timeout is no number", hint="give it in seconds: timeout=300")
+    if not isinstance(retry, Retry | None):
+        raise ConfigError("retry is no Retry", hint="retry=hr.Retry(attempts=3)")
 
 
 def target(pipeline: Pipeline) -> str:

@@ -27,6 +27,7 @@ Format = Literal["csv", "tsv", "ndjson", "json", "parquet", "ipc", "excel"]
 @frozen(kw_only=True)
 class FileSource:
     """Rows from files: `path` is a glob, a folder, a file, or a list of them, relative to `base`.
+    They lie on this machine: object storage is not read yet.
 
     What is new: each file once (by name, size and time of change), or with `cursor` the rows beyond its last value.
     With `read` ``"all"`` every file is read at every run. `format` is by default what the extension says, ``.gz``

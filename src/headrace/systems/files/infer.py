@@ -73,7 +73,7 @@ class Guesses:
         for column in texts.iter_columns():
             self._waiting.setdefault(column.name, []).append(column)
         self._rows += texts.height
-        self._bytes += texts.estimated_size()
+        self._bytes += int(texts.estimated_size())
         if self._rows >= _TOGETHER or self._bytes >= _BYTES:
             self._look()
 
