@@ -275,7 +275,7 @@ def _grown(held: Field, rows: Field, native: str | None) -> WidenColumn | None:
     if not widens(held.type, rows.type):
         raise SchemaError(
             f"column {held.name!r} is {_told(rows)}, the table holds {_told(held)}",
-            hint="cast it in a transform, declare its type, or load into a new table",
+            hint="cast it in a transform, declare its type, or load the table anew (--full-refresh) or another one",
             details={"column": held.name, "rows": str(rows.type), "table": str(held.type)},
         )
     return WidenColumn(held.name, held.type, rows.type, other)

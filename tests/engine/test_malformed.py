@@ -8,6 +8,8 @@ import json
 import duckdb
 import pytest
 
+import headrace as hr
+
 GOOD = "id,v,d\n1,a,1.25\n2,b,2.50\n"
 CONFIG = {
     "name": "orders",
@@ -87,3 +89,23 @@ def test_a_config_that_is_wrong_says_where_and_what_was_meant(place, command, lo
     assert code == 2
     assert "orders.json:3:3" in err
     assert "source" in err
+
+
+def test_lines_of_another_encoding_are_told_with_the_setting_for_it(place):
+    place.write("x.csv", "id,name\n").write_bytes("id,name\n1,x\n2,Z\u00fcrich\n".encode("latin-1"))
+    with pytest.raises(hr.ContractError) as told:
+        hr.run(place.pipeline())
+    assert '"encoding"' in told.value.hint
+
+
+def test_a_type_that_an_earlier_run_inferred_is_told_with_a_way_that_works(place):
+    place.write("a.csv", "id,zip\n1,53111\n")
+    hr.run(place.pipeline())
+    place.write("b.csv", "id,zip\n2,SW1A\n")
+    with pytest.raises(hr.ContractError, match="--full-refresh"):
+        hr.run(place.pipeline(files={"infer": "all"}))
+    declared = place.pipeline(files={"types": {"zip": "string"}})
+    with pytest.raises(hr.SchemaError) as told:
+        hr.run(declared)
+    assert "--full-refresh" in told.value.hint
+    assert hr.run(declared, full_refresh=True).counts["inserted"] == 2

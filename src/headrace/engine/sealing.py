@@ -249,6 +249,11 @@ class _Malformed:
         more = f" and {self.count - len(self.first):,} more" if self.count > len(self.first) else ""
         return ContractError(
             f"source {source!r} has {self.count:,} malformed line{'s' if self.count > 1 else ''}: {places}{more}",
-            hint='mend the file, declare the column\'s type, or say "on_violation": "quarantine" in the contract',
+            hint=self._way_out(),
             details={"count": self.count, "first": list(self.first)},
         )
+
+    def _way_out(self) -> str:
+        if any("wrong encoding" in rule for p in self.first for rule in p["rules"]):
+            return 'say the encoding: "encoding": "latin-1", or "cp1252", "utf-16"; or mend the file'
+        return 'mend the file, declare the column\'s type, or say "on_violation": "quarantine" in the contract'

@@ -242,11 +242,11 @@ def _rejects(
 def _rule(column: Column) -> str:
     if column.inferred is None:
         return f"{column.name}: not exactly {column.type}"
-    sample = f"from the first {column.inferred} rows" if column.inferred else "by an earlier run"
-    return (
-        f"{column.name}: not exactly {column.type}, which was inferred {sample}; "
-        f'declare it: "types": {{"{column.name}": "string"}}, or read all: "infer": "all"'
-    )
+    declare = f'declare it: "types": {{"{column.name}": "string"}}'
+    told = f"{column.name}: not exactly {column.type}, which was inferred"
+    if not column.inferred:  # the table's column is of that type already
+        return f"{told} by an earlier run; {declare}, and load the table anew: --full-refresh"
+    return f'{told} from the first {column.inferred} rows; {declare}, or read all: "infer": "all"'
 
 
 def _complete(values: pl.DataFrame, judged: Sequence[Column], file: File, piece: Texts, height: int) -> pl.DataFrame:
