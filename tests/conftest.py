@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from headrace import secret
+from headrace import guard, secret
 
 sys.path.insert(0, str(Path(__file__).parent / "postgres_system"))
 
@@ -21,6 +22,22 @@ if TYPE_CHECKING:
 def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process remembers the texts that it must not show; another test may use one of them as a plain name."""
     monkeypatch.setattr(secret, "_known", {})
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, str]], None]:
+    """Puts this process under limits, on a machine of eight CPUs: the text of its own cgroup, and the files of all."""
+
+    def put(own: str, files: dict[str, str]) -> None:
+        there = tmp_path / "cgroups"
+        for name, content in {"own": own, **{f"fs/{name}": content for name, content in files.items()}}.items():
+            (there / name).parent.mkdir(parents=True, exist_ok=True)
+            (there / name).write_text(content)
+        monkeypatch.setattr(guard, "_OWN_CGROUP", there / "own")
+        monkeypatch.setattr(guard, "_CGROUPS", there / "fs")
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+
+    return put
 
 
 @pytest.fixture(scope="session")

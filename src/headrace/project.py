@@ -6,14 +6,13 @@ table it reads (a `table` source), and those that write a table or files which o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from headrace import interruption
+from headrace import guard, interruption
 from headrace.errors import ConfigError, HeadraceError
 from headrace.frozen import frozen
 from headrace.paths import Place
@@ -49,15 +48,15 @@ class Project:
         """Run all of them; reports in the project's order.
 
         `run` gives a report for a failure too. What depends on a failed or skipped pipeline is skipped; the
-        others go on. At most as many run at once as there are processors; two that use one DuckDB file (one
-        writer, one configuration in a process) or one folder do not.
+        others go on. At most as many run at once as this process may use CPUs; two that use one DuckDB file
+        (one writer, one configuration in a process) or one folder do not.
         """
         if len(self.pipelines) == 1:
             return [run(self.pipelines[0])]  # in this thread: Ctrl-C reaches it
         reports: dict[str, RunReport] = {}
         running: dict[Future[RunReport], Pipeline] = {}
         waiting = list(self.pipelines)
-        pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="headrace")
+        pool = ThreadPoolExecutor(guard.cpu_count(), thread_name_prefix="headrace")
         try:
             while waiting or running:
                 waiting = self._skip(waiting, reports)

@@ -119,14 +119,14 @@ def test_what_depends_on_a_failure_is_skipped_and_the_others_go_on():
     assert reports[2].warnings == ("b skipped",)
 
 
-def one_at_a_time(*pipelines):
-    """Run them; it is a failure when two run at once."""
-    alone = threading.Lock()
+def at_most(count, *pipelines):
+    """Run them; it is a failure when more run at once."""
+    free = threading.Semaphore(count)
 
     def run(one):
-        assert alone.acquire(blocking=False)
+        assert free.acquire(blocking=False)
         threading.Event().wait(0.01)
-        alone.release()
+        free.release()
         return loaded(one)
 
     assert len(Project.of(pipelines).run(run)) == len(pipelines)
@@ -144,22 +144,27 @@ def side_by_side(*pipelines):
 
 
 @pytest.fixture(autouse=True)
-def processors(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+def processors(cgroup):
+    cgroup("", {})
 
 
 def test_independent_pipelines_run_side_by_side():
     side_by_side(pipeline("a", "a.csv", "a"), pipeline("b", "b.csv", "b"))
 
 
+def test_in_a_container_no_more_run_at_once_than_it_has_cpus(cgroup):
+    cgroup("0::/run\n", {"run/cpu.max": "200000 100000\n"})
+    at_most(2, *(pipeline(name, f"{name}.csv", name) for name in "abcdef"))
+
+
 def test_two_that_use_one_duckdb_file_do_not_run_at_once():
-    one_at_a_time(*(pipeline(name, f"{name}.csv", f"db:w.duckdb/{name}") for name in "abcd"))
+    at_most(1, *(pipeline(name, f"{name}.csv", f"db:w.duckdb/{name}") for name in "abcd"))
 
 
 def test_a_table_source_of_a_duckdb_file_counts_as_that_file():
     there = hr.DuckDBDestination(path="w.duckdb", table="elsewhere")
     reader = replace(pipeline("a", "a.csv", "a"), source=hr.TableSource(of="elsewhere", destination=there))
-    one_at_a_time(reader, pipeline("b", "b.csv", "db:w.duckdb/b"))
+    at_most(1, reader, pipeline("b", "b.csv", "db:w.duckdb/b"))
     side_by_side(reader, pipeline("b", "b.csv", "db:v.duckdb/b"))
 
 
@@ -192,7 +197,7 @@ def test_a_system_of_ones_own_is_ordered_and_kept_apart_by_the_places_it_tells()
         replace(other, name=n, source=ServerSource(frames=[], dsn=f"once://host/{n}"), destination=Server(dsn=n))
         for n in "ab"
     ]
-    one_at_a_time(*once)
+    at_most(1, *once)
 
 
 def test_a_defect_in_one_run_ends_the_project_loudly():

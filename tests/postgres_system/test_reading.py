@@ -17,7 +17,7 @@ import headrace as hr
 from headrace.errors import DataError, HeadraceError, UnavailableError
 from headrace.flow import Range, Snapshot
 from headrace.stream.drawing import drawn
-from headrace.systems.postgres import selection, session
+from headrace.systems.postgres import parallel, selection, session
 
 DRAINED = """
 import resource, sys
@@ -148,6 +148,11 @@ def test_a_large_table_is_read_by_several_connections_of_one_snapshot(database, 
         with closing(drawn(batch.frame.lazy)) as rows:
             next(rows)
     until(lambda: database.run(BUSY) == [(0,)])
+
+
+def test_a_large_table_has_no_more_connections_than_its_container_has_cpus(cgroup):
+    cgroup("0::/run\n", {"run/cpu.max": "200000 100000\n"})
+    assert parallel.connections() == 2
 
 
 @pytest.mark.parametrize("cursor", [None, "id"])

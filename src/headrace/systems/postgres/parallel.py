@@ -1,13 +1,14 @@
-"""Several readings at once, of parts of one table: as many as the machine has use for."""
+"""Several readings at once, of parts of one table: as many as the process has CPUs for."""
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
+
+from headrace import guard
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -23,9 +24,8 @@ _WAITING = 2
 
 
 def connections() -> int:
-    """How many connections this machine can keep up with."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_CONNECTIONS_MAX, usable)
+    """How many connections this process can keep up with: one for each CPU that it may use, up to a few."""
+    return min(_CONNECTIONS_MAX, guard.cpu_count())
 
 
 def page_ranges(pages: int, count: int) -> list[str]:
