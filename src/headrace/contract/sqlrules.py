@@ -15,6 +15,7 @@ import polars as pl
 from headrace.errors import ConfigError, ContractError
 from headrace.schema import Schema
 from headrace.stream import picked
+from headrace.stream.inmemory import in_memory
 from headrace.transform.columns import carry, restated
 from headrace.transform.query import Query
 
@@ -38,7 +39,7 @@ class SQLRules:
     def __init__(self, rules: Mapping[str, tuple[str, str]], schema: pl.Schema) -> None:
         used: set[str] = set()
         if rules:
-            with _connect() as con:
+            with in_memory(threads=1) as con:
                 _mount(con, pl.DataFrame(schema=schema))
                 for what, text in rules.values():
                     used |= _bind(con, what, text, schema)
@@ -67,7 +68,7 @@ class SQLEvaluation:
         if not self._names:
             return []
         if self._con is None:
-            self._con = _connect()
+            self._con = in_memory(threads=1)  # Polars has the other ones busy
         try:
             _mount(self._con, picked(rows, self._columns))
             table = self._con.sql(self._query).to_arrow_table()
@@ -93,14 +94,6 @@ class SQLEvaluation:
         if self._con is not None:
             self._con.close()
             self._con = None
-
-
-def _connect() -> duckdb.DuckDBPyConnection:
-    con = duckdb.connect(":memory:")
-    for setting in ("threads = 1", "TimeZone = 'UTC'", "python_enable_replacements = false"):
-        con.execute(f"SET {setting}")  # one thread: Polars has the others busy
-    con.execute("SET enable_external_access = false")
-    return con
 
 
 def _mount(con: duckdb.DuckDBPyConnection, rows: pl.DataFrame) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from headrace import interruption
-from headrace.errors import RejectedError
 from headrace.stream import original
+from headrace.stream.inmemory import in_memory, no_room
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,10 +27,7 @@ def spilling(what: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """
     import duckdb  # few pipelines need it for this
 
-    with TemporaryDirectory(prefix="headrace-sql-") as spill, duckdb.connect(":memory:") as con:
-        con.execute("SET memory_limit = ?", [_MEMORY_LIMIT])
-        con.execute("SET temp_directory = ?", [str(Path(spill))])
-        con.execute("SET python_enable_replacements = false")
+    with TemporaryDirectory(prefix="headrace-sql-") as spill, in_memory(memory=_MEMORY_LIMIT, spill=spill) as con:
         try:
             with interruption.breakable(con.interrupt):
                 yield con
@@ -40,6 +36,4 @@ def spilling(what: str) -> Iterator[duckdb.DuckDBPyConnection]:
                 raise cause from None
             if not isinstance(error, duckdb.OutOfMemoryException | OSError):
                 raise  # a defect of ours: it is no lack of room
-            raise RejectedError(
-                f"{what} ran out of memory or of temporary disk", hint="free space in the temporary folder"
-            ) from error
+            raise no_room(what) from error

@@ -27,6 +27,7 @@ from headrace.frozen import frozen
 from headrace.schema import Schema, Type
 from headrace.stream import FrameStream, framed, original, scan_batches
 from headrace.stream.direct import Direct, direct, give_up
+from headrace.stream.inmemory import no_room
 from headrace.transform.columns import Column, carry, columns_of, crossing, logical, physical, restated, restore
 from headrace.transform.syntax import Syntax, binding, identifier, session
 
@@ -182,9 +183,7 @@ class Query:
     def _failed(self, error: Exception) -> TransformError | RejectedError:
         what = self._what
         if isinstance(error, duckdb.OutOfMemoryException | OSError):
-            return RejectedError(
-                f"{what} ran out of memory or of temporary disk", hint="free space in the temporary folder"
-            )
+            return no_room(what)
         for name, column in self.result:
             for guard, words in (
                 (column.no_time, "24:00:00, no time of a day"),

@@ -20,6 +20,7 @@ import duckdb
 from headrace import interruption
 from headrace.errors import ConfigError
 from headrace.frozen import frozen
+from headrace.stream.inmemory import in_memory
 
 __all__ = [
     "CLOCK_WORDS",
@@ -33,7 +34,7 @@ __all__ = [
     "session",
 ]
 
-MEMORY_LIMIT = "400MB"
+_MEMORY_LIMIT = "400MB"
 _PATIENCE = 5.0
 _binding = Lock()
 _forks: list[bool] = []
@@ -47,14 +48,7 @@ class session:  # noqa: N801 - used as a function
         self.paths = paths
 
     def __enter__(self) -> duckdb.DuckDBPyConnection:
-        self.con = duckdb.connect(":memory:")
-        self.con.execute("SET memory_limit = ?", [MEMORY_LIMIT])
-        self.con.execute("SET temp_directory = ?", [str(self.spill)])
-        self.con.execute("SET TimeZone = 'UTC'")
-        self.con.execute("SET python_enable_replacements = false")
-        if self.paths:
-            self.con.execute("SET allowed_paths = ?", [list(self.paths)])
-        self.con.execute("SET enable_external_access = false")
+        self.con = in_memory(memory=_MEMORY_LIMIT, spill=str(self.spill), paths=self.paths)
         self.breakable = interruption.breakable(self.con.interrupt)
         self.breakable.__enter__()
         return self.con
