@@ -13,6 +13,7 @@ from headrace.errors import ConfigError, DataError, RejectedError, UnavailableEr
 from headrace.flow import Range, Snapshot
 from headrace.protocols import Source
 from headrace.schema import REJECTS
+from headrace.stream import spilling
 from headrace.systems.files import FileSource
 from headrace.systems.files.infer import Guesses
 from headrace.systems.files.paths import File, common, find
@@ -364,6 +365,14 @@ def test_what_is_read_whole_has_the_latest_rows_alone(tmp_path):
     (batch,) = ledger.batches()
     assert batch.frame.lazy.collect().sort("id").rows() == [(1, 3), (2, 2)]
     assert batch.frame.placed.collect()["_headrace_file"].to_list() == ["a.csv", "b.csv"]
+
+
+def test_too_little_room_for_finding_the_latest_rows_is_told_as_that(tmp_path, monkeypatch):
+    monkeypatch.setattr(spilling, "_MEMORY_LIMIT", "2MB")
+    write(tmp_path, "a.csv", "id\n" + "".join(f"{n}\n" for n in range(200_000)))
+    (batch,) = Ledger(FileSource(path="*.csv", base=tmp_path, read="all", latest=Latest(keys=("id",)))).batches()
+    with pytest.raises(RejectedError, match="finding the latest rows ran out of memory or of temporary disk"):
+        batch.frame.lazy.collect()
 
 
 @pytest.mark.parametrize("word", ["file", "line"])

@@ -7,18 +7,16 @@ then the rows stream past and those are left out. So memory holds places, not ro
 from __future__ import annotations
 
 import difflib
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import duckdb
 import polars as pl
 
-from headrace import interruption
 from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import ConfigError
-from headrace.stream import FrameStream, reraise, scan_batches, scan_generator
+from headrace.stream import FrameStream, scan_batches, scan_generator
 from headrace.stream.drawing import drawn
+from headrace.stream.spilling import spilling
 
 if TYPE_CHECKING:
     from headrace.cursor import Latest
@@ -96,12 +94,9 @@ def _superseded(placed: pl.LazyFrame, latest: Latest, ranks: pl.DataFrame, judge
     order = ", ".join(f"{_quoted(c)} DESC NULLS LAST" for c in (*by, _RANK, LINE))
     keys = ", ".join(map(_quoted, latest.keys))
     query = f"SELECT {_RANK}, {LINE} FROM rows QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) > 1"
-    with tempfile.TemporaryDirectory(prefix="headrace-latest-") as folder, duckdb.connect() as connection:
-        connection.execute("SET temp_directory = $1", [folder])
-        connection.register("rows", FrameStream(narrow))
-        with reraise(), interruption.breakable(connection.interrupt):
-            found: pl.DataFrame = connection.sql(query).pl()
-        connection.unregister("rows")
+    with spilling("finding the latest rows") as con:
+        con.register("rows", FrameStream(narrow))
+        found: pl.DataFrame = con.sql(query).pl()
     return found.join(ranks, on=_RANK).select(FILE, LINE)
 
 
