@@ -15,7 +15,7 @@ import polars as pl
 from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import ConfigError
 from headrace.stream import FrameStream, scan_batches, scan_generator
-from headrace.stream.drawing import drawn
+from headrace.stream.drawing import passed
 from headrace.stream.spilling import spilling
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def newest(
         roots = predicate.meta.root_names() if predicate is not None else []
         old = _superseded(placed, latest, ranks, doubtful.intersection([*chosen, *roots]))
         rows = placed.join(old.lazy(), on=[FILE, LINE], how="anti", maintain_order="left")
-        rows = (rows if predicate is None else rows.filter(predicate)).select(chosen)
-        yield from drawn(rows if n_rows is None else rows.head(n_rows))
+        yield from passed(rows, chosen, predicate, n_rows)
 
     return scan_generator(read, schema)
 
@@ -83,10 +82,11 @@ def _superseded(placed: pl.LazyFrame, latest: Latest, ranks: pl.DataFrame, judge
     """The places (file, line) of the rows that a later one supersedes; rows refused for `judged` are none."""
     by = [_PLACE.get(c, c) for c in latest.by]
     needed = dict.fromkeys([FILE, LINE, *latest.keys, *(c for c in by if c not in _PLACE.values())])
-    rows = placed.select(*needed, *(judged - needed.keys()))
+    read = [*needed, *(judged - needed.keys())]
+    # a scan that knows of no columns to leave out: those that are judged alone would not be read
+    rows = scan_batches(lambda: passed(placed, read), placed.select(read).collect_schema())
     narrow = (
-        scan_batches(lambda: drawn(rows), rows.collect_schema())  # so that Polars reads all of these columns
-        .select(*needed)
+        rows.select(*needed)
         .filter(pl.all_horizontal(pl.col(latest.keys).is_not_null()))
         .join(ranks.lazy(), on=FILE, how="left")
         .drop(FILE)

@@ -18,7 +18,7 @@ from headrace.errors import ConfigError, DataError, HeadraceError
 from headrace.flow import Batch, Counts, FileStamp, Frame, News, Range, Retold, Snapshot, Superseded
 from headrace.stream import scan_generator
 from headrace.stream.direct import direct, readable
-from headrace.stream.drawing import drawn
+from headrace.stream.drawing import passed
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.naming import moved, root_of
 from headrace.systems.files.paths import File, find, in_order
@@ -275,9 +275,7 @@ def _late(make: Callable[[], pl.LazyFrame], like: pl.LazyFrame) -> pl.LazyFrame:
     def read(
         columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
-        rows = frame() if predicate is None else frame().filter(predicate)
-        rows = rows if columns is None else rows.select(columns)
-        yield from drawn(rows if n_rows is None else rows.head(n_rows))
+        yield from passed(frame(), columns, predicate, n_rows)
 
     def schema() -> pl.Schema:
         try:

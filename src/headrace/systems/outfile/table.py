@@ -15,7 +15,7 @@ from headrace.flow import Commit, Receipt, Snapshot, TableChange
 from headrace.journal import Attempt, Journal, State, Written
 from headrace.journal.sink import Sink, drain
 from headrace.stream import scan_generator
-from headrace.stream.drawing import drawn
+from headrace.stream.drawing import passed
 from headrace.systems.outfile.formats import check_types, check_values, encode, scan
 from headrace.writes import Replace
 
@@ -125,9 +125,6 @@ def _scan(journal: Journal, state: State, format: Format) -> pl.LazyFrame:
             raise UnavailableError(
                 f"{journal.where}: another run has replaced the file that is read", hint="read it again"
             )
-        rows = scan(path, schema, format)
-        rows = rows if predicate is None else rows.filter(predicate)
-        rows = rows if columns is None else rows.select(columns)
-        yield from drawn(rows if n_rows is None else rows.head(n_rows))
+        yield from passed(scan(path, schema, format), columns, predicate, n_rows)
 
     return scan_generator(batches, schema.polars())

@@ -15,7 +15,7 @@ from headrace.errors import ConfigError
 from headrace.flow import Frame
 from headrace.frozen import frozen
 from headrace.schema import Schema
-from headrace.stream import scan_generator
+from headrace.stream import asked, scan_generator
 from headrace.systems.postgres.catalog import Column, Relation, queried, refuse_rewritten, relation, renamed
 from headrace.systems.postgres.copying import copied
 from headrace.systems.postgres.names import quoted
@@ -120,14 +120,7 @@ class Selection:
         needed |= set() if rest is None else set(rest.meta.root_names())
         picked = [c for c in self.columns if c.name in needed] or list(self.columns[:1])
         limit = n_rows if rest is None else None
-        left = n_rows
-        for batch in self._pass(sight, picked, (*conditions, pushed.sql), limit):
-            rows = batch if rest is None else batch.filter(rest)
-            rows = rows if wanted is None else rows.select(wanted)
-            rows = rows if left is None else rows.head(left)
-            yield rows
-            if left is not None and (left := left - rows.height) <= 0:
-                return
+        yield from asked(self._pass(sight, picked, (*conditions, pushed.sql), limit), wanted, rest, n_rows)
 
     def _pass(
         self, sight: Sight, picked: list[Column], conditions: tuple[str | None, ...], limit: int | None

@@ -13,7 +13,7 @@ from headrace import exact
 from headrace.errors import UnavailableError
 from headrace.flow import FileStamp, Held, Snapshot
 from headrace.schema import Field, Schema
-from headrace.stream import scan_generator
+from headrace.stream import asked, scan_generator
 from headrace.systems.postgres import ledger, quarantine
 from headrace.systems.postgres.connection import Dsn, connected, transaction
 from headrace.systems.postgres.encoding import SYSTEM, Column, physical
@@ -113,15 +113,9 @@ def _scan(dsn: Dsn, key: ledger.Key, table: Table, columns: tuple[Column, ...]) 
         needed |= set(predicate.meta.root_names()) if predicate is not None else set()
         with _reading(dsn, key, table) as (connection, now):
             picked = [c for c in now if c.name in needed] or list(now[:1])
-            left = n_rows
             limit = "" if n_rows is None or predicate is not None else f" LIMIT {n_rows}"
-            for batch in batches(connection, f"SELECT * FROM {table.sql}{limit}", picked):
-                rows = batch if predicate is None else batch.filter(predicate)
-                rows = rows if wanted is None else rows.select(wanted)
-                rows = rows if left is None else rows.head(left)
-                yield rows
-                if left is not None and (left := left - rows.height) <= 0:
-                    return
+            rows = batches(connection, f"SELECT * FROM {table.sql}{limit}", picked)
+            yield from asked(rows, wanted, predicate, n_rows)
 
     return scan_generator(generate, {c.name: c.type.polars() for c in columns})
 
