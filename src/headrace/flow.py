@@ -98,7 +98,9 @@ class Frame:
 
 @frozen(kw_only=True)
 class Counts:
-    """What a drained batch has read. Rows as they came from the source, before contract and transforms."""
+    """What a drained batch has read. Rows as they came from the source: before contract and transforms, and before a
+    filter of theirs that is pushed down. Only what PostgreSQL itself leaves out for such a filter is not among them.
+    """
 
     rows: int = 0
     bytes: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,22 @@ def test_a_table_source_reads_again_whoever_has_written_the_table(shared, tmp_pa
     hr.run(b)
     assert hr.run(reader).status == "loaded"
     assert ids(reader) == [1, 2]
+
+
+def test_the_rows_read_of_a_table_are_those_before_a_filter_that_is_pushed_down(shared):
+    hr.run(pipeline("a", shared, [1, 2, 3]))
+    reader = hr.Pipeline(
+        name="c",
+        source=hr.TableSource(of="a", destination=shared),
+        transforms=(hr.sql("SELECT id FROM source WHERE id > 2"),),
+        destination=MemoryDestination(),
+        write=hr.Recompute(by=("id",)),
+    )
+    assert hr.run(reader).commits[0].read["source"]["rows"] == 3
+    assert ids(reader) == [3]
+    none = replace(reader, transforms=(hr.sql("SELECT id FROM source WHERE id > 9"),))
+    assert hr.run(none).commits[0].read["source"]["rows"] == 3  # a source that is empty would be refused
+    assert ids(none) == []
 
 
 def test_a_table_that_was_made_anew_is_read_again(tmp_path):

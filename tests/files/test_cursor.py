@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.cursor import Cursor, track
+from headrace.cursor.batches import Counted
 from headrace.errors import ConfigError, DataError
 from headrace.flow import Range, Snapshot
+from headrace.stream import asked, scan_generator
+from headrace.stream.drawing import of_height
 from headrace.systems.files import FileSource
 
 
@@ -198,8 +201,6 @@ def test_only_what_is_asked_for_is_read():
         rows = pl.DataFrame({"c": [1, 2], "v": [1, 2], "w": [1, 2]})
         yield (rows if predicate is None else rows.filter(predicate)).select(columns or rows.columns)
 
-    from headrace.stream import scan_generator
-
     frame = scan_generator(generator, {"c": pl.Int64(), "v": pl.Int64(), "w": pl.Int64()})
     found = track(frame, Cursor(column="c"), after={"cursor": "2", "type": "int64"}, ties="again", source="in")
     assert found.lazy.select("v").collect()["v"].to_list() == [2]
@@ -256,3 +257,20 @@ def test_a_cursor_that_is_no_column_is_told_the_files_own(tmp_path):
     source = FileSource(path="a.csv", base=tmp_path, cursor="nope")
     with pytest.raises(ConfigError, match=r"it has id, at$"):
         list(source.batches(Range(), Snapshot(), "in"))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_filter_goes_on_to_where_rows_are_read_only_if_their_number_is_known(known):
+    pushed, ends = [], []
+
+    def read(columns, predicate, n_rows, _size):
+        pushed.append(predicate is not None)
+        rows = pl.DataFrame({"v": [1, 2, 3], "w": [1, 2, 3]})
+        return asked(iter((rows[:2], rows[2:])), columns, predicate, n_rows)
+
+    frame = scan_generator(read, {"v": pl.Int64(), "w": pl.Int64()})
+    counted = Counted(of_height(frame, 3) if known else frame, lambda: ends.append(1))
+    assert counted.lazy.head(2).collect().height == 2
+    assert (counted.counts().rows, ends) == (0, [])  # what a limit cuts is no whole pass
+    assert counted.lazy.filter(pl.col("w") > 2).select("v").collect()["v"].to_list() == [3]
+    assert (counted.counts().rows, ends, pushed) == (3, [1], [False, known])

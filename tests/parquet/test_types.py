@@ -16,6 +16,7 @@ from polars.testing.parametric import dataframes
 
 from headrace.errors import SchemaError
 from headrace.schema import AddColumn, Schema
+from headrace.stream.drawing import height
 from headrace.systems.parquet import ParquetDestination, scan_table
 
 SCALARS: list[Any] = [
@@ -128,6 +129,7 @@ def test_filters_and_columns_are_pushed_into_the_files(tmp_path: Path) -> None:
     frame = scan_table(tmp_path / "t")
     assert frame.filter(pl.col("a") > 1).select("b").head(1).collect().rows() == [("y",)]
     assert frame.join(frame, on="a").select(pl.len()).collect().item() == 3
+    assert height(frame) == 3
 
 
 def test_files_say_who_wrote_them_and_have_sound_row_groups(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ from headrace.cursor.nulls import numbered, refused
 from headrace.errors import ConfigError, DataError, UnavailableError
 from headrace.frozen import frozen
 from headrace.schema import Schema, Type, parse_type, widens
-from headrace.stream import scan_generator
-from headrace.stream.drawing import drawn
+from headrace.stream import asked, scan_generator
+from headrace.stream.drawing import passed
 from headrace.stream.spool import Spool
 
 if TYPE_CHECKING:
@@ -220,35 +220,27 @@ class _Reader:
         self, columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         """The rows; the pass counts when it comes to its end, and not where a limit cuts it."""
-        chosen = list(self.schema.names) if columns is None else columns
-        frame = self.frame
+        needed = None
+        if self.ties == "again" and columns is not None:
+            roots = () if predicate is None else predicate.meta.root_names()
+            needed = [n for n in self.schema.names if n in {*columns, *roots, self.cursor.column}]
+        yield from asked(self._pass(needed), columns, predicate, n_rows)
+
+    def _pass(self, columns: list[str] | None) -> Iterator[pl.DataFrame]:
+        """One pass over all rows after the last value, with these columns."""
+        beyond = None
         if self.last is not None:
-            beyond = self.column >= self.last if self.inclusive else self.column > self.last
-            frame = frame.filter(self._missing() | beyond)
-        if self.ties == "again":
-            roots = (
-                set(chosen) | {self.cursor.column} | set(predicate.meta.root_names() if predicate is not None else ())
-            )
-            frame = frame.select([n for n in self.schema.names if n in roots])
+            beyond = self._missing() | (self.column >= self.last if self.inclusive else self.column > self.last)
         reach = _Reach()
-        left = n_rows
         with self.spool.passed() as spooled:
             missing = 0
             known = _Ties(self.known.copy(), self._unwidened())
-            for batch in drawn(frame):
+            for batch in passed(self.frame, columns, beyond):
                 bad = batch.filter(self._missing()).height
-                rows = batch.filter(~self._missing()) if bad else batch
                 missing += bad
-                rows = self._measure(rows, reach, known)
-                rows = rows if predicate is None else rows.filter(predicate)
-                rows = rows.select(chosen)
-                rows = rows if left is None else rows.head(left)
-                left = None if left is None else left - rows.height
-                yield rows
-                if left == 0:  # a pass that was cut has seen neither all rows nor the greatest value
-                    return
+                yield self._measure(batch.filter(~self._missing()) if bad else batch, reach, known)
             if missing:
-                for batch in drawn(self.frame.filter(self._missing())):
+                for batch in passed(self.frame, predicate=self._missing()):
                     spooled.write(self._rejects(batch))
         self._finish(reach)
 
@@ -287,7 +279,7 @@ class _Reader:
         found: Counter[str] = Counter()
         if self.known and self.last is not None and (added := self._added()):
             plain = pl.all_horizontal(pl.col(added).is_null())
-            for batch in drawn(self.frame.filter((self.column == self.last) & plain)):
+            for batch in passed(self.frame, predicate=(self.column == self.last) & plain):
                 found.update(self._hashes(batch, self.told))
         return found
 

@@ -22,7 +22,7 @@ import polars as pl
 from headrace import interruption
 from headrace.errors import HeadraceError
 
-__all__ = ["Reads", "drawn", "made_of", "passed", "said", "tracked"]
+__all__ = ["Reads", "drawn", "height", "made_of", "of_height", "passed", "said", "tracked"]
 
 Reads = Callable[[list[str] | None, pl.Expr | None, int | None, int | None], Generator[pl.DataFrame]]
 """(columns, predicate, row limit, batch size) → frames. The predicate may use columns outside `columns`; the
@@ -35,6 +35,7 @@ _LISTEN = 0.2
 _MOMENT = 1.0
 _LAST_MOMENT = 5.0
 _READS = "_headrace_reads"
+_HEIGHT = "_headrace_height"
 _left_early: list[threading.Thread] = []
 _generators = 0
 _count = threading.Lock()
@@ -123,6 +124,18 @@ def made_of(reads: Reads, frame: pl.LazyFrame) -> pl.LazyFrame:
     """`frame`, of which is known that it is what `reads` gives and nothing else."""
     vars(frame)[_READS] = reads
     return frame
+
+
+def of_height(frame: pl.LazyFrame, rows: int) -> pl.LazyFrame:
+    """`frame`, of which is known, unread, that it has so many rows."""
+    vars(frame)[_HEIGHT] = rows
+    return frame
+
+
+def height(frame: pl.LazyFrame) -> int | None:
+    """How many rows `frame` has; None where only reading would tell."""
+    found: int | None = vars(frame).get(_HEIGHT)
+    return found
 
 
 def _reads(frame: pl.LazyFrame) -> Reads | None:

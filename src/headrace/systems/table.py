@@ -15,8 +15,6 @@ from headrace.frozen import frozen
 from headrace.paths import Place
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from headrace.contract import Contract
     from headrace.flow import Batch, Position, Range, Snapshot
     from headrace.protocols import Destination
@@ -43,6 +41,7 @@ class TableSource:
     def batches(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
         """ONE batch: the whole table as of its last commit; `news.empty` where that was read before."""
         del snapshot
+        from headrace.cursor.batches import Counted
         from headrace.flow import Batch, Frame, News, Retold, Superseded
         from headrace.schema import renamed
 
@@ -51,10 +50,10 @@ class TableSource:
         there = self.destination.inspect(self.of)
         if there.scan is None:
             raise DataError(f"pipeline {self.of!r} has written no table yet", hint=f"run {self.of!r} first")
-        counter = _Counter()
-        rows = there.scan()
-        names = rows.collect_schema().names()
-        lazy = counter.count(rows.rename(dict(zip(names, renamed(names, self.rename), strict=True))))
+        counted = Counted(there.scan())
+        names = counted.lazy.collect_schema().names()
+        new = dict(zip(names, renamed(names, self.rename), strict=True))
+        lazy = counted.lazy.rename(new) if self.rename else counted.lazy
         known = {} if there.schema is None else there.schema.origins
         origins = {self.rename.get(c, c): origin for c, origin in known.items()}
         # the id too: a table that was made anew, or restored and written on, may be at the same number
@@ -63,7 +62,7 @@ class TableSource:
             frame=Frame(lazy=lazy, origins=origins),
             news=News(empty=range.after == at, facts={"commit": there.number}),
             position=lambda: at,
-            counts=counter.counts,
+            counts=counted.counts,
             rejects=lambda: Retold(superseded=(Superseded(source=name),)),
             files=tuple,
             complete=True,
@@ -80,30 +79,3 @@ class TableSource:
         """The pipeline that it names, and where that one's table lies."""
         there = self.destination.place() if self.destination is not None else None
         return (Place(system="pipeline", where=self.of), *((there,) if there is not None else ()))
-
-
-class _Counter:
-    """The rows of the fullest pass."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-
-    def count(self, lazy: pl.LazyFrame) -> pl.LazyFrame:
-        from headrace.stream import scan_generator
-        from headrace.stream.drawing import passed
-
-        def pushed(
-            columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _size: int | None
-        ) -> Iterator[pl.DataFrame]:
-            rows = 0
-            for batch in passed(lazy, columns, predicate, n_rows):
-                rows += batch.height
-                yield batch
-            self.rows = max(self.rows, rows)
-
-        return scan_generator(pushed, lazy.collect_schema())
-
-    def counts(self) -> Any:
-        from headrace.flow import Counts
-
-        return Counts(rows=self.rows)

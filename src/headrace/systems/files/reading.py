@@ -7,13 +7,15 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from headrace.cursor import Cursor, track
-from headrace.cursor.tracking import FILE, LINE, Tracked
+from headrace.cursor.batches import Parted
+from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import ConfigError, DataError, HeadraceError
 from headrace.flow import Batch, Counts, FileStamp, Frame, News, Range, Retold, Snapshot, Superseded
 from headrace.stream import scan_generator
@@ -38,7 +40,7 @@ def batches(source: FileSource, range: Range, snapshot: Snapshot, name: str) -> 
     files = find(source.patterns, source.base, format=source.format, allow_missing=source.allow_missing, root=root)
     kept = moved(source, root)
     if source.cursor is not None:
-        yield _by_cursor(source, files, range, snapshot, name, kept)
+        yield _SinceCursor(source, _settled(source, files), range, snapshot, name).batch(kept)
         return
     if source.read == "all":
         yield _all(source, files, range, name)
@@ -286,23 +288,6 @@ def _late(make: Callable[[], pl.LazyFrame], like: pl.LazyFrame) -> pl.LazyFrame:
     return readable(scan_generator(read, schema), lambda: direct(frame()))
 
 
-def _tracked_frame(found: Tracked, drained: Callable[[], None]) -> Frame:
-    def read(
-        columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
-    ) -> Iterator[pl.DataFrame]:
-        rows = found.lazy if predicate is None else found.lazy.filter(predicate)
-        rows = rows if columns is None else rows.select(columns)
-        left = n_rows
-        for batch in drawn(rows if n_rows is None else rows.head(n_rows)):
-            left = None if left is None else left - batch.height
-            yield batch
-        if left is None or left > 0:  # else the limit may have cut it
-            drained()
-
-    placed = scan_generator(read, found.lazy.collect_schema())
-    return Frame(lazy=placed.drop(FILE, LINE), placed=placed)
-
-
 def _refuse_guessed(looked: Survey, cursor: Cursor, name: str) -> None:
     """A cursor whose type was only inferred as text may be dates or numbers that do not sort as such: rows would be
     taken for old ones. Raises ConfigError.
@@ -320,65 +305,54 @@ def _refuse_guessed(looked: Survey, cursor: Cursor, name: str) -> None:
             )
 
 
-def _by_cursor(
-    source: FileSource, files: Sequence[File], range: Range, snapshot: Snapshot, name: str, kept: Mapping[str, str]
-) -> Batch:
-    cursor = source.cursor
-    assert isinstance(cursor, Cursor)  # noqa: S101  # __post_init__ saw to it
-    after = range.after or {}
-    pinned = dict(after.get("types") or {})
-    files = _settled(source, files)
-    looked = survey(source, files, pinned)
-    _refuse_guessed(looked, cursor, name)
-    reading = Reading(source, looked, files, name)
-    types = {**pinned, **looked.pinned()}
+class _SinceCursor:
+    """What lies after a cursor's last value. A row says itself whether it is new, and not its file: all are read."""
 
-    def tracked(**begin: Any) -> Tracked:
-        return track(
-            reading.placed, cursor, ties=range.ties, source=name, aside=tuple(source.add_columns), steady=True, **begin
+    def __init__(self, source: FileSource, files: Sequence[File], range: Range, snapshot: Snapshot, name: str) -> None:
+        cursor = source.cursor
+        assert isinstance(cursor, Cursor)  # noqa: S101  # __post_init__ saw to it
+        self.name, self.cursor, self.known = name, cursor, range.after is not None
+        pinned = dict((range.after or {}).get("types") or {})
+        looked = survey(source, files, pinned)
+        _refuse_guessed(looked, cursor, name)
+        self.types = {**pinned, **looked.pinned()}
+        self.reading = Reading(source, looked, files, name)
+        aside = tuple(source.add_columns)
+        tracked = partial(track, self.reading.placed, cursor, ties=range.ties, source=name, aside=aside, steady=True)
+        self.part, self.whole = tracked(after=range.after, newest=snapshot.newest), tracked(after=None)
+        self.read = Parted(self.part, self.whole)
+        seen = snapshot.seen(name, None) if self.known else {}
+        self.fresh = [f.stamp for f in files if seen.get(f.name) != f.stamp]
+
+    def batch(self, kept: Mapping[str, str]) -> Batch:
+        """The batch; `kept` goes into its position."""
+        told = _news(self.reading, {"bounds": dict(self.part.bounds)})
+        return Batch(
+            frame=self._frame(self.read.part),
+            news=replace(told, rows=None, empty=self.known and not self.fresh, misses=self.cursor.misses),
+            position=lambda: {**self.read.drained.position(), "types": self.types, **kept},
+            counts=lambda: replace(self.reading.counts(), rows=self.read.drained.rows()),
+            rejects=self.rejects,
+            files=lambda: self.fresh,
+            whole=self._frame(self.read.whole),
+            complete=False,
         )
 
-    part, everything = tracked(after=range.after, newest=snapshot.newest), tracked(after=None)
-    drained: set[str] = set()
+    def _frame(self, placed: pl.LazyFrame) -> Frame:
+        return Frame(lazy=placed.drop(FILE, LINE), placed=placed)
 
-    def found() -> Tracked:
-        return everything if drained == {"whole"} else part
-
-    seen = snapshot.seen(name, None) if range.after is not None else {}
-    fresh = [f.stamp for f in files if seen.get(f.name) != f.stamp]
-
-    def rejects() -> Retold:
+    def rejects(self) -> Retold:
         """Of the whole, everything; else of files that are new or have changed what could not be read or has no cursor:
         of rows below the cursor an earlier run has told.
         """
-        if "whole" in drained:
-            told = Superseded(source=name)
-            return Retold(frames=lambda: chain(reading.rejects(), everything.rejects()), superseded=(told,))
-        names = tuple(f.name for f in fresh)
+        if self.read.whole_ended:
+            told = Superseded(source=self.name)
+            return Retold(frames=lambda: chain(self.reading.rejects(), self.whole.rejects()), superseded=(told,))
+        names = tuple(f.name for f in self.fresh)
 
         def frames() -> Iterator[pl.DataFrame]:
-            for frame in chain(reading.rejects(), part.rejects()):
+            for frame in chain(self.reading.rejects(), self.part.rejects()):
                 yield frame.filter(pl.col("file").is_in(names))
 
-        told = Superseded(source=name, stages=("parse", "cursor"), files=names)
-        return Retold(frames=frames, superseded=(told,) if drained else ())
-
-    def counts() -> Counts:
-        read = reading.counts()
-        return Counts(rows=found().rows(), bytes=read.bytes, files=read.files)
-
-    return Batch(
-        frame=_tracked_frame(part, lambda: drained.add("part")),
-        news=replace(
-            _news(reading, {"bounds": dict(part.bounds)}),
-            rows=None,
-            empty=range.after is not None and not fresh,
-            misses=cursor.misses,
-        ),
-        position=lambda: {**found().position(), "types": types, **kept},
-        counts=counts,
-        rejects=rejects,
-        files=lambda: fresh,
-        whole=_tracked_frame(everything, lambda: drained.add("whole")),
-        complete=False,
-    )
+        told = Superseded(source=self.name, stages=("parse", "cursor"), files=names)
+        return Retold(frames=frames, superseded=(told,) if self.read.ended else ())

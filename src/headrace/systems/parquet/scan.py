@@ -13,7 +13,7 @@ from headrace.errors import ConfigError, UnavailableError
 from headrace.journal import Journal, State, lease
 from headrace.schema import Schema
 from headrace.stream import scan_generator
-from headrace.stream.drawing import drawn
+from headrace.stream.drawing import drawn, of_height
 
 __all__ = ["scan_files", "scan_state", "scan_table"]
 
@@ -83,7 +83,7 @@ def _scan(journal: Journal, state: State, files: Mapping[str, Mapping[str, Any]]
             else:
                 return
 
-    return scan_generator(batches, schema)
+    return of_height(scan_generator(batches, schema), sum(about["rows"] for about in files.values()))
 
 
 def _runs(files: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, list[str]]]:
