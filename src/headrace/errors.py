@@ -35,6 +35,8 @@ __all__ = [
     "TransformError",
     "UnavailableError",
     "UnheldError",
+    "did_you_mean",
+    "meant",
 ]
 
 
@@ -123,3 +125,16 @@ class TransformError(HeadraceError):
 
 class RejectedError(HeadraceError):
     """The system said no and will say no again: missing rights, a full disk."""
+
+
+def meant(word: str, known: Iterable[str]) -> str | None:
+    """Which of the `known` words is close to one that is not among them."""
+    import difflib  # for a run that fails anyway
+
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+
+
+def did_you_mean(word: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    """The hint for a word that is not among the `known` ones: which of them was meant, else `otherwise`."""
+    near = meant(word, known)
+    return otherwise if near is None else f"did you mean {near!r}?"

@@ -8,13 +8,12 @@ imports nothing heavy until a Polars type is asked for.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from headrace.errors import ConfigError, SchemaError
+from headrace.errors import ConfigError, SchemaError, meant
 from headrace.frozen import frozen
 
 if TYPE_CHECKING:
@@ -234,7 +233,7 @@ class _TypeParser:
         if name in _PLAIN:
             return Type(name)
         known = (*_PLAIN, "decimal(12,2)", "datetime(us)", "duration(us)", "time", "list", "array", "struct", "enum")
-        near = _MEANT.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
+        near = _MEANT.get(name) or meant(name, known)
         raise ConfigError(
             f"unknown type {self.text!r}",
             hint=f"did you mean {near!r}?" if near else f"types are {', '.join(EXAMPLES)}",

@@ -5,7 +5,6 @@ The types are those of `headrace.logical`. This module imports nothing heavy unt
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from headrace.errors import ConfigError, SchemaError
+from headrace.errors import ConfigError, SchemaError, did_you_mean, meant
 from headrace.frozen import frozen
 from headrace.logical import Type, parse_type, widens
 
@@ -157,10 +156,9 @@ def reject_id(
 def renamed(names: Sequence[str], rename: Mapping[str, str]) -> tuple[str, ...]:
     """A source's columns under their new names. Raises ConfigError for one that is not there, or two of one name."""
     if missing := [n for n in rename if n not in names]:
-        near = difflib.get_close_matches(missing[0], names, n=1)
         raise ConfigError(
             f"there is no column {missing[0]!r} to rename",
-            hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}",
+            hint=did_you_mean(missing[0], names, otherwise=f"there are: {', '.join(names)}"),
         )
     now = tuple(rename.get(n, n) for n in names)
     if double := [n for n, count in Counter(now).items() if count > 1]:
@@ -251,10 +249,10 @@ def evolve(
         elif fields[field.name].origin != field.origin is not None:  # of two origins it is of neither
             fields[field.name] = replace(fields[field.name], origin=None)
     if policy.missing == "refuse" and (gone := [n for n in target.names if n not in rows]):
-        near = difflib.get_close_matches(gone[0], [n for n in rows.names if n not in target], n=1)
+        near = meant(gone[0], (n for n in rows.names if n not in target))
         raise SchemaError(
             f"column {gone[0]!r} of the table is missing from the rows",
-            hint=f'was it renamed? add "rename": {{"{near[0]}": "{gone[0]}"}} to the source'
+            hint=f'was it renamed? add "rename": {{"{near}": "{gone[0]}"}} to the source'
             if near
             else 'say "on_schema_change": {"missing": "keep"} to leave it untouched',
             details={"missing": gone},

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
-import difflib
 import sys
 import types
 import typing
@@ -18,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from headrace.errors import meant
 from headrace.frozen import frozen
 
 __all__ = ["DESTINATIONS", "SOURCES", "Key", "Opaque", "Role", "keys_of", "members", "near", "role_of", "tag_of"]
@@ -162,6 +162,6 @@ def near(word: str, known: Iterable[str]) -> str:
     options = list(known)
     flat = {option.replace("_", "").lower(): option for option in options}
     simple = word.replace("_", "").replace("-", "").lower()
-    if found := flat.get(simple) or next(iter(difflib.get_close_matches(word, options, n=1)), None):
+    if found := flat.get(simple) or meant(word, options):
         return f'did you mean "{found}"?'
     return "known are " + ", ".join(sorted(options)) if options else ""

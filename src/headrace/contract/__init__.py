@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, did_you_mean
 from headrace.frozen import frozen
 from headrace.logical import check_type
 
@@ -144,8 +143,7 @@ class Versions:
 def _check_action(action: str | None) -> None:
     known = get_args(OnViolation)
     if action is not None and action not in known:
-        near = difflib.get_close_matches(str(action), known, n=1)
         raise ConfigError(
             f"on_violation {action!r} is unknown",
-            hint=f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(known)}",
+            hint=did_you_mean(str(action), known, otherwise=f"use one of: {', '.join(known)}"),
         )

@@ -7,7 +7,6 @@ repeats) under the names that it asks for.
 
 from __future__ import annotations
 
-import difflib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import polars as pl
 
 from headrace.contract import Column, Contract, Rule
 from headrace.contract.sqlrules import SQLRules
-from headrace.errors import ConfigError, HeadraceError, SchemaError
+from headrace.errors import ConfigError, HeadraceError, SchemaError, did_you_mean
 from headrace.exact import cast
 from headrace.frozen import frozen
 from headrace.schema import Schema, Type, parse_type
@@ -92,11 +91,10 @@ def bind(contract: Contract, schema: pl.Schema, *, keys: Sequence[str] = ()) -> 
 def _check_present(contract: Contract, schema: Schema, keys: Sequence[str]) -> None:
     wanted = [*contract.columns, *(c for columns in contract.unique for c in columns), *keys]
     if missing := [n for n in dict.fromkeys(wanted) if n not in schema]:
-        near = difflib.get_close_matches(missing[0], schema.names, n=1)
         raise SchemaError(
             f"the contract wants column {missing[0]!r}, and the rows do not have it"
             + (f" (nor {len(missing) - 1} more)" if len(missing) > 1 else ""),
-            hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(schema.names[:30])}",
+            hint=did_you_mean(missing[0], schema.names, otherwise=f"there are: {', '.join(schema.names[:30])}"),
             details={"missing": missing},
         )
 
@@ -254,8 +252,7 @@ def _by_row(expr: pl.Expr) -> Iterator[bool]:
 
 
 def _no_column(rule: str, column: str, schema: pl.Schema) -> ConfigError:
-    near = difflib.get_close_matches(column, list(schema), n=1)
     return ConfigError(
         f"rule {rule!r} reads column {column!r}, and the rows do not have it",
-        hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(list(schema)[:30])}",
+        hint=did_you_mean(column, schema, otherwise=f"there are: {', '.join(list(schema)[:30])}"),
     )

@@ -9,7 +9,6 @@ makes a new row of an old one.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -24,7 +23,7 @@ import polars as pl
 
 from headrace import exact
 from headrace.cursor.nulls import numbered, refused
-from headrace.errors import ConfigError, DataError, UnavailableError
+from headrace.errors import ConfigError, DataError, UnavailableError, did_you_mean
 from headrace.frozen import frozen
 from headrace.schema import Schema, Type, parse_type, widens
 from headrace.stream import asked, scan_generator
@@ -108,10 +107,9 @@ class _Reader:
     ) -> None:
         if cursor.column not in schema:
             names = [n for n in schema.names if n not in (FILE, LINE)]
-            near = difflib.get_close_matches(cursor.column, names, n=1)
             raise ConfigError(
                 f"source {source!r} has no column {cursor.column!r} to be its cursor",
-                hint=f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}",
+                hint=did_you_mean(cursor.column, names, otherwise=f"it has {', '.join(names)}"),
             )
         if cursor.then or cursor.nulls != "refuse" or cursor.late != "auto" or cursor.lag is not None:
             raise ConfigError(

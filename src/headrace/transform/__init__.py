@@ -7,7 +7,6 @@ what is loaded. ``previous`` begins as the single source, or as the one that is 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from headrace.errors import ConfigError, HeadraceError, TransformError
+from headrace.errors import ConfigError, HeadraceError, TransformError, did_you_mean
 from headrace.frozen import frozen
 from headrace.paths import rooted
 from headrace.pipeline import PythonStep, SQLStep, Step
@@ -124,10 +123,9 @@ def transform(
             return Transformed(lazy=done.lazy, steps=tuple(bound), relation=done.relation)
     if until is not None:
         names = [*frames, *(b.name for b in bound)]
-        near = difflib.get_close_matches(until, names, n=1)
         raise ConfigError(
             f"there is no step {until!r}",
-            hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}",
+            hint=did_you_mean(until, names, otherwise=f"there are: {', '.join(names)}"),
         )
     if "previous" not in known:
         raise ConfigError(
@@ -284,10 +282,9 @@ def _arguments(
         elif len(places) == 1 and "previous" in known:
             frames.append("previous")
         else:
-            near = difflib.get_close_matches(place.name, known, n=1)
             raise ConfigError(
                 f"transform {name!r} takes {place.name!r}, and no frame has that name",
-                hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}",
+                hint=did_you_mean(place.name, known, otherwise=f"there are: {', '.join(sorted(known))}"),
             )
     keywords = [p for p in signature if p.kind is p.KEYWORD_ONLY]
     for keyword in keywords:
@@ -337,10 +334,8 @@ def load_function(reference: str, base: Path | None) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if not callable(function):
         named = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        near = difflib.get_close_matches(name, named, n=1)
-        raise ConfigError(
-            f"{place} has no function {name!r}", hint=f"did you mean {near[0]!r}?" if near else f"it has: {named[:20]}"
-        )
+        hint = did_you_mean(name, named, otherwise=f"it has: {named[:20]}")
+        raise ConfigError(f"{place} has no function {name!r}", hint=hint)
     return function  # type: ignore[no-any-return]
 
 

@@ -8,7 +8,6 @@ wherever it sees the same types in them as Polars does.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -22,7 +21,7 @@ import duckdb
 import polars as pl
 
 from headrace import interruption
-from headrace.errors import ConfigError, RejectedError, SchemaError, TransformError, UnavailableError
+from headrace.errors import ConfigError, RejectedError, SchemaError, TransformError, UnavailableError, did_you_mean
 from headrace.frozen import frozen
 from headrace.schema import Schema, Type
 from headrace.stream import FrameStream, framed, original, scan_batches
@@ -69,10 +68,9 @@ class Query:
     def _require(self, frames: Mapping[str, pl.LazyFrame], params: Mapping[str, Any]) -> None:
         for table in self.syntax.tables:
             if table not in frames:
-                near = difflib.get_close_matches(table, frames, n=1)
                 raise ConfigError(
                     f"SQL reads {table!r}, and no frame has that name",
-                    hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(frames))}",
+                    hint=did_you_mean(table, frames, otherwise=f"there are: {', '.join(sorted(frames))}"),
                 )
             _refuse_names(table, frames[table].collect_schema())
         for name in self.syntax.params:
@@ -276,10 +274,9 @@ def _refused(error: duckdb.Error, schemas: Mapping[str, pl.Schema]) -> ConfigErr
     place = f" (line {line})" if line is not None and line.isdigit() else ""
     if (missing := _between(text, 'Referenced column "', '"')) is not None:
         columns = sorted({c for s in schemas.values() for c in s})
-        near = difflib.get_close_matches(missing, columns, n=1)
         return ConfigError(
             f"SQL reads column {missing!r}, and no frame has it{place}",
-            hint=f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(columns[:30])}",
+            hint=did_you_mean(missing, columns, otherwise=f"there are: {', '.join(columns[:30])}"),
         )
     if (missing := _between(text, "with name ", " does not exist")) is not None:
         return ConfigError(f"SQL uses {missing}, which does not exist{place}", hint="it is DuckDB's dialect")

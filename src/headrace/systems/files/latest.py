@@ -6,14 +6,13 @@ then the rows stream past and those are left out. So memory holds places, not ro
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from headrace.cursor.tracking import FILE, LINE
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, did_you_mean
 from headrace.stream import FrameStream, scan_batches, scan_generator
 from headrace.stream.drawing import passed
 from headrace.stream.spilling import spilling
@@ -41,11 +40,10 @@ def check(schema: pl.Schema, latest: Latest) -> None:
         )
     for name in (*latest.keys, *(c for c in latest.by if c not in _PLACE)):
         if name not in columns:
-            near = difflib.get_close_matches(name, columns, n=1)
             there = ", ".join(c for c in columns if c not in (FILE, LINE))
             raise ConfigError(
                 f'"latest" names a column {name!r} that no file has',
-                hint=f"did you mean {near[0]!r}?" if near else f"the files have {there}",
+                hint=did_you_mean(name, columns, otherwise=f"the files have {there}"),
             )
     if wide := [c for c in (*latest.keys, *latest.by) if schema.get(c) in (pl.Int128, pl.UInt128)]:
         raise ConfigError(

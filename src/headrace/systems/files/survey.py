@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from headrace.cursor import TextType
-from headrace.errors import ConfigError, DataError, SchemaError
+from headrace.errors import ConfigError, DataError, SchemaError, did_you_mean
 from headrace.frozen import frozen
 from headrace.schema import Schema, Type, parse_type, widens
 from headrace.systems.files.blocks import BLOCK
@@ -62,10 +61,8 @@ def reader_of(source: FileSource, format: str) -> Reader:
     if format in ("parquet", "ipc", "excel"):
         return ColumnarReader(source, format)
     known = ("csv", "tsv", "ndjson", "json", "parquet", "ipc", "excel")
-    near = difflib.get_close_matches(format, known, n=1)
-    raise ConfigError(
-        f"unknown format {format!r}", hint=f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}"
-    )
+    hint = did_you_mean(format, known, otherwise=f"use {', '.join(known)}")
+    raise ConfigError(f"unknown format {format!r}", hint=hint)
 
 
 def survey(source: FileSource, files: Sequence[File], pinned: Mapping[str, str]) -> Survey:
@@ -116,10 +113,9 @@ def _check_names(columns: Sequence[Column], declared: Mapping[str, TextType], pi
         )
     for name in declared:
         if name not in names and name not in pinned:
-            near = difflib.get_close_matches(name, names, n=1)
             raise ConfigError(
                 f'"types" names a column {name!r} that no file has',
-                hint=f"did you mean {near[0]!r}?" if near else f"the files have {', '.join(names)}",
+                hint=did_you_mean(name, names, otherwise=f"the files have {', '.join(names)}"),
             )
 
 
@@ -137,10 +133,7 @@ def _union(source: FileSource, files: Sequence[File], heads: Mapping[str, Head])
         names.update(dict.fromkeys(renamed(source, file, heads[file.name].fields)))
     for old in source.rename:
         if files and not any(old in heads[f.name].fields for f in files) and source.rename[old] not in names:
-            near = difflib.get_close_matches(old, list(names), n=1)
-            raise ConfigError(
-                f'"rename" names a column {old!r} that no file has', hint=f"did you mean {near[0]!r}?" if near else ""
-            )
+            raise ConfigError(f'"rename" names a column {old!r} that no file has', hint=did_you_mean(old, names))
     return list(names)
 
 

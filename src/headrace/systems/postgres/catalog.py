@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from headrace.errors import ConfigError, UnavailableError
+from headrace.errors import ConfigError, UnavailableError, did_you_mean
 from headrace.frozen import frozen
 from headrace.systems.postgres.names import named, quoted
 from headrace.systems.postgres.types import PgType, described
@@ -107,8 +106,7 @@ class Relation:
             if column.name == name:
                 return column
         names = [c.name for c in self.columns]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names[:_NAMED_MAX])}"
+        hint = did_you_mean(name, names, otherwise=f"it has: {', '.join(names[:_NAMED_MAX])}")
         raise ConfigError(f"{self.name} has no column {name!r}", hint=hint)
 
     @property
@@ -198,7 +196,5 @@ def near(connection: Connection, name: str) -> str:
         [list(_KINDS)],
     ).fetchall()
     names = [str(found) for (found,) in rows]
-    meant = difflib.get_close_matches(name, names, n=1)
-    if meant:
-        return f"did you mean {meant[0]!r}?"
-    return f"there are: {', '.join(names[:_NAMED_MAX])}" if names else "there are none that this role can see"
+    listed = f"there are: {', '.join(names[:_NAMED_MAX])}" if names else "there are none that this role can see"
+    return did_you_mean(name, names, otherwise=listed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 import sqlite3
@@ -16,7 +15,15 @@ import polars as pl
 
 from headrace.cursor import Cursor, track
 from headrace.cursor.batches import everything, since
-from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, SchemaError, UnavailableError
+from headrace.errors import (
+    ConfigError,
+    DataError,
+    HeadraceError,
+    RejectedError,
+    SchemaError,
+    UnavailableError,
+    did_you_mean,
+)
 from headrace.exact import from_text
 from headrace.flow import News, Position, Range, Snapshot
 from headrace.frozen import frozen
@@ -339,8 +346,7 @@ def _near(path: Path, table: str) -> str:
     listed = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name"
     with _opened(path) as connection:
         names = [str(name) for (name,) in connection.execute(listed)]
-    near = difflib.get_close_matches(table, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names[:20])}"
+    return did_you_mean(table, names, otherwise=f"there are: {', '.join(names[:20])}")
 
 
 _BUSY = (UnavailableError, "another process is writing", "run again")
