@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace.flow import Batch, Frame, Snapshot
+from headrace.sqltext import quoted
 from headrace.stream import scan_batches
 from headrace.stream.drawing import drawn
 from headrace.traits import SourceTraits
@@ -111,7 +112,7 @@ class Groups:
             parts.append(transformed(frames).select(self.by))
         self._schema = parts[0].collect_schema()
         names = {f"part{i}": part for i, part in enumerate(parts)}
-        columns = ", ".join('"' + b.replace('"', '""') + '"' for b in self.by)
+        columns = ", ".join(map(quoted, self.by))
         union = " UNION ".join(f"SELECT {columns} FROM {name}" for name in names)
         # DuckDB, since its hash table spills to disk: the groups of a first load may be many.
         self._query = Query(union if len(names) > 1 else f"SELECT DISTINCT {columns} FROM part0", names, {})

@@ -17,6 +17,7 @@ import polars as pl
 from headrace.errors import ConfigError, SchemaError
 from headrace.frozen import frozen
 from headrace.schema import Field, Schema, Type, widens
+from headrace.sqltext import literal, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -32,7 +33,6 @@ __all__ = [
     "folded",
     "logical",
     "physical",
-    "quoted",
     "restated",
     "restore",
 ]
@@ -65,11 +65,6 @@ NO_TIME = re.compile(r"column .* holds 24:00:00, which is no time of a day")
 """What `Column.sent` has DuckDB say of a TIME that would become null on its way."""
 _TEXT = ("string", "categorical", "enum", "json")
 _CARRIED_AS_TEXT = ("int128", "json", "null", "categorical", "enum")
-
-
-def quoted(name: str) -> str:
-    """An identifier for SQL."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def folded(name: str) -> str:
@@ -242,8 +237,7 @@ def _midnight(value: str, type: Type, depth: int = 0) -> str | None:
             found = _midnight(item, inner, depth + 1)
             return found and f"len(list_filter(CAST({value} AS {physical(inner)}[]), lambda {item}: {found})) > 0"
         case "struct", fields:
-            names = [n.replace("'", "''") for n, _ in fields]
-            ways = [f"struct_extract({value}, '{n}')" for n in names]
+            ways = [f"struct_extract({value}, {literal(n)})" for n, _ in fields]
             parts = [_midnight(way, t, depth) for way, (_, t) in zip(ways, fields, strict=True)]
             some = [part for part in parts if part is not None]
             return " OR ".join(f"coalesce({part}, false)" for part in some) if some else None

@@ -16,8 +16,9 @@ import polars as pl
 
 from headrace.errors import SchemaError
 from headrace.schema import Schema
+from headrace.sqltext import literal, quoted
 from headrace.transform.columns import physical
-from headrace.transform.syntax import Syntax, asking, identifier
+from headrace.transform.syntax import Syntax, asking
 
 __all__ = ["wide_key"]
 
@@ -39,8 +40,8 @@ def wide_key(syntax: Syntax, schemas: Mapping[str, pl.Schema], params: Mapping[s
     try:
         with asking() as con:
             for name, schema in schemas.items():
-                columns = ", ".join(f"{identifier(f.name)} {physical(f.type)}" for f in Schema.of_polars(schema))
-                con.execute(f"CREATE TEMP TABLE {identifier(name)} ({columns})")
+                columns = ", ".join(f"{quoted(f.name)} {physical(f.type)}" for f in Schema.of_polars(schema))
+                con.execute(f"CREATE TEMP TABLE {quoted(name)} ({columns})")
             select = _written_out(con, syntax, params) if params else text
             plan = json.loads(_one(con, "SELECT json_serialize_plan(?::VARCHAR)", select))
     except (duckdb.Error, SchemaError):
@@ -57,8 +58,8 @@ def _written_out(con: duckdb.DuckDBPyConnection, syntax: Syntax, params: Mapping
     constants = {}
     for name, value in params.items():
         kind = "NULL" if value is None else _one(con, "SELECT typeof(?)", value)
-        literal = "NULL" if value is None else "'" + _one(con, "SELECT ?::VARCHAR", value).replace("'", "''") + "'"
-        constants[name] = Syntax.of(f"SELECT CAST({literal} AS {kind})" if value is not None else "SELECT NULL")
+        text = "NULL" if value is None else literal(_one(con, "SELECT ?::VARCHAR", value))
+        constants[name] = Syntax.of(f"SELECT CAST({text} AS {kind})" if value is not None else "SELECT NULL")
     nodes = {name.lower(): one.node["select_list"][0] for name, one in constants.items()}
     statement = {"node": _replaced(syntax.node, nodes), "named_param_map": []}
     return _one(con, "SELECT json_deserialize_sql(?::JSON)", json.dumps({"error": False, "statements": [statement]}))

@@ -24,11 +24,12 @@ from headrace import interruption
 from headrace.errors import ConfigError, RejectedError, SchemaError, TransformError, UnavailableError, did_you_mean
 from headrace.frozen import frozen
 from headrace.schema import Schema, Type
+from headrace.sqltext import quoted
 from headrace.stream import FrameStream, framed, original, scan_batches
 from headrace.stream.direct import Direct, direct, give_up
 from headrace.stream.inmemory import no_room
 from headrace.transform.columns import Column, carry, columns_of, crossing, logical, physical, restated, restore
-from headrace.transform.syntax import Syntax, binding, identifier, session
+from headrace.transform.syntax import Syntax, binding, session
 
 __all__ = ["Query", "Scan"]
 
@@ -116,10 +117,10 @@ class Query:
         parts = [
             restated(Schema((field,)))
             if field.name in needs.columns
-            else f"CAST(error('{_UNNEEDED}') AS {physical(field.type)}) AS {identifier(field.name)}"
+            else f"CAST(error('{_UNNEEDED}') AS {physical(field.type)}) AS {quoted(field.name)}"
             for field in Schema.of_polars(self.frames[name].collect_schema())
         ]
-        con.execute(f"CREATE OR REPLACE VIEW {identifier(name)} AS SELECT {', '.join(parts)} FROM {_STREAM}{number}")
+        con.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT {', '.join(parts)} FROM {_STREAM}{number}")
 
     def lazy(self) -> pl.LazyFrame:
         """The result, lazily; reads its frames again each time it is collected."""

@@ -30,7 +30,6 @@ __all__ = [
     "asking",
     "binding",
     "functions",
-    "identifier",
     "session",
 ]
 
@@ -122,11 +121,6 @@ os.register_at_fork(before=_before_a_fork, after_in_parent=_after_a_fork, after_
 def _asked(query: str, *values: str) -> list[tuple[Any, ...]]:
     with asking() as con:
         return con.execute(query, list(values)).fetchall()
-
-
-def identifier(name: str) -> str:
-    """A quoted name for SQL."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 @frozen(kw_only=True)

@@ -16,11 +16,12 @@ from headrace.errors import ConfigError
 from headrace.exact import to_text
 from headrace.ledger import rejected_keys
 from headrace.schema import Type
+from headrace.sqltext import quoted
 from headrace.systems.duckdb.frames import batches
 from headrace.systems.duckdb.loading import ORDINAL, Load, same
 from headrace.systems.duckdb.merging import newest_first, refuse_null_keys
 from headrace.systems.duckdb.tables import past
-from headrace.transform.columns import Column, quoted
+from headrace.transform.columns import Column
 
 if TYPE_CHECKING:
     from headrace.systems.duckdb.ledger import Key

@@ -15,7 +15,8 @@ from headrace.flow import Commit, Receipt, Seal
 from headrace.frozen import frozen
 from headrace.ledger import VERSION, Head, Owned, entries, refuse_newer
 from headrace.schema import REJECTS, Schema
-from headrace.transform.columns import physical, quoted
+from headrace.sqltext import quoted
+from headrace.transform.columns import physical
 
 if TYPE_CHECKING:
     import polars as pl

@@ -18,10 +18,11 @@ import polars as pl
 from headrace.errors import ConfigError
 from headrace.ledger import refuse_absent
 from headrace.schema import Schema
+from headrace.sqltext import quoted
 from headrace.stream import FrameStream
 from headrace.systems.duckdb.connection import unordered
 from headrace.systems.duckdb.tables import Table, carries_more_than_rows, columns_of, definitions
-from headrace.transform.columns import Column, check_fits, crossing, quoted
+from headrace.transform.columns import Column, check_fits, crossing
 from headrace.writes import History, Merge
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from headrace.errors import DataError
 from headrace.ledger import newer, refuse_census, refuse_nested, refuse_null_key
+from headrace.sqltext import literal, quoted
 from headrace.systems.duckdb.loading import ORDINAL, Load, same
 from headrace.systems.duckdb.tables import generated
-from headrace.transform.columns import quoted
 
 if TYPE_CHECKING:
     from headrace.flow import Census
@@ -175,7 +175,7 @@ def _keep_missing(load: Load, write: Merge) -> bool:
 
 
 def _tombs(load: Load) -> bool:
-    return load.count(f"SELECT count(*) FROM _headrace.tombstones WHERE name = {_literal(load.table.key)}") > 0
+    return load.count(f"SELECT count(*) FROM _headrace.tombstones WHERE name = {literal(load.table.key)}") > 0
 
 
 def _tombstones(load: Load, write: Merge) -> str:
@@ -183,12 +183,12 @@ def _tombstones(load: Load, write: Merge) -> str:
     columns' own types.
     """
     held = {c.name: c.held for c in load.columns}
-    at = {k: f"list_position(keys, {_literal(k)})" for k in write.keys}
+    at = {k: f"list_position(keys, {literal(k)})" for k in write.keys}
     picks = [f'CAST("values"[{at[k]}] AS {held[k]}) AS {quoted(k)}' for k in write.keys]
     picks += [f"CAST(latest[{i}] AS {held[c]}) AS {quoted(c)}" for i, c in enumerate(write.latest_by, 1)]
     return (
         f"SELECT {', '.join(picks)}, rowid AS _headrace_tomb FROM _headrace.tombstones"
-        f" WHERE name = {_literal(load.table.key)} AND list_sort(keys) = list_sort({_list(write.keys)})"
+        f" WHERE name = {literal(load.table.key)} AND list_sort(keys) = list_sort({_list(write.keys)})"
         f" AND latest_by = {_list(write.latest_by)}"
     )
 
@@ -206,7 +206,7 @@ def _remember_deletions(load: Load, write: Merge, *, deleted: bool) -> None:
             "[" + ", ".join(_text(load, n) for n in names) + "]" for names in (write.keys, write.latest_by)
         )
         load.run(
-            f"INSERT INTO _headrace.tombstones SELECT {_literal(load.table.key)}, {_list(write.keys)}, {values},"
+            f"INSERT INTO _headrace.tombstones SELECT {literal(load.table.key)}, {_list(write.keys)}, {values},"
             f" {_list(write.latest_by)}, {latest} FROM {load.staged} AS s WHERE {ORDINAL} IN (FROM {_DELETED})"
         )
 
@@ -219,9 +219,5 @@ def _text(load: Load, name: str) -> str:
     return f"CAST({f'CAST(s.{quoted(name)} AS DOUBLE)' if held == 'FLOAT' else f's.{quoted(name)}'} AS VARCHAR)"
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _list(texts: Sequence[str]) -> str:
-    return "[" + ", ".join(map(_literal, texts)) + "]"
+    return "[" + ", ".join(map(literal, texts)) + "]"

@@ -11,9 +11,10 @@ import polars as pl
 from headrace.contract.overtaking import KEY, Good, Waiting, overtaken
 from headrace.exact import to_text
 from headrace.schema import REJECTS
+from headrace.sqltext import quoted
 from headrace.stream import FrameStream
 from headrace.systems.duckdb.frames import batches
-from headrace.transform.columns import Column, logical, physical, quoted
+from headrace.transform.columns import Column, logical, physical
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -12,11 +12,12 @@ import polars as pl
 from headrace import exact
 from headrace.flow import FileStamp, Held, Snapshot
 from headrace.schema import Schema
+from headrace.sqltext import quoted
 from headrace.systems.duckdb import ledger, quarantine
 from headrace.systems.duckdb.connection import reading, there
 from headrace.systems.duckdb.frames import batches, scan
 from headrace.systems.duckdb.tables import Table, columns_of, existing
-from headrace.transform.columns import Column, logical, quoted
+from headrace.transform.columns import Column, logical
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

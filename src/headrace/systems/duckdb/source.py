@@ -17,10 +17,11 @@ from headrace.exact import from_text, to_text
 from headrace.flow import Batch, Frame, News, Position, Range, Snapshot
 from headrace.frozen import frozen
 from headrace.schema import Schema, Type, renamed
+from headrace.sqltext import literal, quoted
 from headrace.systems.duckdb.connection import reading
 from headrace.systems.duckdb.frames import scan
 from headrace.systems.duckdb.tables import Table
-from headrace.transform.columns import Column, described, logical, quoted
+from headrace.transform.columns import Column, described, logical
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -198,6 +199,6 @@ def _pushed(connection: DuckDBPyConnection, column: Column, text: str | None) ->
     """The value as SQL, where DuckDB reads the text to that very value and orders the type as Polars does."""
     if text is None or "\0" in text or not column.exact or column.type.name.rstrip("0123456789") not in _PUSHED:
         return None
-    literal = "'" + text.replace("'", "''") + "'"
-    ((reads,),) = connection.execute(f"SELECT TRY_CAST({literal} AS {column.held}) IS NOT NULL").fetchall()
-    return f"CAST({literal} AS {column.held})" if reads else None
+    value = literal(text)
+    ((reads,),) = connection.execute(f"SELECT TRY_CAST({value} AS {column.held}) IS NOT NULL").fetchall()
+    return f"CAST({value} AS {column.held})" if reads else None

@@ -12,8 +12,9 @@ from headrace.errors import ConfigError, ConflictError, SchemaError
 from headrace.frozen import frozen
 from headrace.ledger import refuse_foreign, refuse_unready, widened
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn, widens
+from headrace.sqltext import quoted
 from headrace.systems.duckdb import ledger
-from headrace.transform.columns import Column, described, folded, physical, quoted
+from headrace.transform.columns import Column, described, folded, physical
 from headrace.writes import Append, History, Replace
 
 if TYPE_CHECKING:

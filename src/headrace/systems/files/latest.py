@@ -13,6 +13,7 @@ import polars as pl
 
 from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import ConfigError, did_you_mean
+from headrace.sqltext import quoted
 from headrace.stream import FrameStream, scan_batches, scan_generator
 from headrace.stream.drawing import passed
 from headrace.stream.spilling import spilling
@@ -24,10 +25,6 @@ __all__ = ["check", "former", "newest"]
 
 _RANK = "_headrace_rank"
 _PLACE = {"file": _RANK, "line": LINE}
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def check(schema: pl.Schema, latest: Latest) -> None:
@@ -89,8 +86,8 @@ def _superseded(placed: pl.LazyFrame, latest: Latest, ranks: pl.DataFrame, judge
         .join(ranks.lazy(), on=FILE, how="left")
         .drop(FILE)
     )
-    order = ", ".join(f"{_quoted(c)} DESC NULLS LAST" for c in (*by, _RANK, LINE))
-    keys = ", ".join(map(_quoted, latest.keys))
+    order = ", ".join(f"{quoted(c)} DESC NULLS LAST" for c in (*by, _RANK, LINE))
+    keys = ", ".join(map(quoted, latest.keys))
     query = f"SELECT {_RANK}, {LINE} FROM rows QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) > 1"
     with spilling("finding the latest rows") as con:
         con.register("rows", FrameStream(narrow))

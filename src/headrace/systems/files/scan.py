@@ -17,6 +17,7 @@ from headrace import exact
 from headrace.errors import DataError, HeadraceError, SchemaError
 from headrace.flow import Counts
 from headrace.schema import REJECTS, Type, reject_id, widens
+from headrace.sqltext import literal
 from headrace.stream import picked, scan_generator
 from headrace.stream.direct import Direct, readable
 from headrace.stream.drawing import drawn
@@ -162,7 +163,7 @@ class Reading:
         paths = tuple(file.location for file in self.files)
         if any(_PATTERN.search(path) for path in paths):  # DuckDB knows no way to take these for what they are
             return None
-        listed = ", ".join(f"'{path}'" for path in (path.replace("'", "''") for path in paths))
+        listed = ", ".join(map(literal, paths))
         query = f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
         shapes = f"SELECT DISTINCT {_SHAPE} FROM parquet_schema([{listed}]) WHERE type IS NOT NULL GROUP BY file_name"
         return Direct(query=query, shapes=shapes, paths=paths, reading=self._read_elsewhere)

@@ -65,7 +65,8 @@ class PostgresDestination:
 
     def of(self, name: str) -> PostgresDestination:
         """The one table of this name in the schema."""
-        from headrace.systems.postgres.names import named, quoted
+        from headrace.sqltext import quoted
+        from headrace.systems.postgres.names import named
 
         return replace(self, table=quoted(named(f"{self.schema}.t")[0], name), schema=None)
 

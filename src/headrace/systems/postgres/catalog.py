@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from headrace.errors import ConfigError, UnavailableError, did_you_mean
 from headrace.frozen import frozen
-from headrace.systems.postgres.names import named, quoted
+from headrace.sqltext import quoted
+from headrace.systems.postgres.names import named
 from headrace.systems.postgres.types import PgType, described
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from headrace.errors import ConfigError
 from headrace.exact import to_text
 from headrace.ledger import rejected_keys
 from headrace.schema import Type
+from headrace.sqltext import quoted
 from headrace.systems.postgres.connection import run
 from headrace.systems.postgres.encoding import Column
 from headrace.systems.postgres.loading import ORDINAL, Load, same
 from headrace.systems.postgres.merging import newest_first, refuse_null_keys
-from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.reading import batches
 from headrace.systems.postgres.tables import past
 

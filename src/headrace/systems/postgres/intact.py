@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import DataError
-from headrace.systems.postgres.names import quoted
+from headrace.sqltext import quoted
 from headrace.systems.postgres.unseen import Unseen
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import ConfigError, DataError, UnavailableError
 from headrace.frozen import frozen
+from headrace.sqltext import quoted
 from headrace.systems.postgres.activity import Activity
 from headrace.systems.postgres.intact import kept, unloaded
-from headrace.systems.postgres.names import literal, quoted
+from headrace.systems.postgres.names import literal
 from headrace.systems.postgres.order import Order, Values
 from headrace.systems.postgres.unseen import Unseen, ends
 

@@ -15,8 +15,8 @@ from headrace.flow import Commit, FileStamp, Receipt, Seal
 from headrace.frozen import frozen
 from headrace.ledger import VERSION, Head, Owned, entries, refuse_newer
 from headrace.schema import Schema
+from headrace.sqltext import quoted
 from headrace.systems.postgres.connection import run, transaction
-from headrace.systems.postgres.names import quoted
 
 if TYPE_CHECKING:
     from psycopg import Connection

@@ -18,12 +18,12 @@ import psycopg
 from headrace.errors import ConfigError, SchemaError
 from headrace.ledger import refuse_absent
 from headrace.schema import Field, Schema, parse_type
+from headrace.sqltext import quoted
 from headrace.stream import FrameStream
 from headrace.stream.drawing import drawn
 from headrace.systems.postgres.binary import has_form, packed
 from headrace.systems.postgres.connection import flushed, run
 from headrace.systems.postgres.encoding import Column, encoded, fits
-from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.shaping import Shape
 from headrace.systems.postgres.tables import Table, past
 from headrace.writes import History, Merge

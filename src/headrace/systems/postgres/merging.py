@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from headrace.errors import DataError, SchemaError
 from headrace.ledger import newer, refuse_census, refuse_nested, refuse_null_key
+from headrace.sqltext import quoted
 from headrace.systems.postgres.loading import ORDINAL, Load, same
-from headrace.systems.postgres.names import quoted
+from headrace.systems.postgres.names import literal
 from headrace.systems.postgres.tables import existing, loose, unique_on
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def _deletes(load: Load) -> str | None:
 
 
 def _tombs(load: Load) -> bool:
-    known = f"SELECT FROM _headrace.tombstones WHERE name = {_literal(load.table.key)} LIMIT 1"
+    known = f"SELECT FROM _headrace.tombstones WHERE name = {literal(load.table.key)} LIMIT 1"
     return load.count(f"SELECT count(*) FROM ({known}) AS q") > 0
 
 
@@ -222,12 +223,12 @@ def _tombstones(load: Load, write: Merge) -> str:
     columns' own types.
     """
     held = {c.name: c.held for c in load.columns}
-    at = {k: f"array_position(keys, {_literal(k)})" for k in write.keys}
+    at = {k: f"array_position(keys, {literal(k)})" for k in write.keys}
     picks = [f'("values"[{at[k]}])::{held[k]} AS {quoted(k)}' for k in write.keys]
     picks += [f"(latest[{i}])::{held[c]} AS {quoted(c)}" for i, c in enumerate(write.latest_by, 1)]
     return (
         f"SELECT {', '.join(picks)}, ctid AS _headrace_tomb FROM _headrace.tombstones"
-        f" WHERE name = {_literal(load.table.key)} AND keys @> {_list(write.keys)} AND keys <@ {_list(write.keys)}"
+        f" WHERE name = {literal(load.table.key)} AND keys @> {_list(write.keys)} AND keys <@ {_list(write.keys)}"
         f" AND latest_by = {_list(write.latest_by)}"
     )
 
@@ -244,7 +245,7 @@ def _remember_deletions(load: Load, write: Merge, *, tombs: bool) -> None:
             "ARRAY[" + ", ".join(_text(load, n) for n in names) + "]" for names in (write.keys, write.latest_by)
         )
         load.run(
-            f"INSERT INTO _headrace.tombstones SELECT {_literal(load.table.key)}, {_list(write.keys)}, {values},"
+            f"INSERT INTO _headrace.tombstones SELECT {literal(load.table.key)}, {_list(write.keys)}, {values},"
             f" {_list(write.latest_by)}, {latest} FROM {load.staged} AS s WHERE {deletes}"
         )
 
@@ -257,9 +258,5 @@ def _text(load: Load, name: str) -> str:
     return f"s.{quoted(name)}{'::double precision' if held == 'real' else ''}::text"
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _list(texts: Sequence[str]) -> str:
-    return "ARRAY[" + ", ".join(map(_literal, texts)) + "]::text[]"
+    return "ARRAY[" + ", ".join(map(literal, texts)) + "]::text[]"

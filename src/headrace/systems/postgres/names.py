@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from headrace import sqltext
 from headrace.errors import ConfigError
 from headrace.paths import Place
+from headrace.sqltext import quoted
 
-__all__ = ["NAME_BYTES", "dotted", "literal", "named", "parted", "place", "quoted", "spelled", "words"]
+__all__ = ["NAME_BYTES", "dotted", "literal", "named", "parted", "place", "spelled", "words"]
 
 NAME_BYTES = 63
 """PostgreSQL cuts a longer name, with a notice that nobody reads."""
@@ -22,16 +24,11 @@ _KEYWORD = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S*))")
 _WORD = re.compile(r'(?:[\w$]+|"(?:[^"]|"")+")(?:\.(?:[\w$]+|"(?:[^"]|"")+"))*')
 
 
-def quoted(*names: str) -> str:
-    """Names as SQL."""
-    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
-
-
 def literal(text: str) -> str:
-    """A text as SQL. Raises ConfigError where it can be none."""
+    """A text as SQL. Raises ConfigError where it can be none: PostgreSQL's texts have no NUL."""
     if "\0" in text:
         raise ConfigError("a text with a NUL byte cannot be a value", hint="take it out")
-    return "'" + text.replace("'", "''") + "'"
+    return sqltext.literal(text)
 
 
 def named(table: str) -> tuple[str, str]:

@@ -15,9 +15,10 @@ import psycopg
 from headrace.cursor import Cursor
 from headrace.errors import ConfigError, DataError
 from headrace.frozen import frozen
+from headrace.sqltext import quoted
 from headrace.systems.postgres.catalog import Column
 from headrace.systems.postgres.connection import run
-from headrace.systems.postgres.names import literal, quoted
+from headrace.systems.postgres.names import literal
 from headrace.systems.postgres.selection import Selection
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.frozen import frozen
-from headrace.systems.postgres.names import literal, quoted
+from headrace.sqltext import quoted
+from headrace.systems.postgres.names import literal
 
 if TYPE_CHECKING:
     from headrace.systems.postgres.catalog import Column

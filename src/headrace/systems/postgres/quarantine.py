@@ -14,11 +14,11 @@ import psycopg
 from headrace.contract.overtaking import KEY, Good, Waiting, overtaken
 from headrace.exact import to_text
 from headrace.schema import REJECTS, Field, Schema
+from headrace.sqltext import quoted
 from headrace.stream.drawing import drawn
 from headrace.systems.postgres.connection import run
 from headrace.systems.postgres.encoding import Column, encoded
 from headrace.systems.postgres.loading import Load, copied
-from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.reading import batches
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import polars as pl
 from headrace.errors import DataError
 from headrace.exact import from_text
 from headrace.schema import Type
+from headrace.sqltext import quoted
 from headrace.systems.postgres import catalog
 from headrace.systems.postgres.copying import copied
 from headrace.systems.postgres.encoding import Column, natural
-from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.types import TEXT, PgType
 
 if TYPE_CHECKING:

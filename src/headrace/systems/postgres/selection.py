@@ -15,10 +15,10 @@ from headrace.errors import ConfigError
 from headrace.flow import Frame
 from headrace.frozen import frozen
 from headrace.schema import Schema
+from headrace.sqltext import quoted
 from headrace.stream import asked, scan_generator
 from headrace.systems.postgres.catalog import Column, Relation, queried, refuse_rewritten, relation, renamed
 from headrace.systems.postgres.copying import copied
-from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.parallel import LARGE_BYTES, connections, drawn_together, page_ranges
 from headrace.systems.postgres.pushdown import condition
 from headrace.systems.postgres.types import TEXT, PgType

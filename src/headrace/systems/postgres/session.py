@@ -17,9 +17,10 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from headrace.errors import UnavailableError
+from headrace.sqltext import quoted
 from headrace.systems.postgres.activity import Activity, seen
 from headrace.systems.postgres.connection import cancelled, connected, drain, endpoint
-from headrace.systems.postgres.names import named, quoted
+from headrace.systems.postgres.names import named
 from headrace.systems.postgres.unseen import Unseen, ends
 
 if TYPE_CHECKING:

@@ -15,10 +15,11 @@ from headrace.errors import ConfigError, ConflictError, SchemaError
 from headrace.frozen import frozen
 from headrace.ledger import refuse_foreign, refuse_unready, widened
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
+from headrace.sqltext import quoted
 from headrace.systems.postgres import ledger
 from headrace.systems.postgres.connection import run
 from headrace.systems.postgres.encoding import SYSTEM, Column, fits, natural, physical
-from headrace.systems.postgres.names import NAME_BYTES, quoted
+from headrace.systems.postgres.names import NAME_BYTES
 from headrace.systems.postgres.tables import Table, columns_of, existing, keys_of, past, unique_on
 from headrace.writes import History, Replace
 

@@ -13,11 +13,11 @@ from headrace import exact
 from headrace.errors import UnavailableError
 from headrace.flow import FileStamp, Held, Snapshot
 from headrace.schema import Field, Schema
+from headrace.sqltext import quoted
 from headrace.stream import asked, scan_generator
 from headrace.systems.postgres import ledger, quarantine
 from headrace.systems.postgres.connection import Dsn, connected, transaction
 from headrace.systems.postgres.encoding import SYSTEM, Column, physical
-from headrace.systems.postgres.names import quoted
 from headrace.systems.postgres.reading import batches
 from headrace.systems.postgres.tables import Table, columns_of, existing
 

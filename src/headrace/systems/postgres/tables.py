@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from headrace.errors import ConfigError
 from headrace.frozen import frozen
 from headrace.schema import Schema
+from headrace.sqltext import quoted
 from headrace.systems.postgres.connection import run
 from headrace.systems.postgres.encoding import Column, natural, physical
-from headrace.systems.postgres.names import NAME_BYTES, dotted, named, quoted
+from headrace.systems.postgres.names import NAME_BYTES, dotted, named
 from headrace.writes import Merge, Replace
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import polars as pl
 from headrace.errors import ConfigError, DataError, SchemaError, did_you_mean
 from headrace.frozen import frozen
 from headrace.schema import Schema, Type
+from headrace.sqltext import quoted
 from headrace.stream.drawing import drawn
 from headrace.systems.postgres import encoding
 from headrace.systems.postgres.catalog import near
@@ -18,7 +19,7 @@ from headrace.systems.postgres.connection import psycopg, run
 from headrace.systems.postgres.encoding import accepts, encoded
 from headrace.systems.postgres.loading import copied, framed
 from headrace.systems.postgres.merging import differ
-from headrace.systems.postgres.names import parted, quoted
+from headrace.systems.postgres.names import parted
 from headrace.systems.postgres.tables import Table, columns_of, existing, loose
 
 if TYPE_CHECKING:

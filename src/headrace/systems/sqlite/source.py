@@ -28,6 +28,7 @@ from headrace.exact import from_text
 from headrace.flow import News, Position, Range, Snapshot
 from headrace.frozen import frozen
 from headrace.schema import Field, Schema, Type, renamed
+from headrace.sqltext import quoted
 from headrace.stream import scan_batches
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _batch(source: SQLiteSource, table: _Table, range: Range, snapshot: Snapshot
 
 def _ordered(name: str, type: Type) -> str:
     """A column as SQLite orders its values in time and by their bytes, whatever its collation."""
-    plain = f"{_quoted(name)} COLLATE BINARY"
+    plain = f"{quoted(name)} COLLATE BINARY"
     return f"replace({plain}, 'T', ' ') COLLATE BINARY" if type.name == "datetime" else plain
 
 
@@ -196,7 +197,7 @@ def _beyond(table: _Table, column: str, after: Position | None) -> _Where:
 
 def _compared(column: str, type: Type, operator: str, value: Any) -> _Where:
     """The rows of such values, and those without one. What is not of the type is read, and said."""
-    name, kinds = _quoted(column), _STORAGE[type.name]
+    name, kinds = quoted(column), _STORAGE[type.name]
     return _Where(
         f"{name} IS NULL OR typeof({name}) NOT IN ({kinds}) OR {_ordered(column, type)} {operator} ?", (value,)
     )
@@ -218,7 +219,7 @@ def _state(table: _Table, column: str, after: Position | None) -> tuple[str, _Wh
     if column not in table.schema:
         return "", _EVERY  # `track` says it better
     type = table.schema[column]
-    name, order = _quoted(column), _ordered(column, type)
+    name, order = quoted(column), _ordered(column, type)
     with table.opened() as connection:
         ((greatest, count, nulls, rowid),) = connection.execute(
             f"SELECT max({order}), count(*), count(*) - count({name}), max(_headrace_rowid) FROM ({table.sql})"
@@ -254,14 +255,14 @@ def _refuse_behind(field: Field, greatest: Any, last: str | None) -> None:
 def _bound(source: SQLiteSource, path: Path, kept: sqlite3.Connection | None) -> _Table:
     """The source as a table expression with its new names, and the types of its columns."""
     with _opened(path) as connection:
-        inner = f"({source.query.strip().rstrip(';')}\n)" if source.query else _quoted(source.table or "")
+        inner = f"({source.query.strip().rstrip(';')}\n)" if source.query else quoted(source.table or "")
         with closing(connection.execute(f"SELECT * FROM {inner} LIMIT 0")) as rows:
             names = [d[0] for d in rows.description]
         now = renamed(names, source.rename)
         declared = _declared(connection, inner)
         types = [declared.get(n) or _stored(connection, inner, n, path) for n in names]
         fields = [Field(n, t) for n, t in zip(now, types, strict=True)]
-        picked = ", ".join(f"{_quoted(old)} AS {_quoted(new)}" for old, new in zip(names, now, strict=True))
+        picked = ", ".join(f"{quoted(old)} AS {quoted(new)}" for old, new in zip(names, now, strict=True))
         rowid = _rowid(connection, inner, names) if source.query is None else None
     every = f"SELECT {rowid or 'NULL'} AS _headrace_rowid, {picked} FROM {inner}"
     return _Table(path, every, Schema(tuple(fields)), kept)
@@ -295,7 +296,7 @@ def _type(declared: str) -> Type | None:
 
 def _stored(connection: sqlite3.Connection, inner: str, name: str, path: Path) -> Type:
     """The type that all values of a column without a declared one have."""
-    kinds = {k for (k,) in connection.execute(f"SELECT DISTINCT typeof({_quoted(name)}) FROM {inner}")} - {"null"}
+    kinds = {k for (k,) in connection.execute(f"SELECT DISTINCT typeof({quoted(name)}) FROM {inner}")} - {"null"}
     if kinds == {"integer", "real"}:
         return Type("float64")
     if len(kinds) > 1:
@@ -304,10 +305,6 @@ def _stored(connection: sqlite3.Connection, inner: str, name: str, path: Path) -
             hint="convert it in a query",
         )
     return _STORED[kinds.pop()] if kinds else Type("null")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 @contextmanager
