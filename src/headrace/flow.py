@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from headrace.writes import Write
 
 __all__ = [
+    "FILE",
+    "LINE",
+    "PLACE",
     "ArrowStream",
     "Batch",
     "Census",
@@ -44,6 +47,9 @@ __all__ = [
 
 Position = Mapping[str, Any]
 """How far a source has been read: JSON that only that source can read. Never compared by anyone else."""
+
+PLACE = FILE, LINE = "_headrace_file", "_headrace_line"
+"""The columns that say where a row stands: its file's name, and its line."""
 
 
 class ArrowStream(Protocol):
@@ -87,8 +93,8 @@ class Frame:
     """Rows, lazily, and what is known of where they come from.
 
     `lazy` can be collected any number of times, by any thread; each time it reads again. `placed` (where rows
-    have a place) is the same rows with two more columns in front, `_headrace_file` and `_headrace_line`. `origins`
-    are the columns whose type the source's system knows more of, and that type (see `schema.Field`).
+    have a place) is the same rows with two more columns in front, those of `PLACE`. `origins` are the columns whose type
+    the source's system knows more of, and that type (see `schema.Field`).
     """
 
     lazy: pl.LazyFrame

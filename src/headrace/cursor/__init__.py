@@ -161,11 +161,11 @@ def track(
     """The rows of `frame` that lie after the position, and the position that they lead to.
 
     `frame` may be any lazy frame that can be collected again; what it needs of the source (a filter on the cursor,
-    columns) is pushed down into it. `ties` is `Range.ties`, `newest` is `Snapshot.newest`, of the rows that are new; of
-    all rows there is none, so they begin at the beginning. Columns ``_headrace_file`` and ``_headrace_line`` in `frame`
-    say where a row stands and are no part of it; `aside` are columns that say so too, and may change though the row
-    does not. `steady`: whoever reads the source sees to it that its rows are the same in each pass; else a pass that
-    ends elsewhere than the one before raises UnavailableError.
+    columns) is pushed down into it. `ties` is `Range.ties`, `newest` is `Snapshot.newest`, of the rows that
+    are new; of all rows there is none, so they begin at the beginning. The columns `flow.PLACE` of `frame` say where a
+    row stands and are no part of it; `aside` are columns that say so too, and may change though the row does not.
+    `steady`: whoever reads the source sees to it that its rows are the same in each pass; else one that ends elsewhere
+    than the one before raises UnavailableError.
 
     Raises ConfigError for a column or a start that cannot be, DataError for a position of another type.
     """

@@ -24,6 +24,7 @@ import polars as pl
 from headrace import exact
 from headrace.cursor.nulls import numbered, refused
 from headrace.errors import ConfigError, DataError, UnavailableError, did_you_mean
+from headrace.flow import FILE, LINE, PLACE
 from headrace.frozen import frozen
 from headrace.schema import Schema, Type, parse_type, widens
 from headrace.stream import asked, scan_generator
@@ -34,9 +35,8 @@ if TYPE_CHECKING:
     from headrace.cursor import Cursor
     from headrace.flow import Position
 
-__all__ = ["FILE", "LINE", "Tracked", "tracked"]
+__all__ = ["Tracked", "tracked"]
 
-FILE, LINE = "_headrace_file", "_headrace_line"
 _TIES_MAX = 10_000
 _NUMBERS = re.compile(r"u?int\d+|float\d+|decimal")
 _ORDERED = (
@@ -106,7 +106,7 @@ class _Reader:
         steady: bool,
     ) -> None:
         if cursor.column not in schema:
-            names = [n for n in schema.names if n not in (FILE, LINE)]
+            names = [n for n in schema.names if n not in PLACE]
             raise ConfigError(
                 f"source {source!r} has no column {cursor.column!r} to be its cursor",
                 hint=did_you_mean(cursor.column, names, otherwise=f"it has {', '.join(names)}"),
@@ -124,7 +124,7 @@ class _Reader:
             )
         self.frame, self.schema, self.cursor, self.source, self.ties = frame, schema, cursor, source, ties
         self.column = pl.col(cursor.column)
-        self.values = tuple(n for n in schema.names if n not in (FILE, LINE))
+        self.values = tuple(n for n in schema.names if n not in PLACE)
         self.hashed: tuple[str, ...] = tuple(n for n in self.values if n not in aside)
         self.told = self.hashed
         self.steady = steady

@@ -21,10 +21,10 @@ from headrace.engine.deletions import deleting
 from headrace.engine.keys import keyed, require, settled, versions
 from headrace.engine.passes import Passes
 from headrace.engine.regroup import Groups, reread, why_all, why_anew
-from headrace.engine.rows import PLACE, Replayed, Rows, bound, source_screen
+from headrace.engine.rows import Replayed, Rows, bound, source_screen
 from headrace.engine.sealing import Sealing
 from headrace.errors import TransformError
-from headrace.flow import Batch, Commit, Position, Snapshot, TableChange
+from headrace.flow import PLACE, Batch, Commit, Position, Snapshot, TableChange
 from headrace.frozen import frozen
 from headrace.ledger import refuse_foreign
 from headrace.schema import Schema, evolve

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace import exact
-from headrace.cursor.tracking import FILE, LINE
 from headrace.engine.decisions import Reading, reading, refuse_start
 from headrace.engine.increment import increment
 from headrace.engine.opening import increments, opened
@@ -28,7 +27,7 @@ from headrace.engine.rows import Replayed
 from headrace.engine.running import Running, running
 from headrace.engine.sealing import UnchangedError
 from headrace.errors import ConfigError, DataError
-from headrace.flow import Batch, Commit, Counts, Frame, News, Range, Rejects, Retold, Seal, Snapshot
+from headrace.flow import FILE, LINE, Batch, Commit, Counts, Frame, News, Range, Rejects, Retold, Seal, Snapshot
 from headrace.schema import REJECTS, Type
 from headrace.stream import FrameStream
 from headrace.traits import SourceTraits

@@ -13,7 +13,7 @@ from headrace.engine.decisions import Reading
 from headrace.engine.keys import settled, versions
 from headrace.engine.passes import Passes
 from headrace.errors import ConfigError
-from headrace.flow import Batch, Frame
+from headrace.flow import PLACE, Batch, Frame
 from headrace.frozen import frozen
 from headrace.traits import SourceTraits
 from headrace.transform import Transformed, transform
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from headrace.contract import Contract
     from headrace.pipeline import Pipeline
 
-__all__ = ["PLACE", "Replayed", "Rows", "bound", "source_screen"]
-
-PLACE = ("_headrace_file", "_headrace_line")
-"""The columns that say where a row stands."""
+__all__ = ["Replayed", "Rows", "bound", "source_screen"]
 
 
 @frozen(kw_only=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import ConfigError, did_you_mean
+from headrace.flow import FILE, LINE, PLACE
 from headrace.sqltext import quoted
 from headrace.stream import FrameStream, scan_batches, scan_generator
 from headrace.stream.drawing import passed
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 __all__ = ["check", "former", "newest"]
 
 _RANK = "_headrace_rank"
-_PLACE = {"file": _RANK, "line": LINE}
+_WORDS = {"file": _RANK, "line": LINE}
 
 
 def check(schema: pl.Schema, latest: Latest) -> None:
     """Raises ConfigError for a column that is not there or cannot be compared, a word that is a column's name too."""
     columns = schema.names()
-    if twofold := [c for c in latest.by if c in _PLACE and c in columns]:
+    if twofold := [c for c in latest.by if c in _WORDS and c in columns]:
         raise ConfigError(
             f'"latest": "by" says {twofold[0]!r}, which is a word for the row\'s place, and a column of the files too',
             hint=f'give the column another name: "rename": {{"{twofold[0]}": "{twofold[0]}_no"}}',
         )
-    for name in (*latest.keys, *(c for c in latest.by if c not in _PLACE)):
+    for name in (*latest.keys, *(c for c in latest.by if c not in _WORDS)):
         if name not in columns:
-            there = ", ".join(c for c in columns if c not in (FILE, LINE))
+            there = ", ".join(c for c in columns if c not in PLACE)
             raise ConfigError(
                 f'"latest" names a column {name!r} that no file has',
                 hint=did_you_mean(name, columns, otherwise=f"the files have {there}"),
@@ -67,7 +67,7 @@ def newest(
         chosen = schema.names() if columns is None else columns
         roots = predicate.meta.root_names() if predicate is not None else []
         old = _superseded(placed, latest, ranks, doubtful.intersection([*chosen, *roots]))
-        rows = placed.join(old.lazy(), on=[FILE, LINE], how="anti", maintain_order="left")
+        rows = placed.join(old.lazy(), on=PLACE, how="anti", maintain_order="left")
         yield from passed(rows, chosen, predicate, n_rows)
 
     return scan_generator(read, schema)
@@ -75,8 +75,8 @@ def newest(
 
 def _superseded(placed: pl.LazyFrame, latest: Latest, ranks: pl.DataFrame, judged: frozenset[str]) -> pl.DataFrame:
     """The places (file, line) of the rows that a later one supersedes; rows refused for `judged` are none."""
-    by = [_PLACE.get(c, c) for c in latest.by]
-    needed = dict.fromkeys([FILE, LINE, *latest.keys, *(c for c in by if c not in _PLACE.values())])
+    by = [_WORDS.get(c, c) for c in latest.by]
+    needed = dict.fromkeys([*PLACE, *latest.keys, *(c for c in by if c not in _WORDS.values())])
     read = [*needed, *(judged - needed.keys())]
     # a scan that knows of no columns to leave out: those that are judged alone would not be read
     rows = scan_batches(lambda: passed(placed, read), placed.select(read).collect_schema())
@@ -92,7 +92,7 @@ def _superseded(placed: pl.LazyFrame, latest: Latest, ranks: pl.DataFrame, judge
     with spilling("finding the latest rows") as con:
         con.register("rows", FrameStream(narrow))
         found: pl.DataFrame = con.sql(query).pl()
-    return found.join(ranks, on=_RANK).select(FILE, LINE)
+    return found.join(ranks, on=_RANK).select(PLACE)
 
 
 def former(old: pl.LazyFrame, new: pl.LazyFrame, latest: Latest) -> pl.LazyFrame:

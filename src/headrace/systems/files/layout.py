@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace import exact
-from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import DataError, SchemaError
+from headrace.flow import FILE, LINE
 from headrace.frozen import frozen
 from headrace.schema import Field, Schema, Type
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.systems.files.paths import File
 
 __all__ = [
-    "PLACE", "WIDEST", "Column", "Converted", "Layout", "Reject", "Texts", "convert", "hive_value", "placed", "reading",
+    "WIDEST", "Column", "Converted", "Layout", "Reject", "Texts", "convert", "hive_value", "placed", "reading",
     "refuse_wide", "strict", "texts_of",
 ]  # fmt: skip
 
@@ -26,7 +26,6 @@ WIDEST = 10_000  # what DuckDB and Polars plan in seconds; a few times more take
 _MAX_LENGTH = 2**31
 _SAFE_LENGTH = 15
 """A number of so many characters has so few digits that the nearest float writes it back."""
-PLACE = {FILE: Type("string"), LINE: Type("int64")}
 
 
 @frozen
@@ -75,8 +74,9 @@ def refuse_wide(columns: int, hint: str) -> None:
 
 def placed(layout: Layout) -> Layout:
     """The columns with each row's file and line in front."""
-    place = tuple(Column(n, t, origin="file" if n == FILE else "line", inferred=0) for n, t in PLACE.items())
-    return Layout((*place, *layout.columns), layout.nulls, layout.decimal)
+    file = Column(FILE, Type("string"), origin="file", inferred=0)
+    line = Column(LINE, Type("int64"), origin="line", inferred=0)
+    return Layout((file, line, *layout.columns), layout.nulls, layout.decimal)
 
 
 @frozen

@@ -15,9 +15,8 @@ import polars as pl
 
 from headrace.cursor import Cursor, track
 from headrace.cursor.batches import Parted
-from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import ConfigError, DataError, HeadraceError
-from headrace.flow import Batch, Counts, FileStamp, Frame, News, Range, Retold, Snapshot, Superseded
+from headrace.flow import PLACE, Batch, Counts, FileStamp, Frame, News, Range, Retold, Snapshot, Superseded
 from headrace.stream import scan_generator
 from headrace.stream.direct import direct, readable
 from headrace.stream.drawing import passed
@@ -127,7 +126,7 @@ def _all(source: FileSource, files: Sequence[File], range: Range, name: str) -> 
         from headrace.systems.files.latest import newest
 
         rows = newest(reading.placed, source.latest, [f.name for f in files], reading.doubtful)
-        frame = Frame(lazy=rows.drop(FILE, LINE), placed=rows)
+        frame = Frame(lazy=rows.drop(PLACE), placed=rows)
     version = _version(files)
     return Batch(
         frame=frame,
@@ -235,7 +234,7 @@ class _Everything:
 
     def _rows(self) -> pl.LazyFrame:
         reading = self.reading()
-        return reading.lazy if self.source.latest is None else self._newest(reading).drop(FILE, LINE)
+        return reading.lazy if self.source.latest is None else self._newest(reading).drop(PLACE)
 
     def _newest(self, reading: Reading) -> pl.LazyFrame:
         if self.source.latest is None:
@@ -256,7 +255,7 @@ class _Everything:
             return former(earlier.placed, new.lazy, latest)
 
         return Frame(
-            lazy=_late(lambda: placed().drop(FILE, LINE), new.lazy),
+            lazy=_late(lambda: placed().drop(PLACE), new.lazy),
             placed=_late(placed, new.placed),
         )
 
@@ -339,7 +338,7 @@ class _SinceCursor:
         )
 
     def _frame(self, placed: pl.LazyFrame) -> Frame:
-        return Frame(lazy=placed.drop(FILE, LINE), placed=placed)
+        return Frame(lazy=placed.drop(PLACE), placed=placed)
 
     def rejects(self) -> Retold:
         """Of the whole, everything; else of files that are new or have changed what could not be read or has no cursor:

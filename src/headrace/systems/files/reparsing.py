@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from headrace.cursor.tracking import FILE, LINE
 from headrace.errors import ConfigError, DataError
-from headrace.flow import Batch, Counts, Frame, News, Position, Retold
+from headrace.flow import PLACE, Batch, Counts, Frame, News, Position, Retold
 from headrace.stream import scan_batches
 from headrace.stream.spool import Spool
 from headrace.systems.files.columnar import ColumnarReader
@@ -51,7 +50,7 @@ def reparsed(source: FileSource, texts: pl.DataFrame, after: Position | None, na
 
     rows = scan_batches(read, layout.schema.polars())
     return Batch(
-        frame=Frame(lazy=rows.drop(FILE, LINE), placed=rows),
+        frame=Frame(lazy=rows.drop(PLACE), placed=rows),
         news=News(rows=texts.height, empty=texts.is_empty()),
         position=lambda: dict(after or {}),
         counts=lambda: Counts(rows=texts.height),
