@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
 from headrace.flow import FileStamp, Snapshot
 from headrace.frozen import frozen
-from headrace.schema import Field, Schema, WidenColumn, widens
+from headrace.logical import widens
+from headrace.schema import Field, Schema, WidenColumn
 from headrace.writes import Replace
 
 if TYPE_CHECKING:

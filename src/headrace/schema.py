@@ -28,14 +28,11 @@ __all__ = [
     "Schema",
     "SchemaChange",
     "SchemaPolicy",
-    "Type",
     "WidenColumn",
     "evolve",
     "in_words",
-    "parse_type",
     "reject_id",
     "renamed",
-    "widens",
 ]
 
 

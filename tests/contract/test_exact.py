@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import ConfigError, SchemaError
 from headrace.exact import cast, from_text, to_text
-from headrace.schema import parse_type, widens
+from headrace.logical import parse_type, widens
 
 _spec = importlib.util.spec_from_file_location("contract_values", Path(__file__).with_name("values.py"))
 values = importlib.util.module_from_spec(_spec)

@@ -6,7 +6,7 @@ from decimal import Decimal
 import polars as pl
 from hypothesis import strategies as st
 
-from headrace.schema import Type, parse_type
+from headrace.logical import Type, parse_type
 
 PLAIN = (
     "int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64", "float32", "float64", "bool",

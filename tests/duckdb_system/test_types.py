@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import SchemaError
-from headrace.schema import Schema, parse_type
+from headrace.logical import parse_type
+from headrace.schema import Schema
 from headrace.systems.duckdb import DuckDBDestination
 from headrace.writes import Append, Merge, Replace
 

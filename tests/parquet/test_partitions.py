@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from loads import load
 
 from headrace.errors import DataError, SchemaError
-from headrace.schema import Type
+from headrace.logical import Type
 from headrace.stream import scan_batches
 from headrace.systems.parquet import ParquetDestination, parts, scan_table
 from headrace.systems.parquet.parts import folder_of

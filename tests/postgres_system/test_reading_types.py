@@ -17,7 +17,7 @@ from server import Database, debian, running
 
 from headrace.errors import UnheldError
 from headrace.flow import Range, Snapshot
-from headrace.schema import parse_type
+from headrace.logical import parse_type
 from headrace.systems.postgres import PostgresSource
 from headrace.systems.postgres.catalog import relation
 from headrace.systems.postgres.connection import connected

@@ -16,7 +16,8 @@ from test_reading_types import MADE, NATURAL, NEW, TEXT, UNHELD, fill, written
 import headrace as hr
 from headrace.errors import ConfigError, DataError, SchemaError
 from headrace.exact import to_text
-from headrace.schema import Schema, parse_type
+from headrace.logical import parse_type
+from headrace.schema import Schema
 from headrace.systems.memory import MemorySource
 
 _spec = importlib.util.spec_from_file_location("contract_values", Path(__file__).parents[1] / "contract" / "values.py")

@@ -1,7 +1,8 @@
 import pytest
 
 from headrace.errors import SchemaError
-from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaPolicy, WidenColumn, evolve, parse_type
+from headrace.logical import parse_type
+from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaPolicy, WidenColumn, evolve
 
 TABLE = Schema.of({"id": "int32", "name": "string"})
 

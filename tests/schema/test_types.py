@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import ConfigError, SchemaError
-from headrace.schema import Schema, Type, parse_type, widens
+from headrace.logical import Type, parse_type, widens
+from headrace.schema import Schema
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)
 plain = st.sampled_from(

@@ -17,7 +17,8 @@ from headrace.contract.sqlrules import SQLRules
 from headrace.errors import ConfigError, HeadraceError, SchemaError, did_you_mean
 from headrace.exact import cast
 from headrace.frozen import frozen
-from headrace.schema import Schema, Type, parse_type
+from headrace.logical import Type, parse_type
+from headrace.schema import Schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

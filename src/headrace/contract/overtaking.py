@@ -9,7 +9,7 @@ import polars as pl
 
 from headrace.exact import cast, from_text, to_text
 from headrace.frozen import frozen
-from headrace.schema import Type
+from headrace.logical import Type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -13,7 +13,8 @@ from headrace.stream.spilling import spilling
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from headrace.schema import Schema, Type
+    from headrace.logical import Type
+    from headrace.schema import Schema
 
 __all__ = ["Repeats"]
 

@@ -19,7 +19,8 @@ from headrace.contract import Contract, Versions
 from headrace.errors import ContractError
 from headrace.exact import to_text
 from headrace.frozen import frozen
-from headrace.schema import REJECTS, Schema, Type, reject_id
+from headrace.logical import Type
+from headrace.schema import REJECTS, Schema, reject_id
 from headrace.stream import FrameStream, framed, picked, scan_batches
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool, SpoolPass

@@ -26,7 +26,8 @@ from headrace.cursor.nulls import numbered, refused
 from headrace.errors import ConfigError, DataError, UnavailableError, did_you_mean
 from headrace.flow import FILE, LINE, PLACE
 from headrace.frozen import frozen
-from headrace.schema import Schema, Type, parse_type, widens
+from headrace.logical import Type, parse_type, widens
+from headrace.schema import Schema
 from headrace.stream import asked, scan_generator
 from headrace.stream.drawing import passed
 from headrace.stream.spool import Spool

@@ -28,7 +28,8 @@ from headrace.engine.running import Running, running
 from headrace.engine.sealing import UnchangedError
 from headrace.errors import ConfigError, DataError
 from headrace.flow import FILE, LINE, Batch, Commit, Counts, Frame, News, Range, Rejects, Retold, Seal, Snapshot
-from headrace.schema import REJECTS, Type
+from headrace.logical import Type
+from headrace.schema import REJECTS
 from headrace.stream import FrameStream
 from headrace.traits import SourceTraits
 from headrace.writes import Partitions, Recompute, Replace

@@ -14,7 +14,8 @@ import polars as pl
 from headrace.errors import ConfigError, SchemaError
 from headrace.exact.text import read_text, write_text
 from headrace.exact.time import check_format
-from headrace.schema import Schema, Type, widens
+from headrace.logical import Type, widens
+from headrace.schema import Schema
 
 __all__ = ["cast", "from_text", "newest", "to_text"]
 

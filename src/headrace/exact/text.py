@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.exact.time import arrow_cast, read_duration, read_moment, write_duration, write_moment
-from headrace.schema import Type
+from headrace.logical import Type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

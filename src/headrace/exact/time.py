@@ -15,7 +15,7 @@ import polars as pl
 from headrace.errors import ConfigError
 
 if TYPE_CHECKING:
-    from headrace.schema import Type
+    from headrace.logical import Type
 
 __all__ = ["arrow_cast", "check_format", "read_duration", "read_moment", "write_duration", "write_moment"]
 

@@ -18,7 +18,8 @@ import polars as pl
 from headrace import disk
 from headrace.errors import HeadraceError, SchemaError
 from headrace.flow import TableChange
-from headrace.schema import Schema, Type, widens
+from headrace.logical import Type, widens
+from headrace.schema import Schema
 from headrace.stream import reraise, scan_batches
 from headrace.stream.drawing import said
 

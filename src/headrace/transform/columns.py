@@ -16,7 +16,8 @@ import polars as pl
 
 from headrace.errors import ConfigError, SchemaError
 from headrace.frozen import frozen
-from headrace.schema import Field, Schema, Type, widens
+from headrace.logical import Type, widens
+from headrace.schema import Field, Schema
 from headrace.sqltext import literal, quoted
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ import polars as pl
 from headrace import interruption
 from headrace.errors import ConfigError, RejectedError, SchemaError, TransformError, UnavailableError, did_you_mean
 from headrace.frozen import frozen
-from headrace.schema import Schema, Type
+from headrace.logical import Type
+from headrace.schema import Schema
 from headrace.sqltext import quoted
 from headrace.stream import FrameStream, framed, original, scan_batches
 from headrace.stream.direct import Direct, direct, give_up

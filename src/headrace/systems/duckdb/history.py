@@ -15,7 +15,7 @@ from headrace.contract.overtaking import spelled
 from headrace.errors import ConfigError
 from headrace.exact import to_text
 from headrace.ledger import rejected_keys
-from headrace.schema import Type
+from headrace.logical import Type
 from headrace.sqltext import quoted
 from headrace.systems.duckdb.frames import batches
 from headrace.systems.duckdb.loading import ORDINAL, Load, same

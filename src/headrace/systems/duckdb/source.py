@@ -16,7 +16,8 @@ from headrace.errors import ConfigError, DataError
 from headrace.exact import from_text, to_text
 from headrace.flow import Batch, Frame, News, Position, Range, Snapshot
 from headrace.frozen import frozen
-from headrace.schema import Schema, Type, renamed
+from headrace.logical import Type
+from headrace.schema import Schema, renamed
 from headrace.sqltext import literal, quoted
 from headrace.systems.duckdb.connection import reading
 from headrace.systems.duckdb.frames import scan

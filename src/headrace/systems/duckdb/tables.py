@@ -11,7 +11,8 @@ from urllib.parse import quote
 from headrace.errors import ConfigError, ConflictError, SchemaError
 from headrace.frozen import frozen
 from headrace.ledger import refuse_foreign, refuse_unready, widened
-from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn, widens
+from headrace.logical import widens
+from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.sqltext import quoted
 from headrace.systems.duckdb import ledger
 from headrace.transform.columns import Column, described, folded, physical

@@ -22,7 +22,7 @@ from headrace.systems.files.paths import File, broken, check_same, unreadable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from headrace.schema import Type
+    from headrace.logical import Type
     from headrace.systems.files import FileSource
 
 __all__ = ["ColumnarReader"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from headrace.errors import ConfigError, DataError
-from headrace.schema import parse_type
+from headrace.logical import parse_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

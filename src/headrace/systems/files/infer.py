@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from headrace import exact
-from headrace.schema import Type
+from headrace.logical import Type
 from headrace.systems.files.layout import Column, strict
 
 __all__ = ["Guess", "Guesses", "KeyGuess", "type_of"]

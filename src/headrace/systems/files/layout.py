@@ -11,7 +11,8 @@ from headrace import exact
 from headrace.errors import DataError, SchemaError
 from headrace.flow import FILE, LINE
 from headrace.frozen import frozen
-from headrace.schema import Field, Schema, Type
+from headrace.logical import Type
+from headrace.schema import Field, Schema
 
 if TYPE_CHECKING:
     from headrace.cursor import TextType

@@ -16,7 +16,8 @@ import polars as pl
 from headrace import exact
 from headrace.errors import DataError, HeadraceError, SchemaError
 from headrace.flow import Counts
-from headrace.schema import REJECTS, Type, reject_id, widens
+from headrace.logical import Type, widens
+from headrace.schema import REJECTS, reject_id
 from headrace.sqltext import literal
 from headrace.stream import picked, scan_generator
 from headrace.stream.direct import Direct, readable

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from headrace.cursor import TextType
 from headrace.errors import ConfigError, DataError, SchemaError, did_you_mean
 from headrace.frozen import frozen
-from headrace.schema import Schema, Type, parse_type, widens
+from headrace.logical import Type, parse_type, widens
+from headrace.schema import Schema
 from headrace.systems.files.blocks import BLOCK
 from headrace.systems.files.columnar import ColumnarReader
 from headrace.systems.files.csv import CSVReader, Head

@@ -10,7 +10,8 @@ import polars as pl
 
 from headrace.contract.overtaking import spelled
 from headrace.errors import ConfigError, SchemaError
-from headrace.schema import Schema, Type, widens
+from headrace.logical import Type, widens
+from headrace.schema import Schema
 from headrace.systems.memory.rows import Key, Order, check_keys, gathered, key_texts, keys_of, orders_of, require
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import polars as pl
 
 from headrace.errors import DataError, SchemaError
 from headrace.exact import from_text, to_text
-from headrace.schema import Schema, Type
+from headrace.logical import Type
+from headrace.schema import Schema
 
 if TYPE_CHECKING:
     from headrace.systems.outfile import Format

@@ -19,7 +19,8 @@ from headrace.errors import DataError, SchemaError
 from headrace.flow import TableChange
 from headrace.journal import Attempt, Journal, State
 from headrace.journal.sink import drain
-from headrace.schema import Schema, Type
+from headrace.logical import Type
+from headrace.schema import Schema
 from headrace.stream import reraise
 from headrace.stream.drawing import drawn
 from headrace.systems.parquet.scan import scan_files

@@ -16,7 +16,8 @@ from headrace.flow import Commit, TableChange
 from headrace.frozen import frozen
 from headrace.journal import Attempt
 from headrace.journal.sink import Sink
-from headrace.schema import Schema, Type
+from headrace.logical import Type
+from headrace.schema import Schema
 from headrace.stream.drawing import said
 from headrace.units import size
 

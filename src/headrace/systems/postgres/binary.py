@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from headrace.frozen import frozen
-from headrace.schema import Type
+from headrace.logical import Type
 from headrace.systems.postgres.encoding import Column, cut, refuse_longer, refuse_nul
 from headrace.systems.postgres.moments import in_reach, microseconds, whole
 

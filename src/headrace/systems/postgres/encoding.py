@@ -16,7 +16,8 @@ import polars as pl
 from headrace.errors import DataError
 from headrace.exact import to_text
 from headrace.frozen import frozen
-from headrace.schema import Field, Type, widens
+from headrace.logical import Type, parse_type, widens
+from headrace.schema import Field
 from headrace.stream.drawing import said
 from headrace.systems.postgres.moments import datetimes, durations, moments, whole
 from headrace.systems.postgres.rounding import refuse_rounded
@@ -116,8 +117,6 @@ def _held(type: Type) -> str:
 
 def natural(held: str) -> Type:
     """The logical type of a column of this PostgreSQL type; text, where there is no other that is exact."""
-    from headrace.logical import parse_type
-
     if held in _NATURAL:
         return parse_type(_NATURAL[held])
     if found := _ROUNDED.fullmatch(held):
@@ -133,8 +132,6 @@ def natural(held: str) -> Type:
 
 def _rounded(natural: str, digits: int) -> Type:
     """The logical type of one that rounds what has more digits than so many: it takes nothing finer."""
-    from headrace.logical import parse_type
-
     if natural and digits == 6:  # noqa: PLR2004  # microseconds
         return parse_type(natural)
     if natural.startswith("datetime") and digits == 3:  # noqa: PLR2004  # milliseconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from headrace.errors import DataError
-from headrace.schema import Type
+from headrace.logical import Type
 
 __all__ = ["datetimes", "durations", "in_reach", "microseconds", "moments", "whole"]
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from headrace.errors import DataError
 from headrace.exact import from_text
-from headrace.schema import Type
+from headrace.logical import Type
 from headrace.sqltext import quoted
 from headrace.systems.postgres import catalog
 from headrace.systems.postgres.copying import copied

@@ -10,7 +10,8 @@ import polars as pl
 
 from headrace.errors import ConfigError, DataError, SchemaError, did_you_mean
 from headrace.frozen import frozen
-from headrace.schema import Schema, Type
+from headrace.logical import Type
+from headrace.schema import Schema
 from headrace.sqltext import quoted
 from headrace.stream.drawing import drawn
 from headrace.systems.postgres import encoding

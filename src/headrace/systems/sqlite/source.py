@@ -27,7 +27,8 @@ from headrace.errors import (
 from headrace.exact import from_text
 from headrace.flow import News, Position, Range, Snapshot
 from headrace.frozen import frozen
-from headrace.schema import Field, Schema, Type, renamed
+from headrace.logical import Type
+from headrace.schema import Field, Schema, renamed
 from headrace.sqltext import quoted
 from headrace.stream import scan_batches
 
