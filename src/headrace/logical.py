@@ -19,13 +19,15 @@ from headrace.frozen import frozen
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["EXAMPLES", "Type", "check_type", "parse_type", "widens"]
+__all__ = ["EXAMPLES", "FLOATS", "INTEGERS", "PER_SECOND", "Type", "check_type", "parse_type", "widens"]
 
 _INTS = ("int8", "int16", "int32", "int64", "int128")
 _UINTS = ("uint8", "uint16", "uint32", "uint64")
-_FLOATS = ("float32", "float64")
-_PLAIN = (*_INTS, *_UINTS, *_FLOATS, "bool", "string", "binary", "date", "json", "categorical", "null")
-_UNITS = ("ms", "us", "ns")
+FLOATS = ("float32", "float64")
+INTEGERS = (*_INTS, *_UINTS)
+PER_SECOND = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+"""The ticks of a second, by the unit of a datetime or a duration."""
+_PLAIN = (*INTEGERS, *FLOATS, "bool", "string", "binary", "date", "json", "categorical", "null")
 _DIGITS_MAX = 38
 _DIGITS = {"int8": 3, "int16": 5, "int32": 10, "int64": 19, "uint8": 3, "uint16": 5, "uint32": 10, "uint64": 20}
 _EXACT_IN = {
@@ -259,7 +261,7 @@ class _TypeParser:
             return Type("datetime", ("us", None))
         parts = list(self.bracketed(self.word))
         unit = parts[0] if parts else "us"
-        if unit not in _UNITS or len(parts) > 2:  # noqa: PLR2004  # unit and zone
+        if unit not in PER_SECOND or len(parts) > 2:  # noqa: PLR2004  # unit and zone
             raise ConfigError(f"impossible type {self.text!r}", hint="write datetime(us) or datetime(us, UTC)")
         zone = parts[1] if len(parts) == 2 else None  # noqa: PLR2004  # unit and zone
         if zone is not None and not _zone_exists(zone):
@@ -270,7 +272,7 @@ class _TypeParser:
         if self.peek() != "(":
             return default
         unit = str(*self.bracketed(self.word, exactly=1))
-        if unit not in _UNITS:
+        if unit not in PER_SECOND:
             raise ConfigError(f"impossible type {self.text!r}", hint="the unit is ms, us or ns")
         return unit
 

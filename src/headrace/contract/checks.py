@@ -17,7 +17,7 @@ from headrace.contract.sqlrules import SQLRules
 from headrace.errors import ConfigError, HeadraceError, SchemaError, did_you_mean
 from headrace.exact import cast
 from headrace.frozen import frozen
-from headrace.logical import Type, parse_type
+from headrace.logical import INTEGERS, Type, parse_type
 from headrace.schema import Schema
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["RAW", "Bound", "Check", "bind"]
 
 RAW = "\0raw "
-_INTEGERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64")
 _TEXTS = ("string", "json", "categorical", "enum")
 _WIDEST = 2**127  # int128 ends below it
 
@@ -141,7 +140,7 @@ def _column(name: str, column: Column, contract: Contract, type: Type, is_cast: 
 
 def _bound(name: str, what: str, bound: Any, type: Type) -> pl.Expr:
     """`bound` as a literal that compares exactly with a column of `type`."""
-    if type.name in _INTEGERS and isinstance(bound, int | float) and not isinstance(bound, bool):
+    if type.name in INTEGERS and isinstance(bound, int | float) and not isinstance(bound, bool):
         if not math.isfinite(bound):
             raise ConfigError(f"column {name!r}: {what} is not finite", hint="leave it out")
         whole = math.ceil(bound) if what == "min" else math.floor(bound)

@@ -26,7 +26,7 @@ from headrace.cursor.nulls import numbered, refused
 from headrace.errors import ConfigError, DataError, UnavailableError, did_you_mean
 from headrace.flow import FILE, LINE, PLACE
 from headrace.frozen import frozen
-from headrace.logical import Type, parse_type, widens
+from headrace.logical import FLOATS, INTEGERS, Type, parse_type, widens
 from headrace.schema import Schema
 from headrace.stream import asked, scan_generator
 from headrace.stream.drawing import passed
@@ -40,10 +40,7 @@ __all__ = ["Tracked", "tracked"]
 
 _TIES_MAX = 10_000
 _NUMBERS = re.compile(r"u?int\d+|float\d+|decimal")
-_ORDERED = (
-    "int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64", "float32", "float64",
-    "decimal", "string", "date", "datetime", "time",
-)  # fmt: skip
+_ORDERED = (*INTEGERS, *FLOATS, "decimal", "string", "date", "datetime", "time")
 
 
 @frozen(kw_only=True)

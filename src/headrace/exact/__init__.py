@@ -14,15 +14,12 @@ import polars as pl
 from headrace.errors import ConfigError, SchemaError
 from headrace.exact.text import read_text, write_text
 from headrace.exact.time import check_format
-from headrace.logical import Type, widens
+from headrace.logical import FLOATS, INTEGERS, PER_SECOND, Type, widens
 from headrace.schema import Schema
 
 __all__ = ["cast", "from_text", "newest", "to_text"]
 
-_INTEGERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64")
-_FLOATS = ("float32", "float64")
 _TEXTS = ("string", "json", "categorical", "enum")
-_TICKS = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 def from_text(
@@ -51,7 +48,7 @@ def from_text(
     match type.name:
         case "string":
             return expr
-        case name if name in _INTEGERS or name in ("categorical", "enum"):
+        case name if name in INTEGERS or name in ("categorical", "enum"):
             return expr.cast(type.polars(), strict=False)
     read = partial(read_text, type=type, format=format, true=true, false=false, decimal=decimal)
     return expr.map_batches(read, return_dtype=type.polars(), is_elementwise=True)
@@ -63,7 +60,7 @@ def to_text(expr: pl.Expr, type: Type) -> pl.Expr:
     Floats by their shortest round trip, ``NaN``, ``inf``; a zone-aware datetime in UTC; binary as hexadecimal; lists,
     arrays and structs as JSON.
     """
-    if type.name in (*_INTEGERS, *_TEXTS, *_FLOATS, "bool", "decimal", "null"):
+    if type.name in (*INTEGERS, *_TEXTS, *FLOATS, "bool", "decimal", "null"):
         return expr.cast(pl.String)
     return expr.map_batches(partial(write_text, type=type), return_dtype=pl.String, is_elementwise=True)
 
@@ -79,7 +76,7 @@ def newest(rows: pl.LazyFrame, column: str, schema: Schema) -> str | None:
             f"the table has no column {column!r}", hint=f"check the cursor's column; it has: {', '.join(schema.names)}"
         )
     type = schema[column]
-    greatest = pl.col(column).nan_max() if type.name in _FLOATS else pl.col(column).max()
+    greatest = pl.col(column).nan_max() if type.name in FLOATS else pl.col(column).max()
     text: str | None = rows.select(greatest).select(to_text(pl.col(column), type)).collect().item()
     return text
 
@@ -114,7 +111,7 @@ def cast(expr: pl.Expr, old: Type, new: Type) -> pl.Expr:
 
 
 def _is_number(type: Type) -> bool:
-    return type.name in (*_INTEGERS, *_FLOATS, "decimal", "bool")
+    return type.name in (*INTEGERS, *FLOATS, "decimal", "bool")
 
 
 def _number(expr: pl.Expr, old: Type, new: Type) -> pl.Expr | None:
@@ -123,13 +120,13 @@ def _number(expr: pl.Expr, old: Type, new: Type) -> pl.Expr | None:
         return None
     if {old.name, new.name} & {"bool"}:
         if new.name != "bool":
-            return expr.cast(target) if new.name in _INTEGERS else None
-        return pl.when(expr.is_in([0, 1])).then(expr == 1) if old.name in _INTEGERS else None
-    if old.name in _INTEGERS and new.name in _INTEGERS:
+            return expr.cast(target) if new.name in INTEGERS else None
+        return pl.when(expr.is_in([0, 1])).then(expr == 1) if old.name in INTEGERS else None
+    if old.name in INTEGERS and new.name in INTEGERS:
         return expr.cast(target, strict=False)
-    if old.name in _FLOATS and new.name == "decimal":
+    if old.name in FLOATS and new.name == "decimal":
         return from_text(to_text(expr, old), new)
-    if old.name == "decimal" and new.name in _FLOATS:
+    if old.name == "decimal" and new.name in FLOATS:
         there = from_text(to_text(expr, old), new)
         return _if_same(there, from_text(to_text(there, new), old), expr)
     there = expr.cast(target, strict=False)
@@ -162,10 +159,10 @@ def _other(expr: pl.Expr, old: Type, new: Type) -> pl.Expr | None:
 def _ticks(expr: pl.Expr, old: str, new: str) -> pl.Expr:
     """Counts of one unit as counts of another; null where there is a remainder or an overflow."""
     count = expr.to_physical()
-    if _TICKS[new] >= _TICKS[old]:
-        more = count.cast(pl.Int128) * (_TICKS[new] // _TICKS[old])
+    if PER_SECOND[new] >= PER_SECOND[old]:
+        more = count.cast(pl.Int128) * (PER_SECOND[new] // PER_SECOND[old])
         return more.cast(pl.Int64, strict=False)
-    ratio = _TICKS[old] // _TICKS[new]
+    ratio = PER_SECOND[old] // PER_SECOND[new]
     return pl.when(count % ratio == 0).then(count // ratio)
 
 

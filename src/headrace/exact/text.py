@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.exact.time import arrow_cast, read_duration, read_moment, write_duration, write_moment
-from headrace.logical import Type
+from headrace.logical import FLOATS, INTEGERS, Type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = ["read_text", "write_text"]
 
-_NUMBERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64", "decimal")
-_FLOATS = ("float32", "float64")
+_NUMBERS = (*INTEGERS, "decimal")
 _PLAIN_DECIMAL = 38
 _NUMERAL = re.compile(r"([+-]?)(?:([0-9]+)(?:\.([0-9]*))?|\.([0-9]+))(?:[eE]([+-]?[0-9]{1,9}))?", re.ASCII)
 
@@ -34,7 +33,7 @@ def read_text(  # noqa: C901, PLR0911  # one case for each type
     decimal: str = ".",
 ) -> pl.Series:
     """The values that `texts` (String) write, as `type`; null where it cannot hold one exactly."""
-    if decimal != "." and type.name in (*_FLOATS, "decimal"):
+    if decimal != "." and type.name in (*FLOATS, "decimal"):
         texts = _with_point(texts, decimal)
     match type.name:
         case "float32" | "float64":
@@ -182,7 +181,7 @@ def _leaf(value: Any, type: Type) -> Any:
     if isinstance(value, bool):
         return ("true" if value else "false") if type.name == "bool" else _BAD
     if isinstance(value, _Text):
-        return str(value) if type.name in (*_NUMBERS, *_FLOATS) else _BAD
+        return str(value) if type.name in (*_NUMBERS, *FLOATS) else _BAD
     return value if isinstance(value, str) else _BAD
 
 

@@ -8,19 +8,16 @@ what looks wrong is taken out first and what still fails is found by halving.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from headrace.errors import ConfigError
-
-if TYPE_CHECKING:
-    from headrace.logical import Type
+from headrace.logical import PER_SECOND, Type
 
 __all__ = ["arrow_cast", "check_format", "read_duration", "read_moment", "write_duration", "write_moment"]
 
 _DIGITS = {"ms": 3, "us": 6, "ns": 9}
-_PER_SECOND = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _OFFSET = "(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
 # chrono's directives and what they match; the sixtieth second, which chrono moves into the next minute, is left out
@@ -213,7 +210,7 @@ def write_moment(values: pl.Series, type: Type) -> pl.Series:
         return values.to_frame("v").select(value.dt.to_string("%H:%M:%S%.f").alias(values.name)).to_series()
     unit = "d" if type.name == "date" else type.args[0]
     count = value.to_physical()
-    per_day = 1 if unit == "d" else 86_400 * _PER_SECOND[unit]
+    per_day = 1 if unit == "d" else 86_400 * PER_SECOND[unit]
     day = count.floordiv(per_day)
     usual = (day >= -719_162) & (day <= 2_932_896)  # noqa: PLR2004  # 0001-01-01 and 9999-12-31
     if unit == "ns":  # Arrow does not read the fraction of the first second that 64 bits hold
@@ -248,7 +245,7 @@ _LEAST = -(2**63)
 
 def write_duration(values: pl.Series, unit: str) -> pl.Series:
     """Durations as ISO 8601. Polars' own words fail for the least one: it has no positive counterpart."""
-    seconds, rest = divmod(-_LEAST, _PER_SECOND[unit])
+    seconds, rest = divmod(-_LEAST, PER_SECOND[unit])
     least = f"-PT{seconds}.{rest:0{_DIGITS[unit]}}S"
     value = pl.col("v")
     is_least = value.to_physical() == _LEAST
@@ -269,6 +266,6 @@ def _count(text: str, unit: str) -> int | None:
     fraction = (fraction or "").rstrip("0")
     if len(fraction) > _DIGITS[unit]:
         return None
-    count = whole * _PER_SECOND[unit] + int(fraction.ljust(_DIGITS[unit], "0"))
+    count = whole * PER_SECOND[unit] + int(fraction.ljust(_DIGITS[unit], "0"))
     count = -count if sign == "-" else count
     return count if _LEAST <= count < -_LEAST else None

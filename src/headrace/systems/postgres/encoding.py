@@ -16,7 +16,7 @@ import polars as pl
 from headrace.errors import DataError
 from headrace.exact import to_text
 from headrace.frozen import frozen
-from headrace.logical import Type, parse_type, widens
+from headrace.logical import INTEGERS, Type, parse_type, widens
 from headrace.schema import Field
 from headrace.stream.drawing import said
 from headrace.systems.postgres.moments import datetimes, durations, moments, whole
@@ -79,8 +79,7 @@ _NATURAL = {
 }
 _ROUNDED = re.compile(r"(time|timestamp)\((\d)\) (with(?:out)? time zone)")
 _UNBOUNDED = "numeric"
-_INTEGERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64")
-_NUMBERS = (*_INTEGERS, "decimal")
+_NUMBERS = (*INTEGERS, "decimal")
 _WHOLE = ("smallint", "integer", "bigint")
 _SAID_TOO_LONG = ("character", "bit")
 _CUTTING = re.compile(r'"char"|name|money|interval .+')
@@ -188,7 +187,7 @@ def accepts(column: Column, rows: Type) -> bool:
     held = column.held
     scale = int(held[:-1].rpartition(",")[2]) if re.fullmatch(r"numeric\(.*\)", held) else None
     match rows.name, rows.args:
-        case name, _ if name in _INTEGERS and (held in _WHOLE or (scale is not None and scale >= 0)):
+        case name, _ if name in INTEGERS and (held in _WHOLE or (scale is not None and scale >= 0)):
             return True
         case "decimal", (_, places) if scale is not None:
             return bool(scale >= places)

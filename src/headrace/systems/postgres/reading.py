@@ -9,7 +9,7 @@ import polars as pl
 
 from headrace.errors import DataError
 from headrace.exact import from_text
-from headrace.logical import Type
+from headrace.logical import PER_SECOND, Type
 from headrace.sqltext import quoted
 from headrace.systems.postgres import catalog
 from headrace.systems.postgres.copying import copied
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["batches"]
 
-_TICKS = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _COPIED = ("bool", "int16", "int32", "int64", "float32", "float64", "decimal", "date", "time", "datetime", "binary")
 
 
@@ -60,7 +59,7 @@ def _sent(column: Column) -> str:
         case "list" | "array" if column.held.endswith("[]"):
             return f"array_to_json({name})::text"
         case "duration":
-            return f"trunc(extract(epoch FROM {name}) * {_TICKS[column.type.args[0]]})::bigint::text"
+            return f"trunc(extract(epoch FROM {name}) * {PER_SECOND[column.type.args[0]]})::bigint::text"
     return f"{name}::text"
 
 

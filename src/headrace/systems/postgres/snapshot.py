@@ -12,6 +12,7 @@ import polars as pl
 from headrace import exact
 from headrace.errors import UnavailableError
 from headrace.flow import FileStamp, Held, Snapshot
+from headrace.logical import FLOATS, INTEGERS
 from headrace.schema import Field, Schema
 from headrace.sqltext import quoted
 from headrace.stream import asked, scan_generator
@@ -134,5 +135,4 @@ def _newest(dsn: Dsn, key: ledger.Key, table: Table, column: str) -> str | None:
     return exact.newest(rows.lazy(), column, Schema(tuple(Field(c.name, c.type) for c in now)))
 
 
-_NUMBERS = ("int8", "int16", "int32", "int64", "int128", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
-_ORDERED = (*_NUMBERS, "decimal", "string", "categorical", "date", "time", "datetime", "duration")
+_ORDERED = (*INTEGERS, *FLOATS, "decimal", "string", "categorical", "date", "time", "datetime", "duration")
