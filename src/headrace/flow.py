@@ -93,8 +93,8 @@ class Frame:
     """Rows, lazily, and what is known of where they come from.
 
     `lazy` can be collected any number of times, by any thread; each time it reads again. `placed` (where rows
-    have a place) is the same rows with two more columns in front, those of `PLACE`. `origins` are the columns whose type
-    the source's system knows more of, and that type (see `schema.Field`).
+    have a place) is the same rows with two more columns in front, those of `PLACE`. `origins` are the columns of whose
+    type the source's system knows more, and that type (see `schema.Field`).
     """
 
     lazy: pl.LazyFrame

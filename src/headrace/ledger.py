@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
 from headrace.flow import FileStamp, Snapshot
 from headrace.frozen import frozen
-from headrace.logical import widens
+from headrace.logical import Type, widens
 from headrace.schema import Field, Schema, WidenColumn
-from headrace.writes import Replace
+from headrace.writes import History, Replace
 
 if TYPE_CHECKING:
     from headrace.flow import Census, Commit, TableChange
@@ -27,9 +27,11 @@ __all__ = [
     "Owned",
     "entries",
     "later",
+    "own_fields",
     "refuse_census",
     "refuse_emptying",
     "refuse_foreign",
+    "refuse_history",
     "refuse_newer",
     "refuse_null_key",
     "refuse_unready",
@@ -42,6 +44,7 @@ Seen = Callable[[str, Iterable[str] | None], Mapping[str, FileStamp]]
 """As `Snapshot.seen`."""
 VERSION = 1
 """Of the ledger's tables."""
+_MOMENTS = ("date", "datetime")
 
 
 @frozen
@@ -144,6 +147,23 @@ def refuse_unready(table: object, added: Iterable[Field], have: Collection[str])
         )
 
 
+def refuse_history(table: object, write: History, rows: Schema, schema: Schema) -> None:
+    """Refuse rows that have a column which the history makes, and a `close_absent` that goes by another type than a
+    commit's time. `schema` is the table's. Raises ConfigError.
+    """
+    for name in (write.valid_from, write.valid_to):
+        if name in rows:
+            raise ConfigError(
+                f"table {table}: the rows have a column {name!r}, which the history makes",
+                hint='rename it, or say "valid_from" and "valid_to"',
+            )
+    if write.close_absent and write.latest_by and schema[write.latest_by[0]].name not in _MOMENTS:
+        raise ConfigError(
+            f"table {table}: close_absent closes at a commit's time, and {write.latest_by[0]!r} is no such type",
+            hint="choose a latest_by that is a date or a datetime, or none",
+        )
+
+
 def refuse_absent(table: object, what: str, names: Iterable[str], rows: Schema) -> None:
     """Raises ConfigError for a column that a write goes by (`what` for people) and that the rows do not have."""
     for name in names:
@@ -217,6 +237,17 @@ def rejected_keys(texts: Collection[str | None], width: int) -> set[tuple[str | 
     """
     found = [None if text is None else tuple(json.loads(text)) for text in texts]
     return None if None in found else {key for key in found if key is not None and len(key) == width}
+
+
+def own_fields(change: TableChange) -> tuple[Field, ...]:
+    """The columns that the write itself adds: a history's, of the type and origin of what it goes by."""
+    if not isinstance(write := change.write, History):
+        return ()
+    if write.latest_by:
+        by = next(f for f in change.schema if f.name == write.latest_by[0])
+    else:
+        by = Field("at", Type("datetime", ("us", "UTC")))
+    return (replace(by, name=write.valid_from), replace(by, name=write.valid_to))
 
 
 def widened(target: str, change: TableChange, known: Owned | None, added: Sequence[Field]) -> list[WidenColumn]:

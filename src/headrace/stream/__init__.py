@@ -27,11 +27,12 @@ from headrace.stream.drawing import drawn, made_of, tracked
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
-__all__ = ["FrameStream", "asked", "framed", "original", "picked", "reraise", "scan_batches", "scan_generator"]
+__all__ = ["FrameStream", "asked", "framed", "original", "picked", "reraise", "root", "scan_batches", "scan_generator"]
 
 Reading = Callable[[list[str] | None, pl.Expr | None, int | None, int | None], Iterator[pl.DataFrame]]
 """As `drawing.Reads`, but for any iterator."""
 
+_ENGINES = ("headrace", "polars", "pyarrow")
 _KEPT = 16
 _FEWEST = 2048  # DuckDB's own vector: as many rows as it holds of anything at once
 _MOST = 100_000
@@ -68,6 +69,19 @@ def original(error: BaseException) -> BaseException | None:
                 return _held.get(found[1])
         link = link.__cause__ or link.__context__
     return None
+
+
+def root(error: Exception, *engines: str) -> BaseException | None:
+    """What a stream raised at the very beginning, through however many engines; None where `error` is not about one.
+
+    Only what these engines, Polars, PyArrow or headrace made may stand for another; a user's exception is itself.
+    """
+    if type(error).__module__.partition(".")[0] not in (*_ENGINES, *engines):
+        return None
+    found: BaseException | None = None
+    while (deeper := original(found or error)) is not None and deeper is not found:
+        found = deeper
+    return found
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import duckdb
 
 from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, UnavailableError
-from headrace.stream import original
+from headrace.stream import root
 from headrace.transform.columns import NO_TIME
 
 __all__ = ["BY_CLASS", "exhausted", "translated"]
@@ -116,10 +116,10 @@ def translated(where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _foreign(error) and (root := _root(error)) is not None:
-            if root is error:
+        if (found := root(error, "duckdb", "_duckdb")) is not None:
+            if found is error:
                 raise
-            raise root from None
+            raise found from None
         if isinstance(error, duckdb.InterruptException) or _interrupted(error):
             raise KeyboardInterrupt from None
         if isinstance(error, duckdb.Error):
@@ -127,21 +127,8 @@ def translated(where: str) -> Iterator[None]:
         raise
 
 
-def _foreign(error: Exception) -> bool:
-    """Whether an engine made it, so that it may stand for another; an exception of the user's is itself."""
-    return type(error).__module__.partition(".")[0] in ("_duckdb", "duckdb", "polars", "pyarrow", "headrace")
-
-
 def _interrupted(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and str(error) == "Query interrupted"
-
-
-def _root(error: BaseException) -> BaseException | None:
-    """What a stream raised at the very beginning, through however many engines."""
-    found: BaseException | None = None
-    while (deeper := original(found or error)) is not None and deeper is not found:
-        found = deeper
-    return found
 
 
 def exhausted(error: duckdb.Error) -> bool:

@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 from headrace.errors import ConfigError, ConflictError, SchemaError
 from headrace.frozen import frozen
-from headrace.ledger import refuse_foreign, refuse_unready, widened
+from headrace.ledger import own_fields, refuse_foreign, refuse_unready, widened
 from headrace.logical import widens
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.sqltext import quoted
 from headrace.systems.duckdb import ledger
 from headrace.transform.columns import Column, described, folded, physical
-from headrace.writes import Append, History, Replace
+from headrace.writes import Append, Replace
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -148,7 +148,7 @@ def prepare(
     known = ledger.owned(connection, table.key)
     there = existing(connection, table)
     refuse_foreign(table, known.pipelines if known else (), key.pipeline, there=there, adopt=how.adopt)
-    added = _own_fields(change)
+    added = own_fields(change)
     wanted = Schema((*change.schema, *(f for f in added if f.name not in change.schema)))
     _refuse_names(table, change, wanted.names)
     swapped = isinstance(change.write, Replace) and not (there and carries_more_than_rows(connection, table))
@@ -263,14 +263,6 @@ def past(table: Table) -> str:
     return f"_headrace.{quoted(f'{table.key} history')}"
 
 
-def _own_fields(change: TableChange) -> tuple[Field, ...]:
-    """The columns that the write itself adds."""
-    if not isinstance(write := change.write, History):
-        return ()
-    type = change.schema[write.latest_by[0]] if write.latest_by else Schema.of({"at": "datetime(us, UTC)"})["at"]
-    return (Field(write.valid_from, type), Field(write.valid_to, type))
-
-
 def _check_same(table: Table, have: Sequence[Column], wanted: Schema) -> None:
     """The rows were made for a schema; the table must have it now."""
     types = {c.name: c for c in have}
@@ -290,7 +282,7 @@ def _create(connection: DuckDBPyConnection, table: Table, schema: Schema) -> Non
 def ddl(change: TableChange) -> list[str]:
     """The change's DDL, for `plan`: the very statements that `prepare` runs."""
     table = Table.of(change.table)
-    added = tuple(f for f in _own_fields(change) if f.name not in change.schema)
+    added = tuple(f for f in own_fields(change) if f.name not in change.schema)
     _refuse_names(table, change, change.schema.names)
     return [_statement(table, step, added) for step in change.changes]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from headrace.errors import ConfigError, DataError, HeadraceError, RejectedError, UnavailableError
-from headrace.stream import original
+from headrace.stream import root
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -141,26 +141,13 @@ def translated(where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _foreign(error) and (root := _root(error)) is not None:
-            if root is error:
+        if (found := root(error, "psycopg")) is not None:
+            if found is error:
                 raise
-            raise root from None
+            raise found from None
         if isinstance(error, psycopg.Error):
             raise verdict(error, where) from error
         raise
-
-
-def _foreign(error: Exception) -> bool:
-    """Whether an engine made it, so that it may stand for another; an exception of the user's is itself."""
-    return type(error).__module__.partition(".")[0] in ("psycopg", "polars", "pyarrow", "headrace")
-
-
-def _root(error: BaseException) -> BaseException | None:
-    """What a stream raised at the very beginning, through however many engines."""
-    found: BaseException | None = None
-    while (deeper := original(found or error)) is not None and deeper is not found:
-        found = deeper
-    return found
 
 
 def verdict(error: psycopg.Error, where: str, columns: Sequence[str] = ()) -> HeadraceError:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from headrace.contract.overtaking import spelled
-from headrace.errors import ConfigError
 from headrace.exact import to_text
-from headrace.ledger import rejected_keys
+from headrace.ledger import refuse_history, rejected_keys
 from headrace.logical import Type
 from headrace.sqltext import quoted
 from headrace.systems.postgres.connection import run
@@ -40,7 +39,6 @@ _REOPENED = "pg_temp._headrace_reopened"
 _CLOSED = "_headrace_closed"
 _SAME = "_headrace_same"
 _ROW = "_headrace_row"
-_MOMENTS = ("date", "datetime")
 
 
 def history(load: Load, write: History) -> None:
@@ -53,17 +51,7 @@ def history(load: Load, write: History) -> None:
     load.require(write.keys, "key")
     load.require(write.latest_by, "latest_by column")
     load.require(write.track, "track column")
-    for name in (write.valid_from, write.valid_to):
-        if name in load.rows:
-            raise ConfigError(
-                f"table {load.table}: the rows have a column {name!r}, which the history makes",
-                hint='rename it, or say "valid_from" and "valid_to"',
-            )
-    if write.close_absent and write.latest_by and load.change.schema[write.latest_by[0]].name not in _MOMENTS:
-        raise ConfigError(
-            f"table {load.table}: close_absent closes at a commit's time, and {write.latest_by[0]!r} is no such type",
-            hint="choose a latest_by that is a date or a datetime, or none",
-        )
+    refuse_history(load.table, write, load.rows, load.change.schema)
     refuse_null_keys(load, write.keys)
     load.reshape()
     if run(load.connection, "SELECT to_regclass($1) IS NULL", [past(load.table)])[0][0]:

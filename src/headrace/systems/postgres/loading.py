@@ -17,7 +17,8 @@ import psycopg
 
 from headrace.errors import ConfigError, SchemaError
 from headrace.ledger import refuse_absent
-from headrace.schema import Field, Schema, parse_type
+from headrace.logical import parse_type
+from headrace.schema import Field, Schema
 from headrace.sqltext import quoted
 from headrace.stream import FrameStream
 from headrace.stream.drawing import drawn

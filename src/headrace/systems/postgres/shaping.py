@@ -13,7 +13,7 @@ import psycopg
 
 from headrace.errors import ConfigError, ConflictError, SchemaError
 from headrace.frozen import frozen
-from headrace.ledger import refuse_foreign, refuse_unready, widened
+from headrace.ledger import own_fields, refuse_foreign, refuse_unready, widened
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.sqltext import quoted
 from headrace.systems.postgres import ledger
@@ -67,7 +67,7 @@ def shaped(
     oid = existing(connection, table)
     writers = known.pipelines if known else ()
     refuse_foreign(table, writers, key.pipeline, there=oid is not None, adopt=how.adopt)
-    added = _own_fields(change)
+    added = own_fields(change)
     wanted = Schema((*change.schema, *(f for f in added if f.name not in change.schema)))
     _check_names(wanted.names)
     if oid is None:
@@ -90,19 +90,6 @@ def shaped(
     _check_width(table, columns)
     index = _index(connection, table, oid, change) if how.create_index else []
     return Shape(table, oid is not None, change.fresh, columns, (*statements, *index), wanted, added)
-
-
-def _own_fields(change: TableChange) -> tuple[Field, ...]:
-    """The columns that the write itself adds."""
-    if not isinstance(write := change.write, History):
-        return ()
-    origin = None
-    if write.latest_by:
-        field = next(f for f in change.schema if f.name == write.latest_by[0])
-        type, origin = field.type, field.origin
-    else:
-        type = Schema.of({"at": "datetime(us, UTC)"})["at"]
-    return (Field(write.valid_from, type, origin), Field(write.valid_to, type, origin))
 
 
 def _check_names(names: Sequence[str]) -> None:
