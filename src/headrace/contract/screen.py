@@ -21,7 +21,7 @@ from headrace.exact import to_text
 from headrace.frozen import frozen
 from headrace.logical import Type
 from headrace.schema import REJECTS, Schema, reject_id
-from headrace.stream import FrameStream, framed, picked, scan_batches
+from headrace.stream import picked, scan_batches
 from headrace.stream.drawing import drawn
 from headrace.stream.spool import Spool, SpoolPass
 
@@ -219,22 +219,13 @@ class Screen:
     def rejects(self) -> Iterator[pl.DataFrame]:
         """The rows in quarantine, as frames with the columns of `schema.REJECTS`, once a pass is complete.
 
-        Of the rows that fail a run only the first are kept. Equal rows at an equal place get ids of their own:
-        ``<hash>``, ``<hash>-2``…, whatever the order of the batches.
+        Of the rows that fail a run only the first are kept. Equal rows at an equal place have ids of their own.
         """
         if self._spool.count == 0:
             return
-        from headrace.stream.spilling import spilling
+        from headrace.stream.numbering import numbered
 
-        spooled = scan_batches(self._spool.frames, REJECTS.polars())
-        numbered = """
-            SELECT * EXCLUDE (n) REPLACE (CASE n WHEN 1 THEN id ELSE id || '-' || n END AS id)
-            FROM (SELECT *, row_number() OVER (PARTITION BY id) AS n FROM spooled)
-            ORDER BY file, line, id"""
-        with spilling("numbering equal rejects") as con:
-            con.register("spooled", FrameStream(spooled))
-            for batch in framed(con.sql(numbered)):
-                yield batch.cast(REJECTS.polars())
+        yield from numbered(self._spool.frames)
 
     def close(self) -> None:
         """Delete the rejects from the disk."""

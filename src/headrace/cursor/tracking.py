@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from headrace import exact
-from headrace.cursor.nulls import numbered, refused
+from headrace.cursor.nulls import refused
 from headrace.errors import ConfigError, DataError, UnavailableError, did_you_mean
 from headrace.flow import FILE, LINE, PLACE
 from headrace.frozen import frozen
@@ -306,6 +306,8 @@ class _Reader:
     def rejects(self) -> Iterator[pl.DataFrame]:
         """The rows without a value, once a pass has come to its end."""
         if self.spool.count:
+            from headrace.stream.numbering import numbered  # few reads have such rows
+
             yield from numbered(self.spool.frames)
 
     def _rejects(self, rows: pl.DataFrame) -> pl.DataFrame:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.cursor.nulls import numbered, refused
+from headrace.cursor.nulls import refused
 from headrace.errors import ConfigError
 from headrace.flow import Batch, Counts, News, Position, Range, Retold, Snapshot, Superseded
 from headrace.frozen import frozen
 from headrace.stream.drawing import drawn
+from headrace.stream.numbering import numbered
 from headrace.systems.postgres.errors import translated
 from headrace.systems.postgres.late import Late
 from headrace.systems.postgres.order import Order, Values
