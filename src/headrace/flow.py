@@ -119,8 +119,9 @@ class News:
 
     `rows` is None where only reading would tell. `empty`: nothing is new since the position; of a source that gives
     all it has (`Batch.complete`) True: it has not changed, False: it has, None: it cannot tell. `facts` are plain JSON:
-    bounds, the sample's size, a guessed dialect. `warnings` are what a person should hear: what holds a read back,
-    what it had to do without. `misses` is what a later run will not see, in words, for the guarantee that `plan`
+    bounds, the sample's size, a guessed dialect. `again` names the files that were read before and have changed, where
+    such are read again (see `protocols.Source`, `rereads`). `warnings` are what a person should hear: what holds a read
+    back, what it had to do without. `misses` is what a later run will not see, in words, for the guarantee that `plan`
     prints (None: nothing is missed).
     """
 
@@ -129,6 +130,7 @@ class News:
     bytes: int | None = None
     empty: bool | None = False
     facts: Mapping[str, Any] = field(default_factory=dict)
+    again: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     misses: str | None = None
 

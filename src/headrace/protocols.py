@@ -36,8 +36,9 @@ class Source(Protocol):
       `table` each. Without them its tables are pipelines of their own.
     - ``reparse(lines, after, name) -> Batch``: what it makes of lines that could not be read (the columns ``file``,
       ``line`` and ``row`` of `schema.REJECTS`). Without it such rejects cannot be replayed.
-    - `rereads`: the columns that name a row's file, where a file that has changed is read again as a whole; then only
-      writes that replace the file's rows are taken (None: what was read is not read again).
+    - `rereads`: the columns that name a row's file, where a file that has changed is read again as a whole
+      (`News.again` of its batches tells which); then only writes that replace the file's rows are taken (None: what was
+      read is not read again).
     """
 
     def batches(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:

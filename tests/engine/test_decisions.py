@@ -109,6 +109,14 @@ def test_a_file_that_is_read_again_needs_a_write_that_replaces_its_rows(orders):
     hr.plan(orders.pipeline(files={"changed": "reread"}))
 
 
+def test_partitions_by_the_file_are_refused_under_a_cursor(orders):
+    files = {"changed": "reread", "add_columns": {"_file": "file"}}
+    hr.plan(orders.pipeline(files=files, write=hr.Partitions(by=("_file",))))
+    with pytest.raises(hr.ConfigError, match=r"source 'source': by a cursor only a file's new rows") as refused:
+        hr.plan(orders.pipeline(files={**files, "cursor": "id"}, write=hr.Partitions(by=("_file",))))
+    assert 'leave "cursor" out' in refused.value.hint
+
+
 def test_another_source_under_the_same_name_is_refused(orders):
     hr.run(orders.pipeline())
     (orders.folder / "other").mkdir()

@@ -201,6 +201,29 @@ def test_a_file_that_grows_under_a_cursor_is_not_read_again(place):
     assert groups(sums) == "those that the new rows touch"
 
 
+@pytest.mark.parametrize("files", [{"cursor": "id"}, {"read": "all"}], ids=["cursor", "all"])
+def test_only_a_file_that_has_changed_is_read_again(place, files):
+    place.write("1.csv", "id,v\n1,1\n")
+    pipeline = place.pipeline(files={**files, "changed": "reread"})
+    hr.run(pipeline)
+    place.write("2.csv", "id,v\n2,2\n")
+    assert hr.plan(pipeline).warnings == ()
+    place.write("1.csv", "id,v\n1,1\n3,3\n")
+    assert any("read again" in w for w in hr.plan(pipeline).warnings)
+
+
+def test_a_recompute_by_a_cursor_replaces_all_groups_only_where_a_file_has_changed(place):
+    place.write("1.csv", "id,city\n1,Ulm\n2,Bonn\n")
+    sums = place.pipeline(transforms=(SUM,), write=BY_CITY, files={"cursor": "id", "changed": "reread"})
+    hr.run(sums)
+    place.write("2.csv", "id,city\n3,Bonn\n")
+    assert groups(sums) == "those that the new rows touch"
+    place.write("1.csv", "id,city\n1,Kiel\n2,Bonn\n")
+    assert "read again" in groups(sums)
+    hr.run(sums)
+    assert agrees(sums, place, "city").rows() == [("Bonn", 2), ("Kiel", 1)]
+
+
 @pytest.mark.parametrize("former", ["a", "b"])
 def test_a_row_leaves_its_group_though_another_source_knows_no_former_rows(place, former):
     for name in "ab":

@@ -201,11 +201,18 @@ def _refuse_latest(write: Write, name: str, source: Source) -> None:
 
 def _refuse_reread(write: Write, name: str, source: Source) -> None:
     """A changed file that is read again must find its old rows, to replace them."""
-    named = SourceTraits.of(source).rereads
+    traits = SourceTraits.of(source)
+    named = traits.rereads
     if named is None or isinstance(write, Merge | Replace | Recompute):
         return
     if isinstance(write, Partitions) and set(write.by) <= named:
-        return
+        if traits.cursor is None:
+            return
+        raise ConfigError(
+            f"source {name!r}: by a cursor only a file's new rows are read, and partitions by the file would replace"
+            " all of its rows by them",
+            hint='leave "cursor" out: a file that has changed is read again as a whole; or use merge',
+        )
     raise ConfigError(
         f'source {name!r}: "changed": "reread" would double a file\'s rows with {write.type}',
         hint='use merge, or partitions by the file: "add_columns": {"_file": "file"} and "by": ["_file"]',

@@ -197,7 +197,7 @@ def _regrouped(
     if not isinstance(write, Recompute):
         return Regrouped(anew)
     rebuilt = "of --full-refresh" if how.full_refresh else anew
-    again = reread(pipeline.named_sources, batches, snapshot)
+    again = reread(batches)
     rebuilt = rebuilt or why_all(batches, how.drivers, snapshot, transformed, write.by, again, pipeline.contracts)
     return Regrouped(anew, rebuilt, None if rebuilt else _groups(pipeline, write, batches, how))
 
@@ -242,7 +242,6 @@ def _change(  # each is one part of what the table becomes
     fields = screen.schema.with_origins(rows.origins)
     target = None if held is None else held.schema
     schema, changes = evolve(target, fields, pipeline.on_schema_change, native=traits.native, takes=traits.takes)
-    again = () if held is None else reread(pipeline.named_sources, batches, held)
     complete = how.whole or all(batches[n].complete for n in how.drivers)
     lazy, deletes = deleting(write, _watched(screen.lazy, watch))
     return TableChange(
@@ -251,7 +250,7 @@ def _change(  # each is one part of what the table becomes
         schema=schema,
         rows=lambda: FrameStream(lazy),
         changes=changes,
-        groups=groups.stream or _replaced(write, screen.schema, again),
+        groups=groups.stream or _replaced(write, screen.schema, reread(batches)),
         complete=complete or (held is None and how.batch_bytes is None),
         fresh=held is None,
         deletes=deletes,
@@ -301,7 +300,7 @@ def _warnings(
 ) -> tuple[str, ...]:
     """What the transforms, the sources and the ledger give cause to say."""
     said = [*refuse_mixing(pipeline, batches, transformed), *(w for b in batches.values() for w in b.news.warnings)]
-    if pipeline.write.type == "merge" and not how.full_refresh and reread(pipeline.named_sources, batches, snapshot):
+    if pipeline.write.type == "merge" and reread(batches):
         said.append("files are read again: rows that they no longer have stay in the table (a merge deletes nothing)")
     if how.full_refresh and how.batch_bytes is not None:
         said.append("--full-refresh with commit_every takes several commits: until the last one readers see a part")

@@ -11,12 +11,10 @@ from headrace.flow import Batch, Frame, Snapshot
 from headrace.sqltext import quoted
 from headrace.stream import scan_batches
 from headrace.stream.drawing import drawn
-from headrace.traits import SourceTraits
 
 if TYPE_CHECKING:
     from headrace.contract import Contract
     from headrace.contract.screen import Screen
-    from headrace.protocols import Source
     from headrace.transform import Transformed
 
 __all__ = ["Groups", "Screened", "reread", "why_all", "why_anew"]
@@ -77,10 +75,9 @@ def _why_unique(contracts: Mapping[str | None, Contract], by: Sequence[str]) -> 
     return None
 
 
-def reread(sources: Mapping[str, Source], batches: Mapping[str, Batch], snapshot: Snapshot) -> list[str]:
-    """The files that are read again as a whole, since they have changed; by a cursor only their new rows are."""
-    rereading = [n for n, s in sources.items() if SourceTraits.of(s).rereads is not None]
-    return [f for n in rereading for f in snapshot.seen(n, [f.name for f in batches[n].news.files])]
+def reread(batches: Mapping[str, Batch]) -> list[str]:
+    """The files that are read again, since they have changed."""
+    return [name for batch in batches.values() for name in batch.news.again]
 
 
 class Groups:

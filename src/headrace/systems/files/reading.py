@@ -42,7 +42,7 @@ def batches(source: FileSource, range: Range, snapshot: Snapshot, name: str) -> 
         yield _SinceCursor(source, _settled(source, files), range, snapshot, name).batch(kept)
         return
     if source.read == "all":
-        yield _all(source, files, range, name)
+        yield _all(source, files, range, snapshot, name)
         return
     settled = _settled(source, files)
     seen = snapshot.seen(name, None) if range.after is not None else {}
@@ -108,18 +108,20 @@ def _frame(reading: Reading) -> Frame:
     return Frame(lazy=reading.lazy, placed=reading.placed)
 
 
-def _news(reading: Reading, facts: Mapping[str, Any]) -> News:
+def _news(reading: Reading, facts: Mapping[str, Any], seen: Mapping[str, FileStamp]) -> News:
     files = reading.files
+    changed = (f.name for f in files if seen.get(f.name, f.stamp) != f.stamp)
     return News(
         files=tuple(f.stamp for f in files),
         rows=reading.known_rows,
         bytes=sum(f.size for f in files),
         empty=not files,
         facts={**reading.survey.facts, **facts},
+        again=tuple(changed) if reading.source.changed == "reread" else (),
     )
 
 
-def _all(source: FileSource, files: Sequence[File], range: Range, name: str) -> Batch:
+def _all(source: FileSource, files: Sequence[File], range: Range, snapshot: Snapshot, name: str) -> Batch:
     reading = Reading(source, survey(source, files, {}), files, name)
     frame = _frame(reading)
     if source.latest is not None:
@@ -128,9 +130,10 @@ def _all(source: FileSource, files: Sequence[File], range: Range, name: str) -> 
         rows = newest(reading.placed, source.latest, [f.name for f in files], reading.doubtful)
         frame = Frame(lazy=rows.drop(PLACE), placed=rows)
     version = _version(files)
+    seen = snapshot.seen(name, None) if range.after is not None else {}
     return Batch(
         frame=frame,
-        news=replace(_news(reading, {}), empty=(range.after or {}).get("version") == version),
+        news=replace(_news(reading, {}, seen), empty=(range.after or {}).get("version") == version),
         position=lambda: {"version": version},
         counts=reading.counts,
         rejects=lambda: _retold(reading, name, everything=True),
@@ -174,7 +177,7 @@ def _new(
     rest = _Everything(source, every, pinned, seen, name)
     batch = Batch(
         frame=_frame(reading),
-        news=_news(reading, {"files_seen": len(old)}),
+        news=_news(reading, {"files_seen": len(old)}, seen),
         position=lambda: {"files": len(every), "types": pinned, **kept},
         counts=lambda: rest.counts(reading),
         rejects=lambda: rest.rejects(reading),
@@ -320,12 +323,12 @@ class _SinceCursor:
         tracked = partial(track, self.reading.placed, cursor, ties=range.ties, source=name, aside=aside, steady=True)
         self.part, self.whole = tracked(after=range.after, newest=snapshot.newest), tracked(after=None)
         self.read = Parted(self.part, self.whole)
-        seen = snapshot.seen(name, None) if self.known else {}
-        self.fresh = [f.stamp for f in files if seen.get(f.name) != f.stamp]
+        self.seen = snapshot.seen(name, None) if self.known else {}
+        self.fresh = [f.stamp for f in files if self.seen.get(f.name) != f.stamp]
 
     def batch(self, kept: Mapping[str, str]) -> Batch:
         """The batch; `kept` goes into its position."""
-        told = _news(self.reading, {"bounds": dict(self.part.bounds)})
+        told = _news(self.reading, {"bounds": dict(self.part.bounds)}, self.seen)
         return Batch(
             frame=self._frame(self.read.part),
             news=replace(told, rows=None, empty=self.known and not self.fresh, misses=self.cursor.misses),
