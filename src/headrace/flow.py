@@ -341,7 +341,9 @@ class Seal:
     """What is known only once all rows are drained: the end of a commit.
 
     `positions` replaces the positions of the sources it names. `files` are, by source, the stamps to remember
-    as seen. `record` is plain JSON for the ledger (counts, bounds, fingerprints, versions).
+    as seen. `record` is plain JSON for the ledger (counts, bounds, fingerprints, versions). `forget_files` (the table
+    began empty) says that positions, identities and files of this pipeline are these alone: of all that the seal does
+    not name nothing is remembered.
     """
 
     positions: Mapping[str, Position]

@@ -19,7 +19,7 @@ from headrace.schema import Field, Schema, WidenColumn
 from headrace.writes import History, Replace
 
 if TYPE_CHECKING:
-    from headrace.flow import Census, Commit, TableChange
+    from headrace.flow import Census, Commit, Seal, TableChange
 
 __all__ = [
     "VERSION",
@@ -71,6 +71,14 @@ class Head:
     identities: Mapping[str, Any] = field(default_factory=dict)
     write: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+
+    def moved(self, seal: Seal) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The positions and identities after a commit with this seal: those that it says, and, where it does not begin
+        anew, those that it does not name.
+        """
+        if seal.forget_files:
+            return dict(seal.positions), dict(seal.identities)
+        return {**self.positions, **seal.positions}, {**self.identities, **seal.identities}
 
     def snapshot(self, seen: Seen, settled: tuple[frozenset[str], frozenset[str]]) -> Snapshot:
         """What it says of the pipeline and of the target's number; `settled` are the rejects that do not come back:

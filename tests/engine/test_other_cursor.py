@@ -72,3 +72,36 @@ def test_a_position_that_did_not_keep_its_column_goes_on(ties):
 @pytest.mark.parametrize("kind", [hr.SQLiteSource, hr.DuckDBSource])
 def test_a_tables_identity_is_what_it_was(kind):
     assert set(kind(path="s.db", table="t").identity()) == {"type", "file", "table"}
+
+
+@pytest.mark.parametrize("target", ["duckdb", "parquet", "memory"])
+def test_a_full_refresh_forgets_how_far_a_source_without_rows_was_read(place, target):
+    destination = hr.MemoryDestination() if target == "memory" else getattr(place, target)()
+    sources = {name: hr.SQLiteSource(path=str(place.folder / f"{name}.db"), table="t", cursor="id") for name in "ab"}
+
+    def execute(name, *statements):
+        with closing(sqlite3.connect(place.folder / f"{name}.db")) as con:
+            for statement in statements:
+                con.execute(statement)
+            con.commit()
+
+    def loaded(*names):
+        step = hr.sql(" UNION ALL ".join(f"FROM {name}" for name in names))
+        pipeline = place.pipeline(
+            sources={name: sources[name] for name in names},
+            transforms=(step,),
+            independent=True,
+            destination=destination,
+            write=hr.Append(),
+        )
+        return lambda **how: hr.run(pipeline, **how) and place.rows(pipeline, ["v", "id"])
+
+    for name in "ab":
+        execute(name, "CREATE TABLE t (id INTEGER, v TEXT)", f"INSERT INTO t VALUES (5, '{name}'), (6, '{name}')")
+    assert len(loaded("a", "b")()) == 4
+    execute("b", "DELETE FROM t")
+    assert loaded("a", "b")(full_refresh=True) == [(5, "a"), (6, "a")]
+    execute("b", "INSERT INTO t VALUES (1, 'b'), (2, 'b')")
+    assert loaded("a", "b")() == [(5, "a"), (6, "a"), (1, "b"), (2, "b")]
+    assert loaded("b")(full_refresh=True) == [(1, "b"), (2, "b")]
+    assert len(loaded("a", "b")()) == 4

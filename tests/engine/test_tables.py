@@ -60,6 +60,16 @@ class Following(Shop):
         yield from super().together(sources, further, snapshots)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unsure(Shop):
+    """It cannot tell that there is no row before it is read."""
+
+    def together(self, *given: Any) -> Iterator[Mapping[str, Batch]]:
+        with closing(super().together(*given)) as read:
+            for found in read:
+                yield {name: replace(one, news=replace(one.news, empty=False)) for name, one in found.items()}
+
+
 def source(folder: Path, sql: str) -> None:
     with duckdb.connect(str(folder / "shop.duckdb")) as connection:
         connection.execute(sql)
@@ -316,6 +326,20 @@ def test_a_full_refresh_of_a_history_among_the_tables_is_refused_unless_it_is_me
 def test_a_table_says_only_what_is_its_own() -> None:
     assert hr.Table(cursor=None, table="t").given == {"cursor": None}
     assert replace(hr.Table(), where="x > 1").given == {"where": "x > 1"}
+
+
+def test_a_full_refresh_forgets_how_far_an_emptied_table_was_read_and_no_other(shop: Path) -> None:
+    tables = {n: hr.Table(cursor="id", write=hr.Append()) for n in ("main.orders", "main.items")}
+    both = pipeline(shop, tables=tables)
+    hr.run(both)
+    known = both.destination.inspect("shop")
+    source(shop, "DELETE FROM orders")
+    orders = Unsure(path="shop.duckdb", base=shop)
+    hr.run(pipeline(shop, source=orders, tables={"main.orders": tables["main.orders"]}), full_refresh=True)
+    after = both.destination.inspect("shop")
+    assert rows(shop, "SELECT count(*) FROM shop.orders") == [(0,)]
+    assert after.positions == {"main.items": known.positions["main.items"]}
+    assert after.identities["main.items"] == known.identities["main.items"]
 
 
 def test_a_full_refresh_begins_at_the_beginning_of_each_table(shop: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -227,11 +228,15 @@ def _sealed(pipeline: Pipeline, snapshot: Snapshot, seals: Mapping[str, Seal], i
     # a table without news says what it said: it has put nothing into another target, a full refresh of it neither
     told |= {name: {"into": target, **told[name]} for name, target in into.items() if name in told}
     counted = {k: sum(r[k] for r in records.values()) for k in ("rejected", "dropped")}
+    emptied = {name for name, seal in seals.items() if seal.forget_files}
     added = {k: dict(sum((Counter(r[k]) for r in records.values()), Counter())) for k in ("rules", "warned")}
     return Seal(
-        positions={name: at for seal in seals.values() for name, at in seal.positions.items()},
+        positions=_others(snapshot.positions, emptied)
+        | {n: at for s in seals.values() for n, at in s.positions.items()},
         files={},
-        identities={name: it for seal in seals.values() for name, it in seal.identities.items()},
+        identities=_others(snapshot.identities, emptied)
+        | {n: it for s in seals.values() for n, it in s.identities.items()},
+        forget_files=bool(emptied),
         record={
             "read": {name: read for r in records.values() for name, read in r["read"].items()},
             "bounds": {name: found for r in records.values() for name, found in r["bounds"].items()},
@@ -245,3 +250,8 @@ def _sealed(pipeline: Pipeline, snapshot: Snapshot, seals: Mapping[str, Seal], i
             "versions": next(iter(records.values()))["versions"],
         },
     )
+
+
+def _others(known: Mapping[str, Any], emptied: AbstractSet[str]) -> dict[str, Any]:
+    """What is known of tables that are not `emptied` by this commit: it stays so where others are forgotten."""
+    return {name: what for name, what in known.items() if name not in emptied}

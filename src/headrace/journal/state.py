@@ -78,10 +78,11 @@ class State:
         account = self.accounts.setdefault(entry["pipeline"], Account())
         account.write = entry["write"] or account.write
         account.record = entry["record"]
+        if entry["forget_files"]:
+            for known in (account.positions, account.identities, account.seen):
+                known.clear()
         account.positions.update(entry["positions"])
         account.identities.update(entry["identities"])
-        if entry["forget_files"]:
-            account.seen.clear()
         for source, stamps in entry["seen"].items():
             account.seen.setdefault(source, {}).update({name: [size, version] for name, size, version in stamps})
         for name in entry["rejects"]["removed"]:

@@ -102,6 +102,7 @@ class Key:
         number = head.number + 1
         write = commit.write or head.write
         schemas = {c.table: c.schema.to_json() for c in commit.changes}
+        positions, identities = head.moved(seal)
         connection.execute(
             "INSERT INTO _headrace.commits VALUES (?, ?, ?, ?, ?, ?::VARCHAR::TIMESTAMPTZ, ?, ?, ?, ?, ?, ?)",
             [
@@ -111,8 +112,8 @@ class Key:
                 commit.run,
                 at.isoformat(),
                 write,
-                json.dumps({**head.positions, **seal.positions}),
-                json.dumps({**head.identities, **seal.identities}),
+                json.dumps(positions),
+                json.dumps(identities),
                 json.dumps(schemas),
                 json.dumps(dict(counts)),
                 json.dumps(dict(seal.record)),

@@ -238,13 +238,14 @@ class MemoryDestination:
 def _with_seal(ledger: _Ledger, seal: Seal) -> _Ledger:
     rejects = seal.rejects
     loaded = frozenset[str]() if rejects is not None and rejects.replace_all else ledger.loaded
-    remembered = {} if seal.forget_files else dict(ledger.files)
+    known = _Ledger() if seal.forget_files else ledger
+    remembered = dict(known.files)
     for source, stamps in seal.files.items():
         remembered[source] = {**remembered.get(source, {}), **{stamp.name: stamp for stamp in stamps}}
     return replace(
         ledger,
-        positions={**ledger.positions, **seal.positions},
-        identities={**ledger.identities, **seal.identities},
+        positions={**known.positions, **seal.positions},
+        identities={**known.identities, **seal.identities},
         files=remembered,
         discarded=ledger.discarded.union(() if rejects is None else rejects.discarded),
         loaded=loaded.union(() if rejects is None else rejects.loaded),

@@ -123,6 +123,7 @@ class Key:
         number = head.number + 1
         write = commit.write or head.write
         schemas = {c.table: c.schema.to_json() for c in commit.changes}
+        positions, identities = head.moved(seal)
         run(
             connection,
             "INSERT INTO _headrace.commits VALUES ($1, $2, $3::bigint, $4, $5, $6::timestamptz, $7, $8::json, $9::json,"
@@ -134,8 +135,8 @@ class Key:
                 commit.run,
                 at.isoformat(),
                 write,
-                json.dumps({**head.positions, **seal.positions}),
-                json.dumps({**head.identities, **seal.identities}),
+                json.dumps(positions),
+                json.dumps(identities),
                 json.dumps(schemas),
                 json.dumps(dict(counts)),
                 json.dumps(dict(seal.record)),

@@ -15,7 +15,7 @@ import pytest
 
 from headrace.errors import ConfigError, ConflictError, DataError, SchemaError
 from headrace.exact import from_text
-from headrace.flow import FileStamp, Superseded
+from headrace.flow import FileStamp, Seal, Superseded
 from headrace.logical import parse_type
 from headrace.testing.destination.subject import FIRST, SECOND, STEPS, Run, Subject, only
 from headrace.testing.scripts import PIPELINE, SOURCE, WRITES, Step, commit_of, holds, play, reject
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Remembering"]
 
+OTHER = "another"
 NEWEST = {
     "int64": ("-9", "10"),
     "uint64": ("1", "18446744073709551615"),
@@ -58,6 +59,20 @@ class Remembering(Subject):
         assert dict(seen(SOURCE, None)) == {"a/0.csv": stamps[0], "a/1.csv": changed, "a/2.csv": stamps[2]}
         assert dict(seen(SOURCE, ["a/1.csv", "b.csv"])) == {"a/1.csv": changed}
         assert dict(seen("another", None)) == {}
+
+    def test_a_commit_that_forgets_leaves_what_its_seal_says_and_nothing_else(
+        self, tmp_path: Path, usual: Write
+    ) -> None:
+        """Else a full refresh would read on, in a source that had no row just then, from what is no more there."""
+        destination = self.destination(tmp_path)
+        stamps = [FileStamp(name=f"{n}.csv", size=n, version="v") for n in range(2)]
+        destination.apply(commit_of(destination, FIRST, usual, position=1, files=stamps[:1]))
+        anew = commit_of(destination, replace(FIRST, fresh=True), usual)
+        seal = Seal(positions={OTHER: {"n": 2}}, identities={}, files={OTHER: stamps[1:]}, record={}, forget_files=True)
+        destination.apply(replace(anew, seal=lambda: seal))
+        after = self.destination(tmp_path).inspect(PIPELINE)
+        assert (dict(after.positions), dict(after.identities)) == ({OTHER: {"n": 2}}, {})
+        assert (dict(after.seen(SOURCE, None)), set(after.seen(OTHER, None))) == ({}, {"1.csv"})
 
     @pytest.mark.parametrize("type", list(NEWEST))
     def test_newest_is_the_exact_text_of_the_greatest_value(self, tmp_path: Path, usual: Write, type: str) -> None:
