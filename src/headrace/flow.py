@@ -300,17 +300,13 @@ class TableChange:
         return self.write.type == "history"
 
     @property
-    def takes_all(self) -> bool:
-        """Whether rows that this pipeline did not bring may go: all that the table held, or what the source lacks."""
+    def takes_others(self) -> bool:
+        """Whether rows that this pipeline did not bring may go: all that the table held, those of a partition or a
+        group, or what the source lacks.
+        """
         kind = self.write.type
         absent = kind == "history" and getattr(self.write, "close_absent", False) and self.complete
-        return (
-            self.fresh
-            or self.census is not None
-            or kind == "replace"
-            or (kind == "recompute" and self.groups is None)
-            or absent
-        )
+        return self.fresh or self.census is not None or kind in ("replace", "partitions", "recompute") or absent
 
 
 @frozen(kw_only=True)

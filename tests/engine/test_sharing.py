@@ -50,6 +50,24 @@ def test_a_load_that_would_take_another_pipelines_rows_away_is_refused_in_the_pl
     assert hr.run(a).status == "nothing_new"
 
 
+@pytest.mark.parametrize("write", [hr.Partitions(by=("day",)), hr.Recompute(by=("day",))], ids=lambda write: write.type)
+def test_a_part_that_would_be_replaced_may_hold_another_pipelines_rows(place, write):
+    """Before the others, or after them; also where only the groups that new rows touch are replaced."""
+    adopted = place.duckdb(adopt=True)
+    place.write("1.csv", "day,v\n1,a\n2,b\n")
+    mine = place.pipeline(destination=adopted, write=write)
+    hr.run(mine)
+    other = MemorySource(frames=[pl.DataFrame({"day": [1], "v": ["other"]})])
+    hr.run(place.pipeline(name="other", source=other, destination=adopted, write=hr.Append()))
+    place.write("2.csv", "day,v\n1,c\n")
+    late = place.pipeline(name="late", destination=adopted, write=write)
+    for one, others in ((mine, "'other'"), (late, "'orders', 'other'")):
+        for verb in (hr.plan, hr.run):
+            with pytest.raises(hr.ConfigError, match=f"this {write.type} would take away what {others} loaded"):
+                verb(one)
+    assert place.rows(mine, ["day", "v"]) == [(1, "a"), (1, "other"), (2, "b")]
+
+
 def test_a_table_removed_by_hand_begins_anew_for_all_its_pipelines(tmp_path):
     """The way out of the refusal."""
     target = hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t", adopt=True)

@@ -148,7 +148,7 @@ def refuse_sharing(change: TableChange, snapshot: Snapshot) -> None:
 
     Raises ConfigError with the way out.
     """
-    if not (snapshot.others and change.takes_all):
+    if not (snapshot.others and change.takes_others):
         return
     what = "a full refresh" if change.fresh else f"this {change.write.type}"
     raise ConfigError(

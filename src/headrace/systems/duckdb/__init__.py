@@ -37,7 +37,7 @@ class DuckDBDestination:
 
     `table` is ``table`` or ``schema.table``; a pipeline of many tables has `schema` in its place. `adopt` takes over a
     table that headrace did not make, or that another pipeline writes too (then no load may take its rows away: no
-    replace, no full refresh).
+    replace, partitions, recompute, deletes by comparing keys, `close_absent` or full refresh).
     `base` is the folder that a relative `path` is relative to.
     """
 

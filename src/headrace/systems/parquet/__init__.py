@@ -45,7 +45,8 @@ class ParquetDestination:
     """A table as a folder of Parquet files. The folder is made by the first run.
 
     Takes append, replace and partitions. `row_group_bytes` and `file_bytes` bound row groups (of at most a million
-    rows) and files, measured before encoding and compression. `adopt` lets a second pipeline write to the same folder.
+    rows) and files, measured before encoding and compression. `adopt` lets a second pipeline write to the same folder
+    (then no load may take its rows away: append alone).
     `base` is the folder that a relative `path` is relative to.
 
     Read it by `headrace.scan_table` (whole commits only), or by any engine as ``path/**/*.parquet``.

@@ -40,8 +40,8 @@ class PostgresDestination:
     ``{"service": …}``); None: the ``PG*`` variables. `table` is ``schema.name``; ``name`` alone is public's; a pipeline
     of many tables has `schema` in its place. The first commit makes both where they are not there. `adopt` takes over a
     table that headrace did not make, or that another pipeline writes too (then no load may take its rows away: no
-    replace, no full refresh). `create_index` makes a unique index on the keys of a merge or a replace, where there is
-    none.
+    replace, partitions, recompute, deletes by comparing keys, `close_absent` or full refresh). `create_index` makes a
+    unique index on the keys of a merge or a replace, where there is none.
 
     The connection must be the server's own, or a pooler's that gives a whole session.
     """
