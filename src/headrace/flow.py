@@ -199,12 +199,13 @@ class Batch:
 @frozen(kw_only=True)
 class Held:
     """What the destination holds of one table: its logical `schema` (None: there is no table), whether headrace made it
-    or took it over (`owned`), and the `others`, the other pipelines that have commits in it. `scan` reads it, and
-    `newest(column)` is the greatest value in it: see `Snapshot`.
+    or took it over (`owned`), whether it holds the `versions` of a history, and the `others`, the other pipelines that
+    have commits in it. `scan` reads it, and `newest(column)` is the greatest value in it: see `Snapshot`.
     """
 
     schema: Schema | None = None
     owned: bool = True
+    versions: bool = False
     others: frozenset[str] = frozenset()
     scan: Callable[[], pl.LazyFrame] | None = None
     newest: Callable[[str], str | None] = lambda _column: None
@@ -216,7 +217,8 @@ class Snapshot:
 
     The TARGET's, whoever writes it: `number` and `head`, the number and the id of its last commit (0, None: there is
     none); `others`, the other pipelines that have commits in it; `schema`, the logical schema of the table (None:
-    there is no table), and `owned`, whether headrace made it or took it over. `scan` reads it (None: no table): whole
+    there is no table), `owned`, whether headrace made it or took it over, and `versions`, whether a history was the
+    last to write it: then it holds older rows, and columns that no row brings. `scan` reads it (None: no table): whole
     commits only, as of this one or of a later one, else UnavailableError; each collection reads anew. `newest(column)`
     is the greatest value in it as its EXACT text (`exact.newest`; None: no row has one).
 
@@ -237,6 +239,7 @@ class Snapshot:
     identities: Mapping[str, Any] = field(default_factory=dict)
     schema: Schema | None = None
     owned: bool = True
+    versions: bool = False
     write: str | None = None
     seen: Callable[[str, Iterable[str] | None], Mapping[str, FileStamp]] = lambda _source, _names: {}
     scan: Callable[[], pl.LazyFrame] | None = None

@@ -55,8 +55,11 @@ def run(
 
         def load() -> None:
             snapshot = this.inspect()
-            refuse_start(pipeline, snapshot, full_refresh=full_refresh, discard_history=discard_history)
-            how = replace(reading(pipeline, full_refresh=full_refresh and not this.commits), as_text=this.as_text)
+            refreshing = full_refresh and not this.commits
+            refuse_start(pipeline, snapshot, full_refresh=refreshing, discard_history=discard_history)
+            how = replace(
+                reading(pipeline, full_refresh=refreshing), discard_history=discard_history, as_text=this.as_text
+            )
             with closing(increments(pipeline, snapshot, how, this.context)) as all:
                 for increment in all:
                     this.apply(increment)
@@ -135,6 +138,6 @@ def _first(pipeline: Pipeline, *, full_refresh: bool) -> Iterator[tuple[Incremen
         raise ConfigError(f"{target(pipeline)} cannot take the write {pipeline.write.type!r}", hint=hint)
     snapshot = pipeline.destination.inspect(pipeline.name)
     refuse_start(pipeline, snapshot, full_refresh=full_refresh, discard_history=True)
-    how = reading(pipeline, full_refresh=full_refresh)
+    how = replace(reading(pipeline, full_refresh=full_refresh), discard_history=True)
     with closing(increments(pipeline, snapshot, how, Context(run="plan"))) as every, closing(next(every)) as increment:
         yield increment, snapshot

@@ -87,7 +87,7 @@ def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Conte
         if (hint := one.destination.supports(one.write.type)) is not None:
             raise ConfigError(f"table {name!r} cannot take the write {one.write.type!r}", hint=hint)
         with _told_of(name):
-            refuse_start(one, held[name], full_refresh=how.full_refresh, discard_history=True)
+            refuse_start(one, held[name], full_refresh=how.full_refresh, discard_history=how.discard_history)
             if not how.full_refresh:
                 _refuse_elsewhere(one, held[name], goes_on=name in snapshot.positions)
     hows = {

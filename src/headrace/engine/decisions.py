@@ -38,12 +38,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Reading",
     "fingerprint",
+    "holds_versions",
     "key_columns",
     "reading",
     "refuse_another",
     "refuse_mixing",
     "refuse_sharing",
     "refuse_start",
+    "refuse_unversioned",
 ]
 
 
@@ -53,9 +55,10 @@ class Reading:
 
     `drivers` are the sources whose news make a run worth while; the others are look-ups, read whole each time.
     `whole`: the transform sees everything read so far (replace, recompute). `full_refresh`: all is read from the
-    beginning, whatever was read before. `anew`: all is written anew by a write that sees everything, though nothing may
-    be new (a replay). `ties`: see `flow.Range`. `as_text` are, by source, the columns that an earlier attempt of the
-    run found to hold values that their types cannot.
+    beginning, whatever was read before, and `discard_history` that this may take a history's versions away. `anew`: all
+    is written anew by a write that sees everything, though nothing may be new (a replay). `ties`: see `flow.Range`.
+    `as_text` are, by source, the columns that an earlier attempt of the run found to hold values that their types
+    cannot.
     """
 
     drivers: tuple[str, ...]
@@ -63,6 +66,7 @@ class Reading:
     full_refresh: bool
     ties: Literal["again", "once"]
     batch_bytes: int | None
+    discard_history: bool = False
     anew: bool = False
     as_text: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -93,10 +97,9 @@ def key_columns(write: Write) -> tuple[str, ...]:
 
 def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, discard_history: bool) -> None:
     """Refuse what cannot go on from this snapshot. Raises ConfigError with the way out."""
-    keeps = any(isinstance(write, History) for write in _writes(pipeline))
-    if full_refresh and keeps and snapshot.number and not discard_history:
+    if full_refresh and holds_versions(pipeline.write, snapshot) and not discard_history:
         raise ConfigError(
-            "a full refresh of a history would lose the versions that the source no longer has",
+            "a full refresh would lose the versions that the source no longer has: the table is a history's",
             hint="say --discard-history if that is meant",
         )
     refuse_deletes(pipeline)
@@ -116,12 +119,26 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
             refuse_another(pipeline, name, snapshot.identities.get(name), source.identity())
 
 
-def _writes(pipeline: Pipeline) -> list[Write]:
-    """The pipeline's write; of many tables each one's."""
-    common = {} if pipeline.defaults is None else pipeline.defaults.given
-    return [{"write": pipeline.write, **common, **table.given}["write"] for table in pipeline.tables.values()] or [
-        pipeline.write
-    ]
+def holds_versions(write: Write, snapshot: Snapshot) -> bool:
+    """Whether the table holds versions of keys: as the ledger knows, or, of a table that headrace did not make, as a
+    history takes it over.
+    """
+    if snapshot.schema is None or not isinstance(write, History):
+        return snapshot.versions
+    return snapshot.versions or {write.valid_from, write.valid_to} <= set(snapshot.schema.names)
+
+
+def refuse_unversioned(change: TableChange, snapshot: Snapshot) -> None:
+    """Refuse another write than a history into a table that holds versions: it would take them for rows of its own.
+
+    Raises ConfigError with the way out.
+    """
+    if snapshot.versions and not change.keeps_versions and not change.fresh:
+        raise ConfigError(
+            f"table {change.table!r} holds the versions that a history keeps, and {change.write.type} would take them"
+            " for rows of its own",
+            hint="use history, or another table; --full-refresh --discard-history gives the versions up",
+        )
 
 
 def refuse_another(pipeline: Pipeline, name: str, before: Any, now: Any) -> None:

@@ -16,7 +16,15 @@ import polars as pl
 
 from headrace.contract.screen import Screen
 from headrace.engine.census import census
-from headrace.engine.decisions import Reading, fingerprint, key_columns, refuse_another, refuse_mixing, refuse_sharing
+from headrace.engine.decisions import (
+    Reading,
+    fingerprint,
+    key_columns,
+    refuse_another,
+    refuse_mixing,
+    refuse_sharing,
+    refuse_unversioned,
+)
 from headrace.engine.deletions import deleting
 from headrace.engine.keys import keyed, require, settled, versions
 from headrace.engine.passes import Passes
@@ -259,10 +267,13 @@ def _change(  # each is one part of what the table becomes
 
 
 def _refuse_target(pipeline: Pipeline, snapshot: Snapshot, change: TableChange) -> None:
-    """Refuse what the destination would refuse too, but late: a table that others write, or whose rows are theirs."""
+    """Refuse what the destination would refuse too, but late: a table that others write, or whose rows are theirs; and
+    one whose rows are a history's.
+    """
     adopt = snapshot.owned or DestinationTraits.of(pipeline.destination).adopt
     refuse_foreign(change.table, snapshot.others, pipeline.name, there=snapshot.schema is not None, adopt=adopt)
     refuse_sharing(change, snapshot)
+    refuse_unversioned(change, snapshot)
 
 
 def _commit(pipeline: Pipeline, run: str, snapshot: Snapshot, change: TableChange, seal: Sealing) -> Commit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headrace.engine.bundle import Bundle
+from headrace.engine.decisions import holds_versions
 from headrace.engine.guarantees import guarantee
 from headrace.engine.increment import Increment
 from headrace.engine.running import target
@@ -43,8 +44,8 @@ def planned(pipeline: Pipeline, increment: Increment | Bundle, snapshot: Snapsho
 
 def _unsaid(increment: Increment | Bundle, snapshot: Snapshot) -> tuple[str, ...]:
     """What a run must be told besides: see `decisions.refuse_start`."""
-    parts = [increment] if isinstance(increment, Increment) else increment.parts.values()
-    if snapshot.number and any(part.change.fresh and part.change.keeps_versions for part in parts):
+    of = (lambda _table: snapshot) if isinstance(increment, Increment) else snapshot.of
+    if any(one.fresh and holds_versions(one.write, of(one.table)) for one in increment.changes):
         return ("a run is refused without --discard-history: it would lose the versions that the source no longer has",)
     return ()
 

@@ -90,6 +90,7 @@ def _held(connection: DuckDBPyConnection, path: Path, key: ledger.Key, table: Ta
     return Held(
         schema=_schema(columns, known),
         owned=known is not None and key.pipeline in known.pipelines,
+        versions=known is not None and bool(known.added),
         others=frozenset(known.pipelines if known else ()) - {key.pipeline},
         scan=lambda: scan(path, current, columns),
         newest=newest,

@@ -100,6 +100,7 @@ class MemoryDestination:
             positions=ledger.positions,
             identities=ledger.identities,
             schema=None if table is None else table.schema,
+            versions=table is not None and table.events is not None,
             write=ledger.write,
             seen=seen,
             scan=None if table is None else table.rows.lazy,

@@ -68,6 +68,7 @@ def _held(connection: Connection, dsn: Dsn, key: ledger.Key, table: Table, *, ha
     return Held(
         schema=_schema(columns, known),
         owned=known is not None and key.pipeline in known.pipelines,
+        versions=known is not None and bool(known.added),
         others=frozenset(known.pipelines if known else ()) - {key.pipeline},
         scan=lambda: _scan(dsn, key, table, columns),
         newest=lambda column: _newest(dsn, key, table, column),

@@ -60,6 +60,15 @@ class Remembering(Subject):
         assert dict(seen(SOURCE, ["a/1.csv", "b.csv"])) == {"a/1.csv": changed}
         assert dict(seen("another", None)) == {}
 
+    @only("history")
+    def test_a_table_says_whether_it_holds_versions(self, tmp_path: Path, write: str) -> None:
+        """Where the write is another one now, nothing else tells that they may be lost."""
+        destination = self.destination(tmp_path)
+        destination.apply(commit_of(destination, FIRST, WRITES[write]))
+        assert self.destination(tmp_path).inspect(PIPELINE).versions
+        destination.apply(commit_of(destination, replace(SECOND, fresh=True), WRITES["append"]))
+        assert not self.destination(tmp_path).inspect(PIPELINE).versions
+
     def test_a_commit_that_forgets_leaves_what_its_seal_says_and_nothing_else(
         self, tmp_path: Path, usual: Write
     ) -> None:
