@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,46 @@ def test_deletes_are_refused_where_the_write_cannot_carry_them_out(shop: Path, w
 def test_a_merge_without_keys_asks_for_them_where_the_source_has_none(shop: Path) -> None:
     with pytest.raises(ConfigError, match="merge has no keys"):
         hr.check(pipeline(shop, write=hr.Merge()))
+
+
+@pytest.mark.parametrize("judges", ["source", "result"])
+def test_keys_are_compared_in_the_types_that_a_contract_gives_them(tmp_path: Path, judges: str) -> None:
+    source(tmp_path, "CREATE TABLE orders AS SELECT i::VARCHAR AS id, 1 AS updated FROM range(1, 11) t(i)")
+    source(tmp_path, "INSERT INTO orders VALUES ('none', 1)")
+    typed = hr.Contract(columns={"id": hr.Column(type="int64")}, on_violation="quarantine")
+    one = pipeline(tmp_path)
+    assert one.source is not None
+    one = (
+        replace(one, source=replace(one.source, contract=typed)) if judges == "source" else replace(one, contract=typed)
+    )
+    hr.run(one)
+    source(tmp_path, "DELETE FROM orders WHERE id = '3'")
+    assert hr.run(one).counts["deleted"] == 1
+    assert ids(one) == [1, 2, 4, 5, 6, 7, 8, 9, 10]
+    assert hr.rejects(one)["key"].to_list() == [None]
+
+
+def test_a_replay_deletes_nothing(shop: Path) -> None:
+    """Of a look-up that has deletes only the keys that the replayed rows have were found."""
+    source(shop, "CREATE TABLE lines AS SELECT id, id - 1 AS v FROM orders")
+    source(shop, "UPDATE orders SET text = text || id")
+
+    def joined(low: int) -> hr.Pipeline:
+        customers = hr.DuckDBSource(
+            path="shop.duckdb", table="orders", read="all", deletes=hr.Deletes(max=1.0), base=shop
+        )
+        return pipeline(
+            shop,
+            source=None,
+            sources={
+                "lines": hr.DuckDBSource(path="shop.duckdb", table="lines", cursor="id", base=shop),
+                "orders": customers,
+            },
+            transforms=(hr.sql("SELECT lines.*, text FROM lines JOIN orders USING (id)"),),
+            contract=hr.Contract(columns={"v": hr.Column(min=low)}, on_violation="quarantine"),
+        )
+
+    hr.run(joined(1))
+    assert ids(joined(1)) == list(range(2, 11))
+    hr.replay(joined(0))
+    assert ids(joined(0)) == list(range(1, 11))

@@ -15,6 +15,7 @@ from headrace.traits import SourceTraits
 from headrace.writes import Merge
 
 if TYPE_CHECKING:
+    from headrace.contract import Contract
     from headrace.cursor import Deletes
     from headrace.pipeline import Pipeline
 
@@ -61,14 +62,24 @@ def census(
 ) -> Census | None:
     """All keys of the result, where a comparison is due: those that the transforms make of every row of the source.
 
-    Rows that a contract rejects are among them: a key that cannot be loaded is not gone.
+    Rows that a contract rejects are among them: a key that cannot be loaded is not gone. The columns have the types
+    that the contracts give them, as the table's; a key that cannot be one was never loaded.
     """
     for name, deletes in _deleting(pipeline).items():
         if (every := batches[name].census) is not None:
-            others = {n: (b.whole or b.frame).lazy for n, b in batches.items()}
-            stream = partial(FrameStream, transformed({**others, name: every.lazy}).select(keys))
+            frames = {n: (b.whole or b.frame).lazy for n, b in batches.items()} | {name: every.lazy}
+            contracts = pipeline.contracts
+            rows = transformed({n: _cast(contracts.get(n), frame) for n, frame in frames.items()})
+            stream = partial(FrameStream, _cast(contracts.get(None), rows).select(keys).drop_nulls())
             return Census(keys=stream, max=deletes.max, mark=MARK if deletes.as_ == "soft" else None)
     return None
+
+
+def _cast(contract: Contract | None, rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows with the contract's types; NULL where a value has none of them."""
+    from headrace.contract.checks import bind
+
+    return rows if contract is None else rows.with_columns(**bind(contract, rows.collect_schema()).casts)
 
 
 def _deleting(pipeline: Pipeline) -> dict[str, Deletes]:

@@ -285,7 +285,7 @@ def _batch(
     asked = Range(after=snapshot.positions.get(name), as_text=how.as_text.get(name, frozenset()))
     usual = next(opened(source, asked, snapshot, name, reads))
     if name not in how.drivers:
-        return usual
+        return replace(usual, census=None)  # joined with these rows alone it has not all keys
     lines = rejects.filter(pl.col("stage") == "parse")
     reparse = SourceTraits.of(source).reparse
     if lines.height and reparse is None:
