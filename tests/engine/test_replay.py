@@ -423,3 +423,22 @@ def test_a_reject_is_the_same_whatever_the_order_of_its_columns_and_with_a_colum
     place.write("2.csv", "id,v,note,more\n3,-7,z,1\n")
     hr.run(held, full_refresh=True)
     assert [r["file"] for r in hr.rejects(held).to_dicts()] == ["2.csv"]
+
+
+@pytest.mark.parametrize("judges", ["source", "result"])
+@pytest.mark.parametrize("bound", [{"max_reject_share": 0.05}, {"min_rows": 50}], ids=lambda b: next(iter(b)))
+def test_a_replay_is_no_load_of_its_own_for_ceilings_and_bounds(place, tmp_path, bound, judges):
+    """They are shares and numbers of a run's rows."""
+    place.write("1.csv", "id,v\n" + "".join(f"{i},{i}\n" for i in range(100)) + "201,-1\n202,-2\n")
+    contract = hr.Contract(columns={"v": hr.Column(min=0)}, on_violation="quarantine", **bound)
+    pipeline = place.pipeline(**({"files": {"contract": contract}} if judges == "source" else {"contract": contract}))
+    hr.run(pipeline)
+    unchanged = hr.replay(pipeline)
+    assert (unchanged.status, "nothing was changed" in str(unchanged.warnings)) == ("nothing_new", True)
+    mended = pl.when(pl.col("v") == "-1").then(pl.lit("1")).otherwise("v")
+    assert hr.replay(pipeline, fixed=exported(pipeline, tmp_path, v=mended)).status == "loaded"
+    assert (201, 1) in place.rows(pipeline)
+    assert hr.rejects(pipeline).height == 1
+    failing = replace(contract, on_violation="fail")
+    with pytest.raises(hr.ContractError, match="break the contract"):
+        hr.replay(place.pipeline(**({"files": {"contract": failing}} if judges == "source" else {"contract": failing})))

@@ -171,12 +171,13 @@ class Screen:
             raise self._broken(counts, f"more than {_HOPELESS:,} of the first {counts.rows:,} rows break the contract")
         return counts
 
-    def judge(self) -> None:
+    def judge(self, *, bounded: bool = True) -> None:
         """Raises ContractError when the rows break the contract as a whole.
 
         When a row broke a rule that fails the run, when more rows were rejected than `max_rejects` or
         `max_reject_share` allow, when there are fewer good rows than `min_rows` or more than `max_rows`. The message
-        counts by rule and says where the first rows stand; the details carry all counts.
+        counts by rule and says where the first rows stand; the details carry all counts. Not `bounded` are rows that
+        are no load of their own: only a rule that fails the run counts.
 
         What has not been drained to its end (a LIMIT, a join whose other side is empty) is drained here: rows that
         nobody asked for are read from the source all the same, so they are judged.
@@ -187,6 +188,8 @@ class Screen:
         counts, parsed = self.counts(), self._parsed
         if counts.failed:
             raise self._broken(counts, f"{counts.failed:,} of {counts.rows:,} rows break the contract")
+        if not bounded:
+            return
         lost = counts.rejected + counts.dropped + parsed.count
         total = (counts.rows if self.active else parsed.rows) + parsed.count
         most, share = parsed.contract.max_rejects, parsed.contract.max_reject_share

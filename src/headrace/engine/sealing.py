@@ -65,8 +65,8 @@ class Sealing:
         self.passes.finish(stands_alone=self.pipeline.independent)
         malformed = {n: _Malformed.of(b.rejects()) for n, b in self.batches.items()}
         kept = self._judge_malformed(malformed)
-        for screen in self.screens.values():
-            screen.judge()
+        for name, screen in self.screens.items():
+            screen.judge(bounded=self.replayed is None or name not in self.how.drivers)
         self._judge_result()
         self._refuse_emptying()
         files = {n: tuple(self.batches[n].files()) for n in self.how.drivers}
@@ -94,7 +94,7 @@ class Sealing:
     def _judge_result(self) -> None:
         """Judge the result; where the transforms have lost the rows' places, say who has them."""
         try:
-            self.screen.judge()
+            self.screen.judge(bounded=self.replayed is None)
         except ContractError as error:
             if error.details.get("places") or all(b.frame.placed is None for b in self.batches.values()):
                 raise
