@@ -66,10 +66,12 @@ def replay(
             raise ConfigError(
                 "replaying single rows would replace their partitions", hint="mend the file and run --full-refresh"
             )
-        rows = pipeline.destination.rejects(pipeline.name)
-        rows = rows if fixed is None else _mended(rows, fixed)
+        known = pipeline.destination.rejects(pipeline.name)
+        rows = known if fixed is None else _mended(known, fixed)
         drivers = reading(pipeline, full_refresh=False).drivers
-        rows = rows.filter(pl.col("source").is_null() | pl.col("source").is_in(drivers))  # a look-up tells its own
+        of_drivers = pl.col("source").is_null() | pl.col("source").is_in(drivers)  # a look-up tells its own
+        _refuse_looked_up(rows.filter(~of_drivers), known)
+        rows = rows.filter(of_drivers)
         if not rows.is_empty():
             this.heeding(lambda: _taken_again(this, pipeline, rows))
     return this.report()
@@ -214,6 +216,16 @@ def _mended(rejects: pl.DataFrame, file: Path) -> pl.DataFrame:
             )
         found.append(_edited(reject, edited, place))
     return pl.DataFrame(found, schema=rejects.schema, orient="row")
+
+
+def _refuse_looked_up(rows: pl.DataFrame, known: pl.DataFrame) -> None:
+    """Refuse rows of look-ups that were mended: it is read anew at every run, and what was mended here is lost."""
+    for row in rows.join(known, on=["id", "row"], how="anti").head(1).to_dicts():
+        place = "" if row["file"] is None else f" ({row['file']}:{row['line']})"
+        raise DataError(
+            f"a mended row{place} is one of the look-up {row['source']!r}, which is read whole at every run",
+            hint=f"mend it where {row['source']!r} reads it, and take it out of the file",
+        )
 
 
 def _edited(reject: Mapping[str, Any], edited: Mapping[str, str | None], place: str) -> dict[str, Any]:
