@@ -105,3 +105,46 @@ def test_a_full_refresh_forgets_how_far_a_source_without_rows_was_read(place, ta
     assert loaded("a", "b")() == [(5, "a"), (6, "a"), (1, "b"), (2, "b")]
     assert loaded("b")(full_refresh=True) == [(1, "b"), (2, "b")]
     assert len(loaded("a", "b")()) == 4
+
+
+def named(folder, target, **sources):
+    union = (hr.sql(" UNION ALL ".join(f"SELECT id FROM {name}" for name in sources)),)
+    write = hr.Append()
+    return hr.Pipeline(name="p", sources=sources, transforms=union, destination=target, write=write, independent=True)
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "parquet"])
+def test_a_source_that_has_another_name_is_refused_and_not_loaded_again(tmp_path, kind):
+    (tmp_path / "1.csv").write_text("id\n1\n2\n")
+    duck = hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t")
+    target = duck if kind == "duckdb" else hr.ParquetDestination(path=str(tmp_path / "lake"))
+    files = hr.FileSource(path="*.csv", base=tmp_path)
+    before = hr.Pipeline(name="p", source=files, destination=target, write=hr.Append())
+    hr.run(before)
+    now = named(tmp_path, target, orders=files)
+    for verb in (hr.plan, hr.check, hr.run):
+        with pytest.raises(ConfigError, match="'source', which was, is not there any more") as refused:
+            verb(now)
+        assert "call it 'source' as before" in refused.value.hint
+    (tmp_path / "2.csv").write_text("id\n3\n")
+    hr.run(named(tmp_path, target, source=files))
+    assert target.inspect("p").scan().collect()["id"].sort().to_list() == [1, 2, 3]
+    hr.run(now, full_refresh=True)
+    assert hr.run(now).status == "nothing_new"
+    assert target.inspect("p").scan().collect()["id"].sort().to_list() == [1, 2, 3]
+
+
+def test_a_source_beside_the_others_is_new_and_so_is_one_once_another_has_long_gone(tmp_path):
+    target = hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t")
+    a, b, c = (hr.FileSource(path=f"{name}*.csv", base=tmp_path) for name in "abc")
+    for number, name in enumerate("abc"):
+        (tmp_path / f"{name}.csv").write_text(f"id\n{number}\n")
+    hr.run(named(tmp_path, target, a=a))
+    hr.run(named(tmp_path, target, a=a, b=b))
+    assert rows(tmp_path) == [(0,), (1,)]
+    (tmp_path / "a2.csv").write_text("id\n9\n")
+    hr.run(named(tmp_path, target, a=a))
+    with pytest.raises(ConfigError, match="'b', which was, is not there any more"):  # by what it reads
+        hr.run(named(tmp_path, target, a=a, again=b))
+    hr.run(named(tmp_path, target, a=a, c=c))
+    assert rows(tmp_path) == [(0,), (1,), (2,), (9,)]

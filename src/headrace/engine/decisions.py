@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import field, fields, is_dataclass
 from datetime import date, time, timedelta
@@ -43,6 +43,7 @@ __all__ = [
     "reading",
     "refuse_another",
     "refuse_mixing",
+    "refuse_renamed",
     "refuse_sharing",
     "refuse_start",
     "refuse_unversioned",
@@ -147,17 +148,43 @@ def refuse_another(pipeline: Pipeline, name: str, before: Any, now: Any) -> None
 
     Raises ConfigError with the way out.
     """
-    same = before == now
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        less, more = sorted((before, now), key=len)
-        same = all(more.get(key, less) == value for key, value in less.items())
-    if before is None or same or pipeline.was == name:
+    if before is None or _same(before, now) or pipeline.was == name:
         return
     raise ConfigError(
         f"source {name!r} of {pipeline.name!r} is not the one that was read before",
         hint=f'if it is meant to go on from there, say "was": "{name}"; to begin anew, --full-refresh',
         details={"before": before, "now": now},
     )
+
+
+def _same(before: Any, now: Any) -> bool:
+    """Whether two identities may be of one source."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        less, more = sorted((before, now), key=len)
+        return all(more.get(key, less) == value for key, value in less.items())
+    return bool(before == now)
+
+
+def refuse_renamed(pipeline: Pipeline, snapshot: Snapshot, drivers: Sequence[str]) -> None:
+    """Refuse a driving source that may be one that was read under another name: it has no position, and its rows would
+    be loaded again. A source that comes beside all those of the last commit is a new one, unless its identity is known.
+
+    Raises ConfigError with the way out.
+    """
+    if isinstance(pipeline.write, Replace | Recompute):
+        return  # they see everything anyway
+    named, last = pipeline.named_sources, snapshot.record.get("read", snapshot.positions)
+    gone = {n: i for n, i in snapshot.identities.items() if n in snapshot.positions and n not in named}
+    for name in (n for n in drivers if n not in snapshot.positions):
+        now = named[name].identity()
+        if known := [n for n, i in gone.items() if n in last or (now is not None and _same(i, now))]:
+            raise ConfigError(
+                f"source {name!r} of {pipeline.name!r} has not been read before, and {known[0]!r}, which was, is not"
+                " there any more: if they are one source, its rows would be loaded again",
+                hint=f"call it {known[0]!r} as before; to load everything anew, --full-refresh; a source that takes"
+                " another one's place has a pipeline of its own",
+                details={"source": name, "before": known},
+            )
 
 
 def refuse_sharing(change: TableChange, snapshot: Snapshot) -> None:

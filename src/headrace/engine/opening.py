@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from headrace.engine.decisions import Reading
+from headrace.engine.decisions import Reading, refuse_renamed
 from headrace.engine.increment import Context, Increment, increment
 from headrace.engine.unseen import nothing, unseen
 from headrace.flow import Batch, Range, Snapshot
@@ -31,6 +31,8 @@ def increments(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Co
 
     The target is inspected again before each further increment, once the one before it has been dealt with. The
     generator is the sources' lifetime: close it, and what they hold open is closed.
+
+    Raises ConfigError for a source that the ledger may know by another name.
     """
     if pipeline.tables:
         from headrace.engine.bundle import bundles
@@ -38,6 +40,8 @@ def increments(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Co
         yield from bundles(pipeline, snapshot, how, context)
         return
     named = pipeline.named_sources
+    if not how.full_refresh:
+        refuse_renamed(pipeline, snapshot, how.drivers)
 
     def read(name: str, until: ExitStack) -> Iterator[Batch]:
         after = None if how.full_refresh else snapshot.positions.get(name)
