@@ -44,6 +44,30 @@ def test_another_cursor_column_is_refused_by_name(tmp_path, kind, first, then):
     assert rows(tmp_path) == [(1, 10), (2, 20), (3, 30)]
 
 
+@pytest.mark.parametrize("read", ["new", "all"])
+def test_a_cursor_of_files_that_were_read_by_name_is_refused(tmp_path, read):
+    """Their position knows none of its values, so that all rows would be new."""
+    (tmp_path / "1.csv").write_text("id,rev\n1,10\n2,20\n")
+    target = hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t")
+    files = hr.FileSource(path=str(tmp_path / "*.csv"), read=read)
+    hr.run(hr.Pipeline(name="p", source=files, destination=target, write=hr.Replace()))
+    (tmp_path / "2.csv").write_text("id,rev\n3,30\n")
+    by_cursor = {"kind": "files", "path": str(tmp_path / "*.csv"), "cursor": "id"}
+    with pytest.raises(DataError, match="was read file by file, and its cursor is 'id' now") as refused:
+        run(tmp_path, **by_cursor)
+    assert "--full-refresh" in refused.value.hint
+    assert rows(tmp_path) == [(1, 10), (2, 20)]
+
+
+def test_a_cursor_that_has_met_no_row_yet_goes_on(tmp_path):
+    (tmp_path / "1.csv").write_text("id,rev\n")
+    by_cursor = {"kind": "files", "path": str(tmp_path / "*.csv"), "cursor": "id", "types": {"id": "int64"}}
+    run(tmp_path, **by_cursor)
+    (tmp_path / "2.csv").write_text("id,rev\n3,30\n")
+    run(tmp_path, **by_cursor)
+    assert rows(tmp_path) == [(3, 30)]
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
 def test_another_query_is_another_source(tmp_path, kind):
     with closing((sqlite3 if kind == "sqlite" else duckdb).connect(tmp_path / "s.db")) as con:

@@ -10,13 +10,15 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from headrace.errors import DataError
 from headrace.systems.files.paths import common
 
 if TYPE_CHECKING:
+    from headrace.cursor import Cursor
     from headrace.flow import Position
     from headrace.systems.files import FileSource
 
-__all__ = ["moved", "root_of"]
+__all__ = ["moved", "refuse_read_by_name", "root_of"]
 
 _KEY = "root"
 
@@ -35,3 +37,14 @@ def moved(source: FileSource, root: str) -> dict[str, str]:
     """What the position must say for the next run to name files from `root`."""
     now = common(source.patterns, source.base)
     return {} if root == now else {_KEY: os.path.relpath(root, now)}
+
+
+def refuse_read_by_name(after: Position, cursor: Cursor, name: str) -> None:
+    """A position of files that were read by their names knows no value of the cursor: all rows would come again. Raises
+    DataError.
+    """
+    if "cursor" not in after and ("files" in after or "version" in after):
+        raise DataError(
+            f"source {name!r} was read file by file, and its cursor is {cursor.column!r} now",
+            hint="put it back as it was, or run with --full-refresh",
+        )

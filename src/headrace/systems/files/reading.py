@@ -21,7 +21,7 @@ from headrace.stream import scan_generator
 from headrace.stream.direct import direct, readable
 from headrace.stream.drawing import passed
 from headrace.systems.files.columnar import ColumnarReader
-from headrace.systems.files.naming import moved, root_of
+from headrace.systems.files.naming import moved, refuse_read_by_name, root_of
 from headrace.systems.files.paths import File, find, in_order
 from headrace.systems.files.scan import Reading
 from headrace.systems.files.survey import Survey, survey
@@ -314,7 +314,9 @@ class _SinceCursor:
         cursor = source.cursor
         assert isinstance(cursor, Cursor)  # noqa: S101  # __post_init__ saw to it
         self.name, self.cursor, self.known = name, cursor, range.after is not None
-        pinned = dict((range.after or {}).get("types") or {})
+        after = range.after or {}
+        refuse_read_by_name(after, cursor, name)
+        pinned = dict(after.get("types") or {})
         looked = survey(source, files, pinned)
         _refuse_guessed(looked, cursor, name)
         self.types = {**pinned, **looked.pinned()}
