@@ -199,8 +199,10 @@ class Batch:
 @frozen(kw_only=True)
 class Held:
     """What the destination holds of one table: its logical `schema` (None: there is no table), whether headrace made it
-    or took it over (`owned`), whether it holds the `versions` of a history, and the `others`, the other pipelines that
-    have commits in it. `scan` reads it, and `newest(column)` is the greatest value in it: see `Snapshot`.
+    or took it over for this pipeline and target (`owned`), whether it holds the `versions` of a history, and the
+    `others`, the other pipelines that have commits in it; the pipeline itself is one of them where it had another
+    target, a table alone or a schema of many. `scan` reads it, and `newest(column)` is the greatest value in it: see
+    `Snapshot`.
     """
 
     schema: Schema | None = None

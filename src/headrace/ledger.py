@@ -49,13 +49,21 @@ _MOMENTS = ("date", "datetime")
 
 @frozen
 class Owned:
-    """A table that headrace keeps: its logical schema, the pipelines that write it, and the columns that no
-    row brings because the write adds them (`History`).
+    """A table that headrace keeps: its logical schema, the pipelines that write it, each with the target of its ledger
+    (the table, or the schema of many), and the columns that no row brings because the write adds them (`History`).
     """
 
     schema: Schema
-    pipelines: tuple[str, ...]
+    writers: Mapping[str, str]
     added: tuple[str, ...] = ()
+
+    def written_by(self, pipeline: str, target: str) -> bool:
+        """Whether this ledger tells of what the pipeline has loaded."""
+        return self.writers.get(pipeline) == target
+
+    def others(self, pipeline: str, target: str) -> frozenset[str]:
+        """As `Held.others`."""
+        return frozenset(name for name, into in self.writers.items() if (name, into) != (pipeline, target))
 
 
 @frozen
@@ -125,15 +133,24 @@ def refuse_newer(version: int | None, where: str) -> None:
         )
 
 
-def refuse_foreign(table: object, writers: Collection[str], pipeline: str, *, there: bool, adopt: bool) -> None:
-    """Refuse a table that is `there` and that headrace did not make, or that only other pipelines write, unless it is
-    to be taken over. Raises ConfigError with the way out.
+def refuse_foreign(  # each is one fact of the table
+    table: object, others: Collection[str], pipeline: str, *, owned: bool, there: bool, adopt: bool
+) -> None:
+    """Refuse a table that is `there` and that headrace did not make, or that only `others` write (see `Held`), unless
+    it is to be taken over. Raises ConfigError with the way out.
     """
-    if adopt or pipeline in writers:
+    if adopt or owned:
         return
-    if writers:
+    if there and pipeline in others:
         raise ConfigError(
-            f"table {table} is written by pipeline {min(writers)!r}",
+            f"table {table} was loaded by pipeline {pipeline!r} with another target, whose ledger is not this one's:"
+            " all rows would be loaded again",
+            hint="give the destination the table, or the schema, that it had; to load everything anew,"
+            ' "adopt": true and --full-refresh',
+        )
+    if strangers := set(others) - {pipeline}:
+        raise ConfigError(
+            f"table {table} is written by pipeline {min(strangers)!r}",
             hint='load into another table, or say "adopt": true to let two pipelines write it',
         )
     if there:

@@ -75,6 +75,11 @@ def source(folder: Path, sql: str) -> None:
         connection.execute(sql)
 
 
+def sourced(folder: Path, sql: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(folder / "shop.duckdb")) as connection:
+        return connection.execute(sql).fetchall()
+
+
 def rows(folder: Path, sql: str) -> list[tuple[Any, ...]]:
     with duckdb.connect(str(folder / "w.duckdb"), read_only=True) as connection:
         return connection.execute(sql).fetchall()
@@ -268,6 +273,40 @@ def test_a_full_refresh_that_finds_no_row_leaves_a_table_where_it_was(shop: Path
     source(shop, "INSERT INTO ref_a VALUES (9, 9, 'new')")
     with pytest.raises(ConfigError, match="so far"):
         hr.run(pipeline(shop, tables=moved))
+
+
+def alone(folder: Path, **more: Any) -> hr.Pipeline:
+    """The pipeline of one of the tables, into the same target."""
+    one = hr.DuckDBSource(path="shop.duckdb", table="orders", cursor="updated", base=folder)
+    target = hr.DuckDBDestination(path="w.duckdb", table="shop.orders", base=folder, **more)
+    return hr.Pipeline(name="shop", source=one, destination=target, write=hr.Append())
+
+
+def test_one_table_that_becomes_many_or_many_that_become_one_are_refused_and_not_loaded_again(shop: Path) -> None:
+    many = {"tables": {"main.orders": hr.Table()}, "defaults": hr.Table(cursor="updated", write=hr.Append())}
+    for first, then in ((alone(shop), pipeline(shop, **many)), (pipeline(shop, **many), alone(shop))):
+        hr.run(first)
+        source(shop, "INSERT INTO orders VALUES (9, 9, 'new')")
+        for verb in (hr.plan, hr.run):
+            with pytest.raises(ConfigError, match="loaded by pipeline 'shop' with another target") as caught:
+                verb(then)
+            assert "that it had" in caught.value.hint
+        hr.run(first)
+        ((kept,),) = rows(shop, "SELECT count(*) FROM shop.orders")
+        ((there,),) = sourced(shop, "SELECT count(*) FROM orders")
+        assert kept == there
+        (shop / "w.duckdb").unlink()
+
+
+def test_a_full_refresh_takes_the_table_of_one_over_to_many(shop: Path) -> None:
+    hr.run(alone(shop))
+    more = {"tables": {"main.orders": hr.Table()}, "defaults": hr.Table(cursor="updated", write=hr.Append())}
+    adopting = hr.DuckDBDestination(path="w.duckdb", schema="shop", base=shop, adopt=True)
+    hr.run(pipeline(shop, destination=adopting, **more), full_refresh=True)
+    assert hr.run(pipeline(shop, **more)).status == "nothing_new"
+    assert rows(shop, "SELECT count(*) FROM shop.orders") == [(3,)]
+    with pytest.raises(ConfigError, match="with another target"):
+        hr.run(alone(shop))
 
 
 def test_what_is_read_whole_each_time_may_go_elsewhere(shop: Path) -> None:

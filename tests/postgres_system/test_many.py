@@ -41,6 +41,26 @@ PUBLISH = """
 """
 
 
+def test_one_table_that_becomes_many_is_refused_until_it_is_loaded_anew(database: Database) -> None:
+    database.run("CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders SELECT generate_series(1, 10)")
+    source, cursor = hr.PostgresSource(dsn=database.dsn, table="orders", cursor="id"), hr.Table(cursor="id")
+    into = hr.PostgresDestination(dsn=database.dsn, table="w.orders")
+    hr.run(hr.Pipeline(name="shop", source=source, destination=into, write=hr.Append()))
+
+    def many(**more: bool) -> hr.Pipeline:
+        schema = hr.PostgresDestination(dsn=database.dsn, schema="w", **more)
+        every = hr.PostgresSource(dsn=database.dsn)
+        tables = {"orders": hr.Table()}
+        return hr.Pipeline(name="shop", source=every, destination=schema, defaults=cursor, tables=tables)
+
+    for verb in (hr.plan, hr.run):
+        with pytest.raises(ConfigError, match="was loaded by pipeline 'shop' with another target"):
+            verb(many())
+    hr.run(many(adopt=True), full_refresh=True)
+    assert hr.run(many()).status == "nothing_new"
+    assert database.run("SELECT count(*) FROM w.orders") == [(10,)]
+
+
 @pytest.fixture
 def shop(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
     monkeypatch.setenv("SHOP_DSN", database.dsn)

@@ -187,20 +187,20 @@ def refuse_renamed(pipeline: Pipeline, snapshot: Snapshot, drivers: Sequence[str
             )
 
 
-def refuse_sharing(change: TableChange, snapshot: Snapshot) -> None:
+def refuse_sharing(pipeline: Pipeline, change: TableChange, snapshot: Snapshot) -> None:
     """Refuse a change that would take the rows of other pipelines away: they count as loaded, and would not come back.
 
     Raises ConfigError with the way out.
     """
-    if not (snapshot.others and change.takes_others):
+    if not (others := snapshot.others - {pipeline.name}) or not change.takes_others:
         return
     what = "a full refresh" if change.fresh else f"this {change.write.type}"
     raise ConfigError(
-        f"{what} would take away what {', '.join(map(repr, sorted(snapshot.others)))} loaded into table"
+        f"{what} would take away what {', '.join(map(repr, sorted(others)))} loaded into table"
         f" {change.table!r}, and these rows count as loaded",
         hint="give each pipeline a table of its own; or remove the table by hand, run this pipeline, then the others:"
         " all begin anew",
-        details={"pipelines": sorted(snapshot.others)},
+        details={"pipelines": sorted(others)},
     )
 
 

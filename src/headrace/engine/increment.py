@@ -270,9 +270,9 @@ def _refuse_target(pipeline: Pipeline, snapshot: Snapshot, change: TableChange) 
     """Refuse what the destination would refuse too, but late: a table that others write, or whose rows are theirs; and
     one whose rows are a history's.
     """
-    adopt = snapshot.owned or DestinationTraits.of(pipeline.destination).adopt
-    refuse_foreign(change.table, snapshot.others, pipeline.name, there=snapshot.schema is not None, adopt=adopt)
-    refuse_sharing(change, snapshot)
+    there, adopt = snapshot.schema is not None, DestinationTraits.of(pipeline.destination).adopt
+    refuse_foreign(change.table, snapshot.others, pipeline.name, owned=snapshot.owned, there=there, adopt=adopt)
+    refuse_sharing(pipeline, change, snapshot)
     refuse_unversioned(change, snapshot)
 
 

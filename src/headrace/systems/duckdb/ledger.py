@@ -173,31 +173,37 @@ def receipt(connection: DuckDBPyConnection, id: str) -> Receipt | None:
 
 def owned(connection: DuckDBPyConnection, name: str) -> Owned | None:
     """The table as the ledger knows it, None for one that headrace does not keep."""
-    rows = connection.execute("SELECT pipeline, schema, added FROM _headrace.tables WHERE name = ?", [name]).fetchall()
+    query = "SELECT pipeline, target, schema, added FROM _headrace.tables WHERE name = ?"
+    rows = connection.execute(query, [name]).fetchall()
     if not rows:
         return None
-    return Owned(Schema.from_json(json.loads(rows[0][1])), tuple(row[0] for row in rows), tuple(rows[0][2]))
+    return Owned(Schema.from_json(json.loads(rows[0][2])), {row[0]: row[1] for row in rows}, tuple(rows[0][3]))
 
 
 def own(connection: DuckDBPyConnection, name: str, key: Key, schema: Schema, added: Sequence[str]) -> None:
-    """Keep the table's logical schema, and that this pipeline writes it."""
+    """Keep the table's logical schema, and that this pipeline writes it: into one target, the last one."""
     text = json.dumps(schema.to_json(), ensure_ascii=False)
     known = owned(connection, name)
     if known is not None and (known.schema, known.added) != (schema, tuple(added)):
         connection.execute(
             "UPDATE _headrace.tables SET schema = ?, added = ? WHERE name = ?", [text, list(added), name]
         )
-    if known is None or key.pipeline not in known.pipelines:
+    if known is None or not known.written_by(*key.values):
+        forget = "DELETE FROM _headrace.tables WHERE name = ? AND pipeline = ?"
+        connection.execute(forget, [name, key.pipeline])
         connection.execute(
             "INSERT INTO _headrace.tables VALUES (?, ?, ?, ?, ?)", [name, *key.values, text, list(added)]
         )
 
 
 def forget_others(connection: DuckDBPyConnection, name: str, key: Key) -> None:
-    """The table was removed and is made anew: what other pipelines had loaded into it is gone, and they begin anew."""
+    """The table was removed and is made anew: what other pipelines had loaded into it is gone, and they begin anew; so
+    does this one with another target.
+    """
     for kept in ("commits", "files", "rejects", "settled", "tables"):
         column = "name" if kept == "tables" else "target"
-        connection.execute(f"DELETE FROM _headrace.{kept} WHERE {column} = ? AND pipeline <> ?", [name, key.pipeline])
+        other = f"{column} = ? AND (pipeline <> ? OR target <> ?)"
+        connection.execute(f"DELETE FROM _headrace.{kept} WHERE {other}", [name, *key.values])
 
 
 def record(connection: DuckDBPyConnection, key: Key, run: Mapping[str, Any], at: datetime) -> None:

@@ -89,9 +89,9 @@ def _held(connection: DuckDBPyConnection, path: Path, key: ledger.Key, table: Ta
 
     return Held(
         schema=_schema(columns, known),
-        owned=known is not None and key.pipeline in known.pipelines,
+        owned=known is not None and known.written_by(*key.values),
         versions=known is not None and bool(known.added),
-        others=frozenset(known.pipelines if known else ()) - {key.pipeline},
+        others=known.others(*key.values) if known else frozenset(),
         scan=lambda: scan(path, current, columns),
         newest=newest,
     )

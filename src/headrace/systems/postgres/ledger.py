@@ -202,30 +202,38 @@ def receipt(connection: Connection, id: str) -> Receipt | None:
 def owned(connection: Connection, name: str) -> Owned | None:
     """The table as the ledger knows it, None for one that headrace does not keep."""
     rows = run(
-        connection, "SELECT pipeline, schema, added FROM _headrace.tables WHERE name = $1 ORDER BY pipeline", [name]
+        connection,
+        "SELECT pipeline, target, schema, added FROM _headrace.tables WHERE name = $1 ORDER BY pipeline",
+        [name],
     )
     if not rows:
         return None
-    return Owned(Schema.from_json(rows[0][1]), tuple(row[0] for row in rows), tuple(rows[0][2]))
+    return Owned(Schema.from_json(rows[0][2]), {row[0]: row[1] for row in rows}, tuple(rows[0][3]))
 
 
 def own(connection: Connection, name: str, key: Key, schema: Schema, added: Sequence[str]) -> None:
-    """Keep the table's logical schema, and that this pipeline writes it."""
+    """Keep the table's logical schema, and that this pipeline writes it: into one target, the last one."""
     text = json.dumps(schema.to_json(), ensure_ascii=False)
     known = owned(connection, name)
     if known is not None and (known.schema, known.added) != (schema, tuple(added)):
         statement = "UPDATE _headrace.tables SET schema = $2::json, added = $3::text[] WHERE name = $1"
         run(connection, statement, [name, text, list(added)])
-    if known is None or key.pipeline not in known.pipelines:
-        statement = "INSERT INTO _headrace.tables VALUES ($1, $2, $3, $4::json, $5::text[])"
+    if known is None or not known.written_by(*key.values):
+        statement = (
+            "INSERT INTO _headrace.tables VALUES ($1, $2, $3, $4::json, $5::text[])"
+            " ON CONFLICT (name, pipeline) DO UPDATE SET target = excluded.target"
+        )
         run(connection, statement, [name, *key.values, text, list(added)])
 
 
 def forget_others(connection: Connection, name: str, key: Key) -> None:
-    """The table was removed and is made anew: what other pipelines had loaded into it is gone, and they begin anew."""
+    """The table was removed and is made anew: what other pipelines had loaded into it is gone, and they begin anew; so
+    does this one with another target.
+    """
     for kept in ("commits", "files", "rejects", "settled", "tables"):
         column = "name" if kept == "tables" else "target"
-        run(connection, f"DELETE FROM _headrace.{kept} WHERE {column} = $1 AND pipeline <> $2", [name, key.pipeline])
+        other = f"{column} = $1 AND (pipeline <> $2 OR target <> $3)"
+        run(connection, f"DELETE FROM _headrace.{kept} WHERE {other}", [name, *key.values])
 
 
 def record(connection: Connection, key: Key, told: Mapping[str, Any], at: datetime) -> None:

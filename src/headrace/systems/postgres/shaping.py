@@ -65,8 +65,8 @@ def shaped(
     """
     table = Table.of(change.table)
     oid = existing(connection, table)
-    writers = known.pipelines if known else ()
-    refuse_foreign(table, writers, key.pipeline, there=oid is not None, adopt=how.adopt)
+    others, owned = (known.others(*key.values), known.written_by(*key.values)) if known else ((), False)
+    refuse_foreign(table, others, key.pipeline, owned=owned, there=oid is not None, adopt=how.adopt)
     added = own_fields(change)
     wanted = Schema((*change.schema, *(f for f in added if f.name not in change.schema)))
     _check_names(wanted.names)

@@ -67,9 +67,9 @@ def _held(connection: Connection, dsn: Dsn, key: ledger.Key, table: Table, *, ha
     columns = columns_of(connection, oid, known.schema if known else None)
     return Held(
         schema=_schema(columns, known),
-        owned=known is not None and key.pipeline in known.pipelines,
+        owned=known is not None and known.written_by(*key.values),
         versions=known is not None and bool(known.added),
-        others=frozenset(known.pipelines if known else ()) - {key.pipeline},
+        others=known.others(*key.values) if known else frozenset(),
         scan=lambda: _scan(dsn, key, table, columns),
         newest=lambda column: _newest(dsn, key, table, column),
     )
