@@ -151,7 +151,8 @@ def refuse_foreign(  # each is one fact of the table
     if strangers := set(others) - {pipeline}:
         raise ConfigError(
             f"table {table} is written by pipeline {min(strangers)!r}",
-            hint='load into another table, or say "adopt": true to let two pipelines write it',
+            hint='load into another table, or say "adopt": true to let two pipelines write it: this one then loads'
+            " all that its sources have",
         )
     if there:
         raise ConfigError(

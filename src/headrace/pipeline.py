@@ -103,9 +103,10 @@ class Pipeline:
     the destination then has a schema and no table. `params` reach transforms as keywords and as ``$name``.
     `independent` says that every increment stands alone: several incremental sources do not meet (a union), and what a
     step computes over several rows is meant to be of the new ones only. `after` names pipelines that
-    must have run before in a project. `was` is an earlier name whose ledger this pipeline takes over, or the
-    name of the identity that a source had. `commit_every` (bytes of source, e.g. ``"5GB"``) cuts a long load
-    into commits. `base` is the folder that relative paths are relative to.
+    must have run before in a project. `was` names the source (of many tables: the table) that is another one now
+    (another path, table or query) and is to be read on from where it was; a pipeline's own name, and a source's, stay
+    as they are: the ledger goes by them. `commit_every` (bytes of source, e.g. ``"5GB"``) cuts a long load into
+    commits. `base` is the folder that relative paths are relative to.
     """
 
     name: str

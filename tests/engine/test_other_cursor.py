@@ -172,3 +172,18 @@ def test_a_source_beside_the_others_is_new_and_so_is_one_once_another_has_long_g
         hr.run(named(tmp_path, target, a=a, again=b))
     hr.run(named(tmp_path, target, a=a, c=c))
     assert rows(tmp_path) == [(0,), (1,), (2,), (9,)]
+
+
+def test_an_earlier_name_of_the_pipeline_is_no_way_to_its_ledger_and_says_so(tmp_path):
+    (tmp_path / "1.csv").write_text("id\n1\n")
+    target = hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t")
+    files = hr.FileSource(path="*.csv", base=tmp_path)
+    hr.run(hr.Pipeline(name="old", source=files, destination=target, write=hr.Append()))
+    renamed = hr.Pipeline(name="new", was="old", source=files, destination=target, write=hr.Append())
+    for verb in (hr.plan, hr.check, hr.run):
+        with pytest.raises(ConfigError, match="'old', which is none of its sources: source") as refused:
+            verb(renamed)
+        assert "give it the old one" in refused.value.hint
+    with pytest.raises(ConfigError, match="is written by pipeline 'old'") as refused:
+        hr.run(hr.Pipeline(name="new", source=files, destination=target, write=hr.Append()))
+    assert "loads all that its sources have" in refused.value.hint

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from headrace.engine.decisions import Reading, fingerprint, reading, refuse_start
+from headrace.engine.decisions import Reading, fingerprint, reading, refuse_start, refuse_was
 from headrace.engine.increment import Context, Increment, increment
 from headrace.errors import ConfigError, HeadraceError, TransformError
 from headrace.flow import Batch, Commit, Position, Range, Seal, Snapshot, TableChange
@@ -80,6 +80,7 @@ def bundles(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Conte
     would be refused for.
     """
     tables = _tables(pipeline)
+    refuse_was(pipeline, tables)
     held = _held(snapshot, tables)
     # as `opening`: "from_target" counts for what is new
     known = dict.fromkeys(held, Snapshot()) if how.full_refresh else held

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import field, fields, is_dataclass
 from datetime import date, time, timedelta
@@ -47,6 +47,7 @@ __all__ = [
     "refuse_sharing",
     "refuse_start",
     "refuse_unversioned",
+    "refuse_was",
 ]
 
 
@@ -185,6 +186,16 @@ def refuse_renamed(pipeline: Pipeline, snapshot: Snapshot, drivers: Sequence[str
                 " another one's place has a pipeline of its own",
                 details={"source": name, "before": known},
             )
+
+
+def refuse_was(pipeline: Pipeline, names: Collection[str]) -> None:
+    """Refuse a `was` that is none of the sources' names: it would come to nothing. Raises ConfigError."""
+    if pipeline.was is not None and pipeline.was not in names:
+        raise ConfigError(
+            f'"was" of {pipeline.name!r} is {pipeline.was!r}, which is none of its sources: {", ".join(names)}',
+            hint="it names a source whose path, table or query is another one now; a pipeline or a source that gets"
+            " another name begins anew: give it the old one, or a table of its own",
+        )
 
 
 def refuse_sharing(pipeline: Pipeline, change: TableChange, snapshot: Snapshot) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from headrace.engine.decisions import Reading, refuse_renamed
+from headrace.engine.decisions import Reading, refuse_renamed, refuse_was
 from headrace.engine.increment import Context, Increment, increment
 from headrace.engine.unseen import nothing, unseen
 from headrace.flow import Batch, Range, Snapshot
@@ -32,7 +32,7 @@ def increments(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Co
     The target is inspected again before each further increment, once the one before it has been dealt with. The
     generator is the sources' lifetime: close it, and what they hold open is closed.
 
-    Raises ConfigError for a source that the ledger may know by another name.
+    Raises ConfigError for a source that the ledger may know by another name, and for a `was` that names none.
     """
     if pipeline.tables:
         from headrace.engine.bundle import bundles
@@ -40,6 +40,7 @@ def increments(pipeline: Pipeline, snapshot: Snapshot, how: Reading, context: Co
         yield from bundles(pipeline, snapshot, how, context)
         return
     named = pipeline.named_sources
+    refuse_was(pipeline, named)
     if not how.full_refresh:
         refuse_renamed(pipeline, snapshot, how.drivers)
 

@@ -177,7 +177,8 @@ class MemoryDestination:
             if name in tables and commit.pipeline not in tables[name].pipelines:
                 raise ConfigError(
                     f"table {name!r} is written by pipeline {tables[name].pipelines[0]!r}",
-                    hint='load into another table, or say "adopt": true to let two pipelines write it',
+                    hint='load into another table, or say "adopt": true to let two pipelines write it: this one then'
+                    " loads all that its sources have",
                 )
 
     def _key(self, pipeline: str) -> tuple[str, str]:

@@ -73,7 +73,8 @@ def _foreign(journal: Journal, state: State, pipeline: str, *, adopt: bool) -> C
     if others and pipeline not in state.accounts and not adopt:
         return ConfigError(
             f"{journal.where} is the table of pipeline {others[0]!r}",
-            hint='choose another folder; or say "adopt": true if both are to write to it',
+            hint='choose another folder; or say "adopt": true if both are to write to it: this one then loads all that'
+            " its sources have",
         )
     return None
 
