@@ -177,6 +177,31 @@ def test_a_table_made_anew_and_another_database_are_other_sources(database, post
     assert hr.run(pipeline(database.dsn)).status == "nothing_new"
 
 
+@pytest.mark.parametrize(("before", "now"), [("id > 1", None), (None, "id > 1"), ("id > 1", "id > 0")])
+def test_another_where_is_another_source(database, tmp_path, monkeypatch, before, now):
+    """Its position is of the rows that it took: of the others those below it would never be read."""
+    database.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
+
+    def pipeline(where):
+        source = hr.PostgresSource(dsn=database.dsn, table="t", cursor="id", where=where)
+        target = hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t")
+        return hr.Pipeline(name="t", source=source, destination=target, write=hr.Merge(keys=("id",)))
+
+    def untold(source, told=hr.PostgresSource.identity):
+        return {key: value for key, value in told(source).items() if key != "where"}
+
+    with monkeypatch.context() as earlier:  # whose ledgers do not tell it
+        earlier.setattr(hr.PostgresSource, "identity", untold)
+        hr.run(pipeline(before))
+    assert hr.run(pipeline(before)).status == "nothing_new"
+    database.run("INSERT INTO t VALUES (3)")
+    assert hr.run(pipeline(before)).status == "loaded"
+    for verb in (hr.plan, hr.run):
+        with pytest.raises(ConfigError, match="not the one that was read before") as refused:
+            verb(pipeline(now))
+        assert "--full-refresh" in refused.value.hint
+
+
 def test_a_merge_goes_by_the_primary_key_and_takes_the_row_as_it_is_now(database, tmp_path):
     """A row's newer state may have an older time, or one that sorts otherwise as text."""
     database.run(

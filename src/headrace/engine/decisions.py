@@ -145,7 +145,7 @@ def refuse_unversioned(change: TableChange, snapshot: Snapshot) -> None:
 
 def refuse_another(pipeline: Pipeline, name: str, before: Any, now: Any) -> None:
     """Refuse to read on in another source than the one that was read. A mapping may lack what it takes an open source
-    to know.
+    to know, or what an earlier version did not tell.
 
     Raises ConfigError with the way out.
     """
@@ -159,10 +159,9 @@ def refuse_another(pipeline: Pipeline, name: str, before: Any, now: Any) -> None
 
 
 def _same(before: Any, now: Any) -> bool:
-    """Whether two identities may be of one source."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        less, more = sorted((before, now), key=len)
-        return all(more.get(key, less) == value for key, value in less.items())
+    """Whether two identities may be of one source: either may lack what the other knows."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping) and (both := before.keys() & now.keys()):
+        return all(before[key] == now[key] for key in both)
     return bool(before == now)
 
 

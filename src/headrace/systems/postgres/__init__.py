@@ -255,10 +255,13 @@ class PostgresSource:
         """Nothing waits for it."""
 
     def identity(self) -> Any:
-        """The table or query; which database it is in, the server says when it is read (`Batch.identity`)."""
+        """The table and its `where`, or the query; which database it is in, the server says when it is read: see
+        `Batch.identity`.
+        """
         from headrace.systems.postgres.names import spelled
 
-        return {"type": self.type, "table": None if self.table is None else spelled(self.table), "query": self.query}
+        table = None if self.table is None else spelled(self.table)
+        return {"type": self.type, "table": table, "query": self.query, "where": self.where}
 
     def places(self) -> Sequence[Place]:
         """The table; of a query whatever in it can name one."""
