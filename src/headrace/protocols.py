@@ -34,8 +34,9 @@ class Source(Protocol):
       a name or pattern means (ConfigError: none), and what is new in several, as `batches` of each alone: each mapping
       has a batch of every table, all of ONE snapshot, and becomes one commit. `sources` are this source with one
       `table` each. Without them its tables are pipelines of their own.
-    - ``reparse(lines, after, name) -> Batch``: what it makes of lines that could not be read (the columns ``file``,
-      ``line`` and ``row`` of `schema.REJECTS`). Without it such rejects cannot be replayed.
+    - ``reparse(lines, after, before, name) -> Batch``: what it makes of lines that could not be read (the columns
+      ``file``, ``line`` and ``row`` of `schema.REJECTS`); `after` is the last position, `before` the identity then.
+      Without it such rejects cannot be replayed.
     - `rereads`: the columns that name a row's file, where a file that has changed is read again as a whole
       (`News.again` of its batches tells which); then only writes that replace the file's rows are taken (None: what was
       read is not read again).

@@ -9,6 +9,7 @@ import pytest
 
 import headrace as hr
 from headrace.cli.tables import history_text
+from headrace.engine import quarantine
 
 KEPT = hr.Contract(columns={"v": hr.Column(min=0)}, on_violation="quarantine")
 LINES = "c,g,v\n1,a,1\n2,a,x\n,a,7\n3,b,-3\n4,b,4\n"
@@ -211,3 +212,32 @@ def test_dropped_rows_are_counted_in_the_report_the_events_and_the_history(place
     assert "2 dropped" in str(report)
     assert [e.dropped for e in seen if type(e).__name__ == "CommitApplied"] == [2]
     assert "dropped" in history_text(hr.history(pipeline))
+
+
+def moved(place):
+    """A folder's files with a rejected line and a rejected row, and the pipeline with paths of a folder above it."""
+    (place.folder / "in/x").mkdir()
+    place.write("x/1.csv", "id,v\n1,1\n2,-5\n3,x\n")
+    types = {"types": {"v": "int64"}}
+    before = hr.FileSource(path="in/x/*.csv", base=place.folder, **types)
+    hr.run(place.pipeline(source=before, contract=KEPT, write=hr.Append()))
+    after = hr.FileSource(path="in/*/*.csv", base=place.folder, **types)
+    loose = hr.Contract(on_violation="quarantine")
+    return place.pipeline(source=after, contract=loose, write=hr.Append(), was="source")
+
+
+def test_a_replay_leaves_files_the_names_that_they_have_though_their_paths_have_changed(place):
+    """The position says from where they are named, seen from the paths of its own time: both stay, or both move."""
+    pipeline = moved(place)
+    assert hr.replay(pipeline).status == "loaded"
+    assert hr.run(pipeline).status == "nothing_new"
+    assert place.rows(pipeline) == [(1, 1), (2, -5)]
+
+
+def test_a_mended_line_finds_its_file_though_its_path_has_changed(place, tmp_path):
+    pipeline = moved(place)
+    fixed = tmp_path / "fixed.csv"
+    lines = quarantine.export(hr.rejects(pipeline)).filter(pl.col("stage") == "parse")
+    lines.with_columns(raw=pl.lit("3,3")).write_csv(fixed)
+    assert quarantine.replay(pipeline, fixed=fixed).status == "loaded"
+    assert place.rows(pipeline) == [(1, 1), (3, 3)]

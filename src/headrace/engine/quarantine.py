@@ -307,7 +307,8 @@ def _batch(
         )
     again = None
     if reparse is not None and lines.height:
-        again = reparse(lines.select("file", "line", "row"), after=snapshot.positions.get(name), name=name)
+        told = {"after": snapshot.positions.get(name), "before": snapshot.identities.get(name)}
+        again = reparse(lines.select("file", "line", "row"), **told, name=name)
     return Batch(
         frame=_frame(
             usual.whole or usual.frame,

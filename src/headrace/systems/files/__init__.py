@@ -140,14 +140,17 @@ class FileSource:
 
         return batches(self, range, snapshot, name)
 
-    def reparse(self, texts: pl.DataFrame, *, after: Position | None = None, name: str = "source") -> Batch:
-        """Raw records (columns file, line, row) through the same parser and types; `after` is the last position.
+    def reparse(
+        self, texts: pl.DataFrame, *, after: Position | None = None, before: Any = None, name: str = "source"
+    ) -> Batch:
+        """Raw records (columns file, line, row) through the same parser and types; `after` is the last position,
+        `before` the identity that the source had then.
 
         What is still no good is among the batch's rejects, under the id that it had.
         """
         from headrace.systems.files.reparsing import reparsed
 
-        return reparsed(self, texts, after, name)
+        return reparsed(self, texts, after, before, name)
 
     @property
     def rereads(self) -> frozenset[str] | None:

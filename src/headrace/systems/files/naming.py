@@ -23,7 +23,7 @@ __all__ = ["moved", "refuse_read_by_name", "root_of"]
 _KEY = "root"
 
 
-def root_of(source: FileSource, after: Position | None, before: Any = None) -> str:
+def root_of(source: FileSource, after: Position | None, before: Any) -> str:
     """The folder, absolute. `after` is the last position (None: from the beginning), `before` the source's identity as
     it was then (None: as it is). Raises RejectedError for a path that cannot be looked at.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["reparsed"]
 
 
-def reparsed(source: FileSource, texts: pl.DataFrame, after: Position | None, name: str) -> Batch:
+def reparsed(source: FileSource, texts: pl.DataFrame, after: Position | None, before: Any, name: str) -> Batch:
     """See `FileSource.reparse`."""
-    root = root_of(source, after)
+    root = root_of(source, after, before)
     files = find(source.patterns, source.base, format=source.format, allow_missing=True, root=root)
     if not files:
         raise DataError("no file is left that says what the columns are", hint="put one back, or mend the rows by hand")
