@@ -215,6 +215,17 @@ def test_a_rule_that_does_not_fit_is_named_before_any_row_is_read(rule, said):
     assert said in caught.value.hint
 
 
+@pytest.mark.parametrize("rule", ['"QTY" > 0', "qty > 0", "greatest(*COLUMNS(*)) > 0"])
+def test_a_rule_over_names_that_differ_in_case_alone_is_refused(rule):
+    rows = pl.DataFrame({"qty": [1, -1], "id": [1, 2], "QTY": [-5, 5]})
+    with pytest.raises(ConfigError, match="rule 'r' reads one of the columns 'qty' and 'QTY'"):
+        Contract(rules={"r": rule}).split(rows)
+    good, _ = Contract(rules={"r": "id > 1"}).split(rows)  # it reads neither
+    assert good.rows() == [(-1, 2, 5)]
+    with pytest.raises(ConfigError, match="reads column 'QTY_1'"):  # DuckDB's own name for one of them
+        Contract(rules={"r": '"QTY_1" > 0'}).split(rows)
+
+
 def test_a_rule_that_makes_rows_of_its_own_is_refused():
     with pytest.raises(ConfigError, match="'r' makes rows of its own"):
         Contract(rules={"r": "unnest([a > 0, a > 1])"}).split(pl.DataFrame({"a": [1]}))

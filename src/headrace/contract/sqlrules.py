@@ -16,11 +16,11 @@ from headrace.errors import ConfigError, ContractError
 from headrace.schema import Schema
 from headrace.stream import picked
 from headrace.stream.inmemory import in_memory
-from headrace.transform.columns import carry, restated
+from headrace.transform.columns import carry, folded, restated
 from headrace.transform.query import Query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -32,17 +32,18 @@ _ARROW = pl.CompatLevel.newest()
 class SQLRules:
     """SQL boolean expressions over the row, as columns to be computed: column → (what it is, text).
 
-    Raises ConfigError that says which one does not parse, does not fit the columns, is not boolean, or looks at
-    several rows.
+    Raises ConfigError that says which one does not parse, does not fit the columns, is not boolean, looks at several
+    rows, or reads a column whose name differs from another's in case alone.
     """
 
     def __init__(self, rules: Mapping[str, tuple[str, str]], schema: pl.Schema) -> None:
         used: set[str] = set()
         if rules:
+            told = {c: schema[c] for c in {folded(c): c for c in reversed(schema)}.values()}  # one for each name in SQL
             with in_memory(threads=1) as con:
-                _mount(con, pl.DataFrame(schema=schema))
+                _mount(con, pl.DataFrame(schema=told))
                 for what, text in rules.values():
-                    used |= _bind(con, what, text, schema)
+                    used |= _bind(con, what, text, pl.Schema(told), list(schema))
         self._rules = rules
         self._columns = [c for c in schema if c in used] or list(schema)[:1]
 
@@ -102,8 +103,8 @@ def _mount(con: duckdb.DuckDBPyConnection, rows: pl.DataFrame) -> None:
     con.execute(f'CREATE OR REPLACE TEMP VIEW "row" AS SELECT {restated(Schema.of_polars(rows.schema))} FROM _carried')
 
 
-def _bind(con: duckdb.DuckDBPyConnection, what: str, text: str, schema: pl.Schema) -> set[str]:
-    """The columns that the expression reads, from the empty table ``row``."""
+def _bind(con: duckdb.DuckDBPyConnection, what: str, text: str, schema: pl.Schema, columns: Sequence[str]) -> set[str]:
+    """The columns, of `columns`, that the expression reads, from the empty table ``row`` of this schema."""
     query = f"SELECT ({text}) AS ok FROM row"
     tree = json.loads(con.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchall()[0][0])
     words = {w.lower() for w in _walk(tree)}
@@ -116,7 +117,15 @@ def _bind(con: duckdb.DuckDBPyConnection, what: str, text: str, schema: pl.Schem
         raise ConfigError(f"{what} looks at several rows", hint="a rule sees one row; aggregate in a transform")
     if found.column_names != ["ok"] or str(found.schema.field("ok").type) != "bool":
         raise ConfigError(f"{what} is not true or false", hint="write a comparison, e.g. price >= 0")
-    return set(schema) if "*" in words else {c for c in schema if c.lower() in words}
+    used = {c for c in columns if "*" in words or c.lower() in words}
+    if other := next((c for c in columns if c in used and c not in schema), None):
+        one = next(c for c in schema if folded(c) == folded(other))
+        raise ConfigError(
+            f"{what} reads one of the columns {one!r} and {other!r}, whose names differ in case alone: SQL cannot tell"
+            " them apart",
+            hint="rename one of them in the source or in a transform, or write the rule in Python",
+        )
+    return used
 
 
 def _refused(what: str, query: str, schema: pl.Schema) -> ConfigError:
