@@ -274,6 +274,19 @@ def test_the_latest_row_of_a_key_counts_and_the_former_ones_are_known(tmp_path, 
     assert second.whole.placed.collect().columns[:2] == ["_headrace_file", "_headrace_line"]
 
 
+@pytest.mark.parametrize(
+    ("latest", "values"),
+    [
+        (Latest(keys=("id", "ID")), ["x", "z"]),
+        (Latest(keys=("id",), by=("at", "AT")), ["y"]),
+    ],
+)
+def test_columns_of_latest_may_differ_in_case_alone(tmp_path, latest, values):
+    write(tmp_path, "1.csv", "id,ID,at,AT,v\n1,1,1,2,w\n1,1,1,3,x\n1,2,2,2,y\n1,2,2,1,z\n")
+    (batch,) = Ledger(FileSource(path="*.csv", base=tmp_path, latest=latest)).batches()
+    assert batch.whole.lazy.collect()["v"].to_list() == values
+
+
 def test_hive_folders_are_columns(tmp_path):
     write(tmp_path, "day=2024-01-01/region=n%2Fa/x.csv", "a\n1\n")
     write(tmp_path, "day=2024-01-02/region=__HIVE_DEFAULT_PARTITION__/x.csv", "a\n2\n")

@@ -13,7 +13,6 @@ import polars as pl
 
 from headrace.errors import ConfigError, did_you_mean
 from headrace.flow import FILE, LINE, PLACE
-from headrace.sqltext import quoted
 from headrace.stream import FrameStream, scan_batches, scan_generator
 from headrace.stream.drawing import passed
 from headrace.stream.spilling import spilling
@@ -80,17 +79,19 @@ def _superseded(placed: pl.LazyFrame, latest: Latest, ranks: pl.DataFrame, judge
     read = [*needed, *(judged - needed.keys())]
     # a scan that knows of no columns to leave out: those that are judged alone would not be read
     rows = scan_batches(lambda: passed(placed, read), placed.select(read).collect_schema())
-    narrow = (
-        rows.select(*needed)
-        .filter(pl.all_horizontal(pl.col(latest.keys).is_not_null()))
-        .join(ranks.lazy(), on=FILE, how="left")
-        .drop(FILE)
+    narrow = rows.select(*needed).filter(pl.all_horizontal(pl.col(latest.keys).is_not_null()))
+    ranked = narrow.join(ranks.lazy(), on=FILE, how="left")
+    # by names of their own: DuckDB takes two that differ in case alone for one
+    keys = {f"k{i}": c for i, c in enumerate(latest.keys)}
+    order = {c if c in _WORDS.values() else f"b{i}": c for i, c in enumerate((*by, _RANK, LINE))}
+    named = ranked.select(pl.col(c).alias(name) for name, c in {_RANK: _RANK, LINE: LINE, **keys, **order}.items())
+    descending = ", ".join(f"{name} DESC NULLS LAST" for name in order)
+    query = (
+        f"SELECT {_RANK}, {LINE} FROM rows"
+        f" QUALIFY row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {descending}) > 1"
     )
-    order = ", ".join(f"{quoted(c)} DESC NULLS LAST" for c in (*by, _RANK, LINE))
-    keys = ", ".join(map(quoted, latest.keys))
-    query = f"SELECT {_RANK}, {LINE} FROM rows QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) > 1"
     with spilling("finding the latest rows") as con:
-        con.register("rows", FrameStream(narrow))
+        con.register("rows", FrameStream(named))
         found: pl.DataFrame = con.sql(query).pl()
     return found.join(ranks, on=_RANK).select(PLACE)
 
