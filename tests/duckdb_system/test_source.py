@@ -267,3 +267,14 @@ def test_a_rename_to_a_name_that_is_there_is_refused(file):
     sql(file, "CREATE TABLE s AS SELECT 1 AS a, 2 AS b")
     with pytest.raises(ConfigError, match="two columns would be called 'b'"):
         news(source(file, rename={"a": "b"}))
+
+
+def test_columns_whose_names_differ_in_case_alone_are_told_apart_or_refused(file):
+    sql(file, "CREATE TABLE s (i INT)")
+    query = 'SELECT 1 AS id, 2 AS "ID"'
+    rows, _, _ = drain(source(file, query=query, rename={"ID": "b_id"}, cursor="b_id"))
+    assert rows.to_dicts() == [{"id": 1, "b_id": 2}]
+    with pytest.raises(ConfigError, match="the columns 'id' and 'ID' differ in case alone"):
+        news(source(file, query=query))
+    with pytest.raises(ConfigError, match="two columns would be called 'id'"):
+        news(source(file, query="SELECT 1 AS id, 2 AS id"))

@@ -22,7 +22,7 @@ from headrace.sqltext import literal, quoted
 from headrace.systems.duckdb.connection import reading
 from headrace.systems.duckdb.frames import scan
 from headrace.systems.duckdb.tables import Table
-from headrace.transform.columns import Column, described, logical
+from headrace.transform.columns import Column, described, folded, logical
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -94,10 +94,22 @@ def _query(source: DuckDBSource, connection: DuckDBPyConnection) -> str:
 
 
 def _renamed(connection: DuckDBPyConnection, query: str, rename: Mapping[str, str]) -> str:
-    names = [c.name for c in described(connection, query)]
-    now = renamed(names, rename)
-    columns = ", ".join(f"{quoted(old)} AS {quoted(new)}" for old, new in zip(names, now, strict=True))
-    return f"SELECT {columns} FROM ({query})" if rename else query
+    """The query with new names, by the columns' places: of two names that differ in case alone SQL reads one.
+
+    Raises ConfigError for two such names that are left.
+    """
+    names = renamed([c.name for c in described(connection, query)], rename)
+    told: dict[str, str] = {}
+    for name in names:
+        if (other := told.setdefault(folded(name), name)) != name:
+            raise ConfigError(
+                f"the columns {other!r} and {name!r} differ in case alone, and DuckDB takes them for one",
+                hint=f'give one of them another name: "rename": {{"{name}": "{name}_2"}}, or AS in the query',
+            )
+    if not rename:
+        return query
+    columns = ", ".join(f"c{i} AS {quoted(name)}" for i, name in enumerate(names))
+    return f"SELECT {columns} FROM ({query}) AS q({', '.join(f'c{i}' for i in range(len(names)))})"
 
 
 def _cursor(source: DuckDBSource, found: _Reading) -> Cursor | None:
