@@ -9,7 +9,7 @@ import pytest
 
 import headrace as hr
 from headrace.cursor import Latest
-from headrace.errors import ConfigError, DataError, RejectedError, UnavailableError
+from headrace.errors import ConfigError, DataError, RejectedError, SchemaError, UnavailableError
 from headrace.flow import Range, Snapshot
 from headrace.protocols import Source
 from headrace.schema import REJECTS
@@ -300,6 +300,22 @@ def test_hive_folders_are_columns(tmp_path):
     assert rows.schema["day"] == pl.Date
     (plain,) = Ledger(FileSource(path="**/*.csv", base=tmp_path, hive=False)).batches()
     assert plain.frame.lazy.collect_schema().names() == ["a"]
+
+
+@pytest.mark.parametrize("folder", ["007", "+7"])
+def test_a_later_hive_folder_loses_no_more_of_its_name_than_a_field_of_its_text(tmp_path, folder):
+    write(tmp_path, "code=7/a.csv", "x\n1\n")
+    ledger = Ledger(FileSource(path="**/*.csv", base=tmp_path))
+    assert ledger.run()["code"].to_list() == [7]
+    write(tmp_path, f"code={folder}/b.csv", "x\n2\n")
+    with pytest.raises(SchemaError, match=r"b\.csv': the folder's 'code' is not exactly int64") as told:
+        ledger.run()
+    assert '"types": {"code": "string"}' in told.value.hint
+    write(tmp_path, f"code={folder}/c.csv", "x\n3\n")
+    (declared,) = FileSource(path="**/[bc].csv", base=tmp_path, types={"code": "int64"}).batches(
+        Range(), Snapshot(), "in"
+    )
+    assert declared.frame.lazy.collect()["code"].to_list() == [7, 7]
 
 
 def test_a_hive_folder_that_nobody_has_escaped_is_as_it_stands(tmp_path):

@@ -281,7 +281,8 @@ def hive_value(column: Column, text: str | None, file: File) -> pl.Series:
     """The value of a partition, a series of one. Raises SchemaError where its type cannot hold it."""
     layout = Layout((column,))
     frame = pl.DataFrame({column.name: [text]}, schema={column.name: pl.String})
-    made = frame.select(reading(column, layout).alias(column.name)).to_series()
+    values = frame.select(reading(column, layout).alias(column.name))
+    made = (values if column.inferred is None else strict(frame, values, column))[column.name]
     if text is not None and made[0] is None:
         raise SchemaError(
             f"file {file.name!r}: the folder's {column.name!r} is not exactly {column.type}",
