@@ -316,6 +316,8 @@ def test_a_numeric_of_any_size_takes_every_number_and_a_type_that_rounds_takes_n
     [
         ("varchar(3)", "abc ", DataError),  # of blanks the server would cut
         ("char(3)", "é    ", DataError),
+        ("char(3)", "é ", DataError),  # which it would not tell from "é"
+        ("char(3)[]", ["é "], DataError),
         ("varchar(3)[]", ["abc "], DataError),
         ("name", "n" * 64, SchemaError),
         ("money", "$1.239", SchemaError),
@@ -333,6 +335,14 @@ def test_a_text_that_an_adopted_column_would_cut_or_round_is_refused(shop, held,
         fits = hr.MemorySource(frames=[pl.DataFrame({"v": ["ééé" if isinstance(text, str) else ["ééé", None]]})])
         hr.run(shop.pipeline(adopt=True, source=fits))
         assert shop.rows() in ([("ééé",)], [(["ééé", None],)])
+
+
+def test_texts_that_a_column_of_blanks_fills_go_in_filled_or_bare(shop):
+    shop.database.run("CREATE TABLE orders (v char(3), w varchar(3))")
+    texts = hr.MemorySource(frames=[pl.DataFrame({"v": ["a", "b  ", "   ", " c", None], "w": ["a "] * 5})])
+    hr.run(shop.pipeline(adopt=True, source=texts))
+    assert sorted(shop.database.run("SELECT v FROM orders WHERE v IS NOT NULL")) == [("   ",), (" c ",), ("a  ",), ("b  ",)]
+    assert shop.database.run("SELECT DISTINCT w FROM orders") == [("a ",)]
 
 
 def test_many_tables_go_into_a_schema_in_one_commit(shop):

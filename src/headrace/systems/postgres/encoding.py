@@ -84,6 +84,7 @@ _WHOLE = ("smallint", "integer", "bigint")
 _SAID_TOO_LONG = ("character", "bit")
 _CUTTING = re.compile(r'"char"|name|money|interval .+')
 _LIMITED = re.compile(r"character(?: varying)?\((\d+)\)((?:\[\])?)")
+_PADDED = "character("
 _NOT_IN_ARRAYS = ("list", "array", "struct", "null", "duration")
 _DIGITS_MAX = 38
 _BLOCK_BYTES = 1 << 20
@@ -300,17 +301,27 @@ def _writer(name: str, type: Type, column: Column) -> _Write:
 
 
 def refuse_longer(name: str, values: pl.Series, held: str) -> None:
-    """Raises DataError for a text of more characters than the type takes: of blanks at its end the server would cut
-    them without a word. Of an array's own text (not a list's items) the server is the judge.
+    """Raises DataError for a text of more characters than the type takes, of which the server would cut blanks at the
+    end without a word, and for one whose blanks at the end ``character(n)`` would not tell from its own: of these a text
+    has all or none. Of an array's own text (not a list's items) the server is the judge.
     """
     if (limited := _LIMITED.fullmatch(held)) is None:
         return
     most, items = int(limited[1]), bool(limited[2])
     texts = values.explode() if items and isinstance(values.dtype, pl.List) else values
-    if texts.dtype == pl.String and (not items or texts is not values) and (texts.str.len_chars() > most).any():
+    if texts.dtype != pl.String or (items and texts is values):
+        return
+    length = texts.str.len_chars()
+    if (length > most).any():
         raise DataError(
             f"column {name!r}: a text has more than the {most} characters that the table's column takes",
             hint="cut it in a transform, or ALTER the column",
+            details={"column": name},
+        )
+    if held.startswith(_PADDED) and (texts.str.ends_with(" ") & (length < most)).any():
+        raise DataError(
+            f"column {name!r}: a text ends in a blank, and the table's column fills all texts to {most} with blanks",
+            hint="cut its blanks in a transform: rtrim(column); or ALTER the column to text",
             details={"column": name},
         )
 
