@@ -181,10 +181,15 @@ def test_columns_take_what_they_hold_exactly_and_refuse_the_rest_by_name(databas
 CHANGED = {
     "timestamp": ["2024-01-01 10:00:00+05", "2024-01-01T10:00Z", "2024-01-01 10:00 Europe/Berlin",
                   "2024-01-01 10:00:00.1234567"],
-    "timestamptz": ["2024-01-01 00:00:00.1234567+00"],
+    "timestamptz": ["2024-01-01 00:00:00.1234567+00", "2024-01-01 10:00:00", "2024-01-01", "2024-01-01 10:00 PM",
+                    "2024-01-01 10:00:00 Mon", "0044-03-15 10:00:00 BC"],
     "date": ["2024-01-01 23:59:59", "20240101T235959", "2024-01-01 235959", "2024-01-01+05", "2024-01-01 1 AM"],
     "time": ["12:00:00.1234567", "12:00:00+05", "2024-01-01 12:00"],
-    "timetz": ["12:00:00.1234567+00"],
+    "timetz": ["12:00:00.1234567+00", "12:00:00", "12:00 PM"],
+    "zoned": ["2024-01-01 10:00:00"],
+    "tstzrange": ["[2024-01-01 10:00,2024-01-01 11:00)", '["2024-01-01 10:00:00+00","2024-01-01 11:00:00")',
+                  "(,2024-01-01)"],
+    "tstzmultirange": ["{[2024-01-01 10:00,2024-01-01 11:00+00)}"],
     "interval": ["00:00:00.1234567", "1.5 microseconds", "0.0001 ms", "1.123 years", "1e-7 s", "P0.1234567D",
                  "PT0.1234567S"],
     "real": ["0.123456789", "16777217", "1.234567e-40", "9e9"],
@@ -203,7 +208,10 @@ KEPT = {
                     "2024-01-01 10:00 Europe/Berlin", "2024-01-01 10:00:00-03:30", "0044-03-15 10:00:00+00 BC"],
     "date": ["2024-01-01", "0044-03-15 BC", "infinity", "2024-01-01 00:00:00", "20240101"],
     "time": ["24:00:00", "12:00", "12:00:00.5"],
-    "timetz": ["12:00:00.123456+05:30", "12:00-03"],
+    "timetz": ["12:00:00.123456+05:30", "12:00-03", "24:00:00-15:59:59"],
+    "zoned": ["2024-01-01 10:00:00+02", "infinity"],
+    "tstzrange": ['["2024-01-01 10:00:00+02",infinity)', "empty", "(,)", '(,"0044-03-15 10:00:00+00 BC"]'],
+    "tstzmultirange": ['{["2024-01-01 10:00:00+02","2024-01-01 11:00:00Z"),[2024-02-01T00:00Z,)}', "{}"],
     "interval": ["1 year 2 mons -3 days -00:00:00.123456", "1 day", "P1Y2M3DT4H5M6.5S", "@ 1 minute ago", "1.5 hours",
                  "3 4:05:06", "1-2", "5 microseconds", "-1.5"],
     "real": ["0.1", "0.12345679", "16777216", "1e30", "NaN", "-Infinity", "1e-40", "-0", "3.4028235e+38",
@@ -223,7 +231,7 @@ KEPT = {
 
 @pytest.mark.parametrize("held", KEPT)
 def test_a_text_that_its_type_would_round_or_cut_is_refused_and_no_other_is(database, held):
-    database.run(f"CREATE TABLE t (id int PRIMARY KEY, v {held})")
+    database.run(f"CREATE DOMAIN zoned AS timestamptz; CREATE TABLE t (id int PRIMARY KEY, v {held})")
     for text in CHANGED.get(held, ()):
         with pytest.raises(hr.DataError, match=r"'v'.* round or cut"), hr.postgres.connect(database.dsn) as tx:
             tx.insert(pl.DataFrame({"v": [None, text]}), "t")

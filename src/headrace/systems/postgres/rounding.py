@@ -1,7 +1,8 @@
 """Texts that a type's input function would change without a word: it rounds them, or cuts what the type lacks.
 
-So a text goes into a date or a time only as ISO writes it, with no more digits and no other parts than the type keeps;
-into a number of floating point only where the number that is stored is written as the same one again.
+So a text goes into a date or a time only as ISO writes it, with no more digits and no other parts than the type keeps,
+and into a type with a zone only with its own, since the server would add the session's; into a number of floating point
+only where the number that is stored is written as the same one again.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ __all__ = ["refuse_rounded"]
 
 _DAY = r"(?:[+-]?\d{4,7}-\d{1,2}-\d{1,2}|\d{8})"
 _HOURS = r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d{0,6}0*)?)?"
-_ZONE = r"(?: ?[+-]\d{1,2}(?::?\d{2}(?::?\d{2})?)?|[Zz]| ?[A-Za-z]+(?:[/_+-][A-Za-z0-9]+)*)?"
+_ZONE = r"(?: ?[+-]\d{1,2}(?::?\d{2}(?::?\d{2})?)?|[Zz]| ?[A-Za-z]{3,}(?:[/_+-][A-Za-z0-9]+)*)"
 _MIDNIGHT = r"00:00(?::00(?:\.0*)?)?"
+_WEEKDAY = r"(?i)\d ?(?:sun|mon|tue|wed|thu|fri|sat)"  # the server takes it where a zone may stand, and ignores it
 _ERA = r"(?: (?:BC|AD))?"
 _ENDLESS = r"[+-]?infinity|epoch"
 _UNIT = (
@@ -37,7 +39,7 @@ _SPAN = (
 _SHAPES = {
     "date": rf"{_DAY}(?:[T ]{_MIDNIGHT})?{_ERA}|{_ENDLESS}",
     "timestamp without time zone": rf"{_DAY}(?:[T ]{_HOURS})?{_ERA}|{_ENDLESS}",
-    "timestamp with time zone": rf"{_DAY}(?:[T ]{_HOURS}{_ZONE})?{_ERA}|{_ENDLESS}",
+    "timestamp with time zone": rf"{_DAY}[T ]{_HOURS}{_ZONE}{_ERA}|{_ENDLESS}",
     "time without time zone": _HOURS,
     "time with time zone": rf"{_HOURS}{_ZONE}",
     "interval": _SPAN,
@@ -66,6 +68,7 @@ _ITEM = r'[^{},"]+'
 def refuse_rounded(name: str, texts: pl.Series, held: str) -> None:
     """Raises DataError where a text would become another value in a column of this type, or in its items."""
     items = held.endswith("[]")
+    zoned = held.startswith("tstz") or "with time zone" in held
     plain = re.sub(r"\(\d\)", "", held.removesuffix("[]"))
     if items and plain.endswith("range"):
         return  # what is in quotes in quotes is left to the server
@@ -73,13 +76,18 @@ def refuse_rounded(name: str, texts: pl.Series, held: str) -> None:
         each = texts.str.replace(r"^\[[^{]*=", "").str.extract_all(_ITEM).explode() if items else texts
         each = each.str.strip_chars()
         shaped = each.str.contains(f"(?i)^(?:{_SHAPES[plain]})$")
+        if zoned:
+            shaped = shaped & ~each.str.contains(_WEEKDAY)
         if (shaped | (each == "NULL" if items else False)).all():
             return
     elif plain not in _DIGITS or not _inexact(texts, _DIGITS[plain]):
         return
     raise DataError(
-        f"column {name!r}: a text that {held} would round or cut, or that is not written as PostgreSQL writes it",
-        hint="write it as 2024-01-31 10:00:00.5, 1 day 02:00:00.5 or 1.5, or round it in a transform",
+        f"column {name!r}: a text that {held} would round or cut, or that is not written as PostgreSQL writes it"
+        + (", with its zone" if zoned else ""),
+        hint="write it as 2024-01-31 10:00:00.5+02, or say in a transform which zone it means"
+        if zoned
+        else "write it as 2024-01-31 10:00:00.5, 1 day 02:00:00.5 or 1.5, or round it in a transform",
         details={"column": name},
     )
 
