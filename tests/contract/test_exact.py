@@ -51,6 +51,14 @@ def test_the_ends_of_every_time_types_range_survive():
         assert read(texts.to_list(), type).to_physical().to_list() == ends
 
 
+@pytest.mark.parametrize(
+    ("type", "one", "beyond"),
+    [("date", "@5d", "@2932897d"), ("datetime(us)", "@1704103200000000us", "@253402300800000000us")],
+)
+def test_ticks_are_read_where_they_are_written_alone(type, one, beyond):
+    assert read([one, beyond], type).is_null().to_list() == [True, False]
+
+
 def test_a_negative_zero_keeps_its_sign():
     assert math.copysign(1, read(["-0.0"], "float64")[0]) == -1
 

@@ -192,15 +192,25 @@ def _moment(text: pl.Expr, plain: str, type: Type, *, absolute: bool, offset: bo
 _TICKS = r"^@(-?[0-9]+)(d|ms|us|ns)$"
 
 
+def _iso(count: pl.Expr, unit: str) -> pl.Expr:
+    """Whether a count of `unit` since 1970 is written as ISO 8601, and not as ticks."""
+    day = count.floordiv(1 if unit == "d" else 86_400 * PER_SECOND[unit])
+    usual = (day >= -719_162) & (day <= 2_932_896)  # noqa: PLR2004  # 0001-01-01 and 9999-12-31
+    if unit == "ns":  # Arrow does not read the fraction of the first second that 64 bits hold
+        usual = usual & (count >= -(2**63 // 10**9) * 10**9)
+    return usual
+
+
 def _with_ticks(texts: pl.Series, made: pl.Series, type: Type) -> pl.Series:
-    """Reads ``@<count><unit>``: what `write_moment` writes for a year that four digits cannot hold."""
+    """Reads ``@<count><unit>``: what `write_moment` writes for a year that four digits cannot hold, and of no other."""
     if type.name == "time" or made.null_count() == texts.null_count():
         return made
     unit = "d" if type.name == "date" else type.args[0]
     frame = pl.DataFrame({"t": texts, "m": made})
     count = pl.when(pl.col("t").str.extract(_TICKS, 2) == unit).then(pl.col("t").str.extract(_TICKS, 1))
     whole = count.cast(pl.Int32 if unit == "d" else pl.Int64, strict=False)
-    return frame.select(pl.coalesce("m", whole.cast(type.polars())).alias(texts.name)).to_series()
+    beyond = pl.when(~_iso(whole, unit)).then(whole).cast(type.polars())
+    return frame.select(pl.coalesce("m", beyond).alias(texts.name)).to_series()
 
 
 def write_moment(values: pl.Series, type: Type) -> pl.Series:
@@ -210,11 +220,7 @@ def write_moment(values: pl.Series, type: Type) -> pl.Series:
         return values.to_frame("v").select(value.dt.to_string("%H:%M:%S%.f").alias(values.name)).to_series()
     unit = "d" if type.name == "date" else type.args[0]
     count = value.to_physical()
-    per_day = 1 if unit == "d" else 86_400 * PER_SECOND[unit]
-    day = count.floordiv(per_day)
-    usual = (day >= -719_162) & (day <= 2_932_896)  # noqa: PLR2004  # 0001-01-01 and 9999-12-31
-    if unit == "ns":  # Arrow does not read the fraction of the first second that 64 bits hold
-        usual = usual & (count >= -(2**63 // 10**9) * 10**9)
+    usual = _iso(count, unit)
     safe = pl.when(usual).then(value)
     if unit == "d":
         text = safe.dt.to_string("%Y-%m-%d")
