@@ -19,10 +19,11 @@ TYPES = (
 )
 ODD = ("", "007", "-0", "+1", "-0.0", "1.", ".5", "1e5", "NA", "nan", "inf", "0000-01-01", "2024-02-30", "tRue", " 1")
 LONG = ("127", "128", "-129", "65535", "99999999999999999999", "18446744073709551615", "0.1234567890123456", "1.005")
+TIMES = ("Nan", "@5d", "2024-01-02", "2024-01-02 11", "2024-01-02T11:00")
 MORE = ("99999999999.123", "12345678.1234567", "9007199254740993", "1e999", "2023-02-29", "9999-12-31", "True", "false")
 numbers = st.integers(-(10**19), 10**19).map(str) | st.decimals(-(10**6), 10**6, places=4).map(lambda d: f"{d:f}")
 dates = st.dates().map(str) | st.from_regex(r"\A[0-2][0-9]{3}-[0-1][0-9]-[0-3][0-9]\Z", fullmatch=True)
-texts = st.sampled_from(ODD + LONG + MORE) | numbers | dates | st.integers(-200, 200).map(str)
+texts = st.sampled_from(ODD + LONG + TIMES + MORE) | numbers | dates | st.integers(-200, 200).map(str)
 
 
 def read(folder, columns=None, **words):
@@ -71,7 +72,7 @@ def one_each(folder, texts):
 
 @pytest.mark.parametrize("type", TYPES)
 def test_both_ways_read_each_odd_text_the_same(tmp_path, type):
-    one_each(tmp_path, ODD + LONG + MORE)
+    one_each(tmp_path, ODD + LONG + TIMES + MORE)
     same(*ways(tmp_path, types={"a": type}, delimiter=";"))
 
 
@@ -89,9 +90,9 @@ def test_what_the_reading_says_of_texts_holds_both_ways(tmp_path, type, words):
     same(*ways(tmp_path, types=types, delimiter=";", **rest))
 
 
-@pytest.mark.parametrize("first", ["12", "1.5", "2024-01-01", "true"])
+@pytest.mark.parametrize("first", ["12", "1.5", "2024-01-01", "true", "2024-01-01T10:00"])
 def test_both_ways_read_the_same_after_an_inferred_type(tmp_path, first):
-    odd = [text for text in ODD + LONG + MORE for _ in range(2)]
+    odd = [text for text in ODD + LONG + TIMES + MORE for _ in range(2)]
     (tmp_path / "x.csv").write_text("a;b\n" + f"{first};x\n" * 3 + "".join(f"{t};x\n" for t in odd))
     same(*ways(tmp_path, infer=3, delimiter=";", block=4))
 

@@ -67,6 +67,27 @@ def test_a_later_value_that_contradicts_the_inference_is_a_reject_that_says_so(t
     assert everything.news.facts["inferred"] == {"n": "string", "f": "string"}
 
 
+@pytest.mark.parametrize(
+    ("sample", "others"),
+    [
+        ("1.5", ["Nan", "INF", "-inf", "+1.5"]),
+        ("2024-01-01T10:00:00", ["2024-01-02", "2024-01-02 11", "@1704103200000000us"]),
+        ("2024-01-01T10:00Z", ["2024-01-02 11Z", "2024-01-02T11+02:00", "2024-01-02T11-0200"]),
+        ("2024-01-01", ["@5d", "2024-01-02T00:00"]),
+        ("true", ["1", "yes"]),
+    ],
+)
+@pytest.mark.parametrize("later", [False, True])
+def test_a_text_that_no_guess_takes_is_no_other_value_of_the_guessed_type(tmp_path, sample, others, later):
+    one = batch(tmp_path, f"k,v\nx,{sample}\n", infer=1)
+    assert one.frame.lazy.collect().height == 1
+    rows = "".join(f"x,{text}\n" for text in (sample, *others))
+    then = batch(tmp_path, f"k,v\n{rows}", **({"after": one.position()} if later else {"infer": 1}))
+    assert then.frame.lazy.collect().height == 1
+    assert [r["row"] for r in rejects(then)] == [f"x,{text}" for text in others]
+    assert "v: not exactly" in rejects(then)[0]["rules"][0]
+
+
 def test_declared_types_are_judged_even_where_no_one_reads_them(tmp_path):
     one = batch(tmp_path, "id,d\n1,31/01/2024\n2,32/01/2024\n", types={"d": TextType(type="date", format="%d/%m/%Y")})
     assert one.frame.lazy.select("id").collect()["id"].to_list() == [1]

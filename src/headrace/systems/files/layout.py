@@ -156,12 +156,35 @@ def texts_of(name: str, layout: Layout) -> pl.Expr:
 
 
 def strict(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.DataFrame:
-    """An inferred number must not lose what a declared one may: leading zeros, a sign, digits of a long number."""
-    if column.type.name not in ("int64", "float64"):
+    """The values, null where an inferred type makes another value of a text than it is inferred from. A declared type
+    may: it was said what the texts mean.
+    """
+    # the cheap questions first: they are asked of every value of a long file
+    if column.type.name in ("int64", "float64"):
+        return _strict_numbers(texts, values, column)
+    return _strict_times(texts, values, column) if column.type.name == "datetime" else values
+
+
+_TIMED, _TIMED_ZONED = len("2024-01-31T10:00"), len("2024-01-31T10+02:00") + 1
+"""A text of so many characters has minutes."""
+
+
+def _strict_times(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.DataFrame:
+    """A day must not become its midnight, nor an hour alone a time."""
+    text, made = pl.col(column.name), pl.col("made")
+    if not (texts[column.name].str.len_bytes() < (_TIMED if column.type.args[1] is None else _TIMED_ZONED)).any():
         return values
+    both = pl.DataFrame([texts[column.name], values[column.name].alias("made")])
+    timed = text.str.contains("^.{10}[T ]..:")
+    return values.with_columns(both.select(pl.when(timed).then(made).alias(column.name)).to_series())
+
+
+def _strict_numbers(texts: pl.DataFrame, values: pl.DataFrame, column: Column) -> pl.DataFrame:
+    """A number must not lose leading zeros, a sign or digits; a word (``nan``, ``INF``) is none."""
+    if column.type.name == "float64" and not (finite := values[column.name].is_finite()).all():
+        values = values.with_columns(values[column.name].set(~finite, None))
     text, made = pl.col(column.name), pl.col("made")
     both = pl.DataFrame([texts[column.name], values[column.name].alias("made")])
-    # the cheap questions first: they are asked of every value of a long file
     zero = text.str.starts_with("0") | text.str.starts_with("-0") | text.str.starts_with("+")
     long = text.str.len_bytes() > (_SAFE_LENGTH if column.type.name == "float64" else _MAX_LENGTH)
     if not both.select((zero | long).any()).item():
