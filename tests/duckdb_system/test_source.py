@@ -62,6 +62,17 @@ def test_without_a_cursor_everything_is_read_at_every_run(file):
     assert batch.counts().rows == 1
 
 
+@pytest.mark.parametrize(("first", "then", "new"), [("aB", "Cd", "d"), ("AZ", "b", "b"), ("a", "aA", "a")])
+def test_a_cursor_under_a_collation_goes_by_the_bytes_of_its_texts(file, first, then, new):
+    sql(file, "CREATE TABLE s (c VARCHAR COLLATE NOCASE)", *(f"INSERT INTO s VALUES ('{t}')" for t in first))
+    rows, position, batch = drain(source(file, cursor="c"), ties="once")
+    assert (sorted(rows["c"]), batch.news.rows, position["cursor"]) == (sorted(first), len(first), max(first))
+    sql(file, *(f"INSERT INTO s VALUES ('{t}')" for t in then))
+    rows, position, batch = drain(source(file, cursor="c"), position, ties="once")
+    assert (list(rows["c"]), position["cursor"]) == (list(new), max(first + then))
+    assert news(source(file, cursor="c"), position, "once").news.empty
+
+
 @pytest.mark.parametrize("ties", ["again", "once"])
 def test_reading_on_skips_nothing_and_reads_nothing_twice(file, ties):
     sql(

@@ -152,7 +152,7 @@ class _News:
     @staticmethod
     def of(connection: DuckDBPyConnection, found: _Reading, cursor: Cursor, range: Range, snapshot: Snapshot) -> _News:
         column = next(c for c in found.columns if c.name == cursor.column)
-        name, table = quoted(column.name), f"({found.query})"
+        name, table = _ordered(column), f"({found.query})"
         ((greatest,),) = connection.execute(f"SELECT CAST(max({name}) AS VARCHAR) FROM {table}").fetchall()
         last = _last(cursor, column.type, range.after, snapshot)
         _refuse_behind(connection, column, greatest, range.after)
@@ -169,6 +169,11 @@ class _News:
         known = rows if bottom is not None or last is None else None
         empty = known == 0 or (range.after is not None and range.after.get("state") == state)
         return _News(last, where, until, known, empty, state)
+
+
+def _ordered(column: Column) -> str:
+    """A column as positions are ordered: texts by their bytes, whatever the column's collation."""
+    return quoted(column.name) + (' COLLATE "binary"' if column.held == "VARCHAR" else "")
 
 
 def _refuse_behind(
