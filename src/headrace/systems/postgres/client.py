@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool", "Transaction", "connect"]
 
-_OWN = {"search_path": None, "row_security": None, "idle_session_timeout": None}
+_ROLES = ("search_path", "row_security", "idle_session_timeout", "statement_timeout", "transaction_timeout")
+_OWN = dict.fromkeys(_ROLES)  # the transaction is the user's, and so are the role's limits
 
 
 @contextmanager
@@ -53,7 +54,8 @@ def connect(dsn: Dsn = None, *, name: str = "client") -> Iterator[Transaction]:
     """One transaction on a connection of its own: committed at the end, rolled back after an exception, closed.
 
     `dsn` is a DSN or URI, or libpq's keywords as an object; None: the ``PG*`` variables. `name` goes into
-    ``application_name``. The search path is the role's own; times are in UTC.
+    ``application_name``. The search path and the time-outs of statements and transactions are the role's own; times are
+    in UTC.
 
     Raises ConfigError, RejectedError, UnavailableError; HeadraceError where the connection is lost in COMMIT, so that
     nobody can say whether it came about.

@@ -66,6 +66,10 @@ _SESSION = {
     "idle_session_timeout": "0",  # a run's lock is held by a session that does nothing else
     "client_connection_check_interval": "10s",  # a killed client's query ends, and gives up its locks
 }
+_UNLIMITED = ("statement_timeout", "transaction_timeout")
+"""0, unless the DSN's options give one: a role's or a database's own would end a long load as often as it is tried."""
+_UNLIMIT = """SELECT pg_catalog.count(pg_catalog.set_config(name, '0', false)) FROM pg_catalog.pg_settings
+WHERE name OPERATOR(pg_catalog.=) ANY (%s) AND source OPERATOR(pg_catalog.<>) 'client'"""
 _CANCEL_SECONDS = 5.0
 _NEW_IN = 140000  # the server's version that knows the last two
 
@@ -256,9 +260,12 @@ def _text(dsn: Dsn) -> str:
 
 
 def session(connection: Connection, settings: Mapping[str, str | None]) -> None:
-    """Make the session headrace's, with these settings over it (None: the role's own)."""
-    wanted: dict[str, str | None] = {**_SESSION, **settings}
+    """Make a new session, or one as new, headrace's, with these settings over it (None: the role's own)."""
+    wanted = {name: text for name, text in {**_SESSION, **settings}.items() if text is not None}
     if connection.info.server_version < _NEW_IN:
-        del wanted["client_connection_check_interval"], wanted["idle_session_timeout"]
+        wanted.pop("client_connection_check_interval")
+        wanted.pop("idle_session_timeout", None)
     sets = ", ".join(["pg_catalog.set_config(%s, %s, false)"] * len(wanted))
-    connection.execute(f"SELECT {sets}", [text for pair in wanted.items() for text in pair])
+    unlimited = [name for name in _UNLIMITED if name not in settings]
+    values = [text for pair in wanted.items() for text in pair]
+    connection.execute(f"SELECT {sets}, ({_UNLIMIT})", [*values, unlimited])

@@ -1,0 +1,64 @@
+"""What a session of headrace has: no limit of the role's on how long it takes, and time-outs where it waits."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+import headrace as hr
+from headrace.systems.memory import MemorySource
+from headrace.systems.postgres.connection import connected
+
+LIMITS = ("statement_timeout", "transaction_timeout")
+
+
+@pytest.fixture
+def limited(database):
+    """A database whose own settings end what takes longer than a tenth of a second."""
+    for limit in LIMITS:
+        database.run(f"ALTER DATABASE {database.name} SET {limit} = '100ms'")
+    return database
+
+
+def shown(connection, *names):
+    return [connection.execute(f"SHOW {name}").fetchone()[0] for name in names]
+
+
+def test_a_databases_own_time_outs_end_no_read(limited, tmp_path):
+    source = hr.PostgresSource(dsn=limited.dsn, query="SELECT 1 AS id, pg_sleep(0.3)::text AS slept")
+    destination = hr.DuckDBDestination(path=tmp_path / "w.duckdb", table="t")
+    run = hr.run(hr.Pipeline(name="t", source=source, destination=destination, write=hr.Replace()))
+    assert run.counts["inserted"] == 1
+
+
+def test_a_databases_own_time_outs_end_no_load(limited):
+    slow = (
+        "CREATE TABLE t (id bigint); CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END';"
+        "CREATE TRIGGER slow BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    limited.run(slow)
+    source = MemorySource(frames=[pl.DataFrame({"id": [1]})])
+    destination = hr.PostgresDestination(dsn=limited.dsn, table="t", adopt=True)
+    hr.run(hr.Pipeline(name="t", source=source, destination=destination, write=hr.Append()))
+    assert limited.run("SELECT id FROM t") == [(1,)]
+
+
+def test_the_dsns_options_give_a_time_out(limited):
+    dsn = f"{limited.dsn} options='-c statement_timeout=7s'"
+    with connected(dsn, name="p") as connection:
+        assert shown(connection, *LIMITS) == ["7s", "0"]
+
+
+def test_a_transaction_of_ones_own_has_the_roles_time_outs(limited):
+    with hr.postgres.Pool(limited.dsn, size=1) as pool:
+        for _ in range(2):
+            with pool.connect() as db:
+                assert db.query("SELECT current_setting('statement_timeout') AS s")["s"].to_list() == ["100ms"]
+
+
+def test_an_older_server_has_no_time_out_of_a_transaction(older_postgres):
+    with older_postgres.database() as database:
+        database.run(f"ALTER DATABASE {database.name} SET statement_timeout = '100ms'")
+        with connected(database.dsn, name="p") as connection:
+            assert shown(connection, "statement_timeout") == ["0"]
