@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 import headrace as hr
+from headrace.errors import UnavailableError
 from headrace.systems.memory import MemorySource
 from headrace.systems.postgres.connection import connected
 
@@ -48,6 +49,16 @@ def test_the_dsns_options_give_a_time_out(limited):
     dsn = f"{limited.dsn} options='-c statement_timeout=7s'"
     with connected(dsn, name="p") as connection:
         assert shown(connection, *LIMITS) == ["7s", "0"]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_time_out_that_was_given_is_named_with_what_to_do(database, limit):
+    with (
+        pytest.raises(UnavailableError, match="time-out|timeout") as told,
+        connected(f"{database.dsn} options='-c {limit}=50ms'", name="p") as connection,
+    ):
+        connection.execute("SELECT pg_sleep(5)")
+    assert "longer" in told.value.hint
 
 
 def test_a_transaction_of_ones_own_has_the_roles_time_outs(limited):

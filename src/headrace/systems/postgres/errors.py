@@ -46,10 +46,13 @@ _FULL: _Verdict = (RejectedError, "the server's disk is full", "free space on th
 _STATE: _Verdict = (RejectedError, "the server refused the transaction's state", "report this")
 _FUNCTION: _Verdict = (DataError, "a trigger or function on the server said no", "look at the table's triggers")
 _FOREIGN: _Verdict = (RejectedError, "a foreign server failed", "look at the foreign table's server")
-_CANCELLED: _Verdict = (UnavailableError, "the query was cancelled: a time-out, or an administrator", "run again")
+_CANCELLED: _Verdict = (
+    UnavailableError,
+    "the query was cancelled: a time-out, or an administrator",
+    "run again, with a longer time-out if there is one",
+)
 _NO_DATABASE: _Verdict = (ConfigError, "there is no such database", "check the DSN's dbname")
 _STANDBY: _Verdict = (RejectedError, "the server takes no writes: a standby, or read-only", "connect to the primary")
-_SLOW: _Verdict = (UnavailableError, "the transaction was idle for too long, and the server ended it", "run again")
 
 BY_STATE: dict[str, _Verdict] = {
     **dict.fromkeys(("02", "09", "27", "2F", "38", "39", "P0"), _FUNCTION),
@@ -62,7 +65,6 @@ BY_STATE: dict[str, _Verdict] = {
     **dict.fromkeys(("58", "F0", "XX"), _BROKEN),
     **dict.fromkeys(("3F", "42703", "42704", "42883", "42P01"), _NAME),
     **dict.fromkeys(("3D", "57P04"), _NO_DATABASE),
-    **dict.fromkeys(("25P03", "25P04"), _SLOW),
     "22": _ROWS,
     "28": _LOGIN,
     "55": _UNREADY,
@@ -73,6 +75,12 @@ BY_STATE: dict[str, _Verdict] = {
     "23514": (DataError, "a row breaks a CHECK", "look at the rows, or say the rule in the contract"),
     "25001": (ConfigError, "the statement cannot run in a transaction", "run it with psql, by itself"),
     "25006": _STANDBY,
+    "25P03": (UnavailableError, "the transaction was idle for too long, and the server ended it", "run again"),
+    "25P04": (
+        UnavailableError,
+        "the transaction took longer than its transaction_timeout, and the server ended it",
+        "give the DSN's options a longer one, or none",
+    ),
     "2BP01": (ConfigError, "something else depends on the table", "drop what depends on it first"),
     "42601": (ConfigError, "the SQL is no single well-formed statement", "look at the SQL"),
     "53": (UnavailableError, "the server has not enough memory or connections now", "run again"),
