@@ -54,7 +54,7 @@ def test_the_dsns_options_give_a_time_out(limited):
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_time_out_that_was_given_is_named_with_what_to_do(database, limit):
     with (
-        pytest.raises(UnavailableError, match="time-out|timeout") as told,
+        pytest.raises(UnavailableError, match=r"time-out|timeout") as told,
         connected(f"{database.dsn} options='-c {limit}=50ms'", name="p") as connection,
     ):
         connection.execute("SELECT pg_sleep(5)")

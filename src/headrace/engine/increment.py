@@ -40,7 +40,7 @@ from headrace.stream import FrameStream, scan_batches
 from headrace.stream.drawing import passed
 from headrace.traits import DestinationTraits
 from headrace.transform import Transformed
-from headrace.writes import Merge, Partitions, Recompute
+from headrace.writes import Merge, Partitions, Recompute, Replace
 
 if TYPE_CHECKING:
     from headrace.flow import ArrowStream
@@ -228,7 +228,7 @@ def _screen(pipeline: Pipeline, held: Snapshot | None, rows: Rows, write: Write,
 def _write(pipeline: Pipeline, rows: Rows) -> Write:
     """The write, as it is over these rows. Raises ConfigError for a column that it names and they do not have."""
     write = settled(pipeline, rows.lazy.collect_schema().names())
-    require(key_columns(write), rows.transformed.lazy, write.type)
+    require(write.keys if isinstance(write, Replace) else key_columns(write), rows.transformed.lazy, write.type)
     if isinstance(write, Merge):
         require(write.latest_by, rows.transformed.lazy, "latest_by")
     return write

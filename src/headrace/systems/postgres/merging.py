@@ -90,20 +90,8 @@ def replace(load: Load, write: Replace) -> None:
     """
     table = load.table.sql
     load.run("DELETE FROM _headrace.tombstones WHERE name = $1", [load.table.key])  # the rows are all there is to know
-    if write.keys and load.shape.there and not load.shape.anew:
-        load.stage()
-        load.require(write.keys, "key")
-        refuse_nested(load.table, load.change.schema, write.keys)
-        refuse_null_keys(load, write.keys)
-        _refuse_repeats(load, write.keys)
-        load.reshape()
-        _refuse_twice(load, write.keys)
-        load.counts["deleted"] += load.delete(
-            f"FROM {table} AS t WHERE NOT EXISTS (SELECT FROM {load.staged} AS s WHERE {same('t', 's', write.keys)})"
-        )
-        load.counts["updated"] += _update(load, write.keys, "true")
-        absent = f"NOT EXISTS (SELECT FROM {table} AS t WHERE {same('t', 's', write.keys)})"
-        load.counts["inserted"] += load.insert_stage(f"WHERE {absent}")
+    if write.keys:
+        _replace_by_keys(load, write.keys)
         return
     if load.shape.there and not load.shape.anew:
         if write.truncate:
@@ -112,6 +100,27 @@ def replace(load: Load, write: Replace) -> None:
         else:
             load.empty()
     load.counts["inserted"] += load.insert()
+
+
+def _replace_by_keys(load: Load, keys: Sequence[str]) -> None:
+    """The keys are held to be what they should be in the first load too: the next one would refuse them."""
+    table = load.table.sql
+    load.stage()
+    load.require(keys, "key")
+    refuse_nested(load.table, load.change.schema, keys)
+    refuse_null_keys(load, keys)
+    _refuse_repeats(load, keys)
+    load.reshape()
+    if load.shape.anew or not load.shape.there:
+        load.counts["inserted"] += load.insert_stage()
+        return
+    _refuse_twice(load, keys)
+    load.counts["deleted"] += load.delete(
+        f"FROM {table} AS t WHERE NOT EXISTS (SELECT FROM {load.staged} AS s WHERE {same('t', 's', keys)})"
+    )
+    load.counts["updated"] += _update(load, keys, "true")
+    absent = f"NOT EXISTS (SELECT FROM {table} AS t WHERE {same('t', 's', keys)})"
+    load.counts["inserted"] += load.insert_stage(f"WHERE {absent}")
 
 
 def refuse_null_keys(load: Load, keys: Sequence[str]) -> None:
