@@ -237,6 +237,17 @@ def test_commits_of_some_bytes_are_cut_along_the_cursor_from_one_snapshot(databa
     assert hr.run(pipeline).status == "nothing_new"
 
 
+@pytest.mark.parametrize("name", ["x", "s", "n", "k0"])
+def test_commits_of_some_bytes_are_cut_by_whole_rows_whatever_their_columns_are_called(database, name):
+    database.run(
+        f"CREATE TABLE t (id int PRIMARY KEY, {name} text, long text);"
+        "INSERT INTO t SELECT i, 'y', repeat('z', 1000) FROM generate_series(1, 200) AS i"
+    )
+    source = hr.PostgresSource(dsn=database.dsn, table="t", cursor="id")
+    with closing(source.batches(Range(batch_bytes=50_000), Snapshot(), "s")) as batches:
+        assert len(list(batches)) == 5
+
+
 def test_nothing_new_costs_the_server_no_scan_where_the_cursor_has_an_index(database):
     database.run(
         "CREATE TABLE t (id int PRIMARY KEY, at timestamptz NOT NULL, x text); CREATE INDEX ON t (at);"

@@ -96,9 +96,8 @@ class Reading:
         """The cursor's values at which batches of about so many bytes end, but for the last one."""
         keeper, order = self.session.keeper, self.order
         rows = order.selection.rows(self.within(self.last, self.until, inclusive=self.inclusive))
-        sample = (
-            f"SELECT pg_catalog.avg(pg_catalog.length(CAST(s AS text))) FROM (SELECT * {rows} LIMIT {_SAMPLE}) AS s"
-        )
+        whole = "CAST(s.* AS text)"  # a column may be called s, and none is called s.*
+        sample = f"SELECT pg_catalog.avg(pg_catalog.length({whole})) FROM (SELECT * {rows} LIMIT {_SAMPLE}) AS s"
         ((width,),) = keeper.execute(sample.encode()).fetchall()
         step = max(1, int(size / max(float(width or 1), 1.0)))
         return [v for v in order.every(keeper, rows, step) if v != self.until]
