@@ -106,7 +106,8 @@ class Pipeline:
     must have run before in a project. `was` names the source (of many tables: the table) that is another one now
     (another path, table or query) and is to be read on from where it was; a pipeline's own name, and a source's, stay
     as they are: the ledger goes by them. `commit_every` (bytes of source, e.g. ``"5GB"``) cuts a long load into
-    commits. `base` is the folder that relative paths are relative to.
+    commits, where the source can be cut (between files that are each read once, along a cursor of PostgreSQL); `plan`
+    says where it cannot. `base` is the folder that relative paths are relative to.
     """
 
     name: str

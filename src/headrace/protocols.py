@@ -40,6 +40,8 @@ class Source(Protocol):
     - `rereads`: the columns that name a row's file, where a file that has changed is read again as a whole
       (`News.again` of its batches tells which); then only writes that replace the file's rows are taken (None: what was
       read is not read again).
+    - `cuts`: whether what is new comes as several batches where `Range.batch_bytes` asks for them (False: as one, and
+      `plan` says that `commit_every` does nothing).
     """
 
     def batches(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:

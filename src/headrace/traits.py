@@ -33,6 +33,7 @@ class SourceTraits:
     latest: Latest | None = None
     deletes: Deletes | None = None
     rereads: frozenset[str] | None = None
+    cuts: bool = False
     matching: Callable[[str], Sequence[str]] | None = None
     together: Callable[..., Iterator[Mapping[str, Batch]]] | None = None
     reparse: Callable[..., Batch] | None = None

@@ -64,6 +64,7 @@ def test_a_source_of_the_protocols_methods_alone_has_the_documented_defaults() -
         "latest": None,
         "deletes": None,
         "rereads": None,
+        "cuts": False,
         "matching": None,
         "together": None,
         "reparse": None,

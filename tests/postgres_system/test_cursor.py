@@ -237,6 +237,20 @@ def test_commits_of_some_bytes_are_cut_along_the_cursor_from_one_snapshot(databa
     assert hr.run(pipeline).status == "nothing_new"
 
 
+@pytest.mark.parametrize(("how", "told"), [({"cursor": "id"}, 0), ({}, 1), ({"cursor": "id", "read": "all"}, 1)])
+def test_plan_says_where_commit_every_cuts_nothing(database, tmp_path, how, told):
+    database.run("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100)")
+    pipeline = hr.Pipeline(
+        name="t",
+        source=hr.PostgresSource(dsn=database.dsn, table="t", **how),
+        destination=hr.DuckDBDestination(path=str(tmp_path / "w.duckdb"), table="t"),
+        write=hr.Merge(),
+        commit_every="100B",
+    )
+    assert len([w for w in hr.plan(pipeline).warnings if "commit_every does nothing for 'source'" in w]) == told
+    assert (len(hr.run(pipeline).commits) == 1) == bool(told)
+
+
 @pytest.mark.parametrize("name", ["x", "s", "n", "k0"])
 def test_commits_of_some_bytes_are_cut_by_whole_rows_whatever_their_columns_are_called(database, name):
     database.run(

@@ -38,7 +38,7 @@ from headrace.ledger import refuse_foreign
 from headrace.schema import Schema, evolve
 from headrace.stream import FrameStream, scan_batches
 from headrace.stream.drawing import passed
-from headrace.traits import DestinationTraits
+from headrace.traits import DestinationTraits, SourceTraits
 from headrace.transform import Transformed
 from headrace.writes import Merge, Partitions, Recompute, Replace
 
@@ -315,7 +315,7 @@ def _warnings(
         said.append("files are read again: rows that they no longer have stay in the table (a merge deletes nothing)")
     if how.full_refresh and how.batch_bytes is not None:
         said.append("--full-refresh with commit_every takes several commits: until the last one readers see a part")
-    said += _too_large(how, batches)
+    said += _uncut(pipeline, how, batches)
     before = None if how.full_refresh else snapshot.record.get("transforms_fingerprint")
     if before not in (None, fingerprint(pipeline)["transforms"]) and pipeline.write.type not in (
         "replace",
@@ -328,14 +328,16 @@ def _warnings(
     return tuple(said)
 
 
-def _too_large(how: Reading, batches: Mapping[str, Batch]) -> list[str]:
+def _uncut(pipeline: Pipeline, how: Reading, batches: Mapping[str, Batch]) -> list[str]:
     """What `commit_every` cannot cut: a file, and a source that gives one batch."""
     if how.batch_bytes is None:
         return []
-    new = {n: batches[n].news.files for n in how.drivers}
+    whole = [n for n in how.drivers if not SourceTraits.of(pipeline.named_sources[n]).cuts]
+    said = [f"commit_every does nothing for {n!r}: it is read in one batch, which is one commit" for n in whole]
+    new = {n: batches[n].news.files for n in how.drivers if n not in whole}
     large = {n: max(files, key=lambda f: f.size) for n, files in new.items() if files}
     found = [f"file {f.name!r} of {n!r} ({f.size:,} bytes)" for n, f in large.items() if f.size > how.batch_bytes]
-    return [f"commit_every: {what} is one commit; it is cut between files only" for what in found]
+    return said + [f"commit_every: {what} is one commit; it is cut between files only" for what in found]
 
 
 def _existing(pipeline: Pipeline, snapshot: Snapshot) -> Callable[[Sequence[str]], pl.LazyFrame] | None:

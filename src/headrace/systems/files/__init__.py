@@ -153,6 +153,11 @@ class FileSource:
         return reparsed(self, texts, after, before, name)
 
     @property
+    def cuts(self) -> bool:
+        """Whether several commits may be made of what is new: between files, where each is read once."""
+        return self.cursor is None and self.read == "new"
+
+    @property
     def rereads(self) -> frozenset[str] | None:
         """The columns that name a row's file, where changed files are read again."""
         if self.changed != "reread":

@@ -32,6 +32,7 @@ class MemorySource:
     """
 
     type: ClassVar[str] = "memory"
+    cuts: ClassVar[bool] = True
     frames: Sequence[pl.DataFrame]
     read: Literal["new", "all"] = "new"
     latest: Latest | None = None

@@ -227,8 +227,13 @@ class PostgresSource:
                 hint="cast it in a query, or in a transform",
             )
 
+    @property
+    def cuts(self) -> bool:
+        """Whether several commits may be made of what is new: along the cursor."""
+        return self.cursor is not None and self.read == "new"
+
     def batches(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:
-        """ONE batch of all that is new, of one snapshot.
+        """All that is new, of one snapshot: ONE batch, or with ``range.batch_bytes`` several, cut along the cursor.
 
         Raises ConfigError (no such table, a query that does not bind), RejectedError (rights), UnavailableError (no
         answer), and while rows are read UnheldError.
