@@ -261,6 +261,21 @@ def test_progress_counts_on_over_the_commits_of_a_run(place, monkeypatch):
     assert told[-1][3] >= 10
 
 
+@pytest.mark.parametrize(
+    ("contract", "told"),
+    [
+        (hr.Contract(), "of the contract fail is of each commit alone"),
+        (hr.Contract(on_violation="drop", max_rejects=1, max_rows=9), "max_rejects, max_rows are of each commit alone"),
+        (hr.Contract(on_violation="quarantine"), None),
+    ],
+)
+def test_plan_says_what_of_a_contract_holds_for_each_commit_alone(place, contract, told):
+    place.write("1.csv", "id\n1\n")
+    for every in (None, "1KB"):
+        warnings = hr.plan(place.pipeline(contract=contract, commit_every=every)).warnings
+        assert [bool(told and told in w) for w in warnings] == ([True] if told and every else [])
+
+
 def test_a_file_that_commit_every_cannot_cut_is_told(place):
     place.write("1.csv", "id\n" + "1\n" * 100)
     place.write("2.csv", "id\n2\n")

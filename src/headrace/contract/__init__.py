@@ -68,7 +68,9 @@ class Contract:
 
     `on_violation`: ``fail`` (nothing is committed), ``quarantine`` (bad rows are kept with their reasons),
     ``drop`` (counted), ``warn`` (loaded, and said). `max_rejects` and `max_reject_share` (of the rows read)
-    fail a run that rejects more, dropped rows among them. `min_rows`, `max_rows` bound the rows of a commit.
+    fail a commit that rejects more, dropped rows among them. `min_rows`, `max_rows` bound the rows of a commit.
+    A run is one commit, unless ``commit_every`` cuts it: each is judged alone then, and those before one that
+    fails stay.
     `unique` are sets of columns whose values together must not repeat: ``[["a", "b"]]``.
     """
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["chosen", "ddl", "planned", "schema_of"]
 
+_LIMITS = ("max_rejects", "max_reject_share", "min_rows", "max_rows")
+"""A contract's bounds on what is judged at once."""
+
 
 def planned(pipeline: Pipeline, increment: Increment | Bundle, snapshot: Snapshot, *, explain: bool) -> Plan:
     """The plan that a run would carry out now."""
@@ -37,7 +40,12 @@ def planned(pipeline: Pipeline, increment: Increment | Bundle, snapshot: Snapsho
         guarantee=promise,
         because=because,
         commit=snapshot.number + 1,
-        warnings=(*increment.warnings, *_unsaid(increment, snapshot), *_notes(pipeline, increment)),
+        warnings=(
+            *increment.warnings,
+            *_unsaid(increment, snapshot),
+            *_by_commit(pipeline, increment),
+            *_notes(pipeline, increment),
+        ),
         query=_explained(increment) if explain else None,
     )
 
@@ -48,6 +56,17 @@ def _unsaid(increment: Increment | Bundle, snapshot: Snapshot) -> tuple[str, ...
     if any(one.fresh and holds_versions(one.write, of(one.table)) for one in increment.changes):
         return ("a run is refused without --discard-history: it would lose the versions that the source no longer has",)
     return ()
+
+
+def _by_commit(pipeline: Pipeline, increment: Increment | Bundle) -> tuple[str, ...]:
+    """What of the contracts holds for each commit alone, where a load is cut into several."""
+    if not pipeline.commit_every or not any(SourceTraits.of(s).cuts for s in pipeline.named_sources.values()):
+        return ()
+    contracts = () if increment.empty else pipeline.contracts.values()
+    limits = [*(["fail"] if any(c.can("fail") for c in contracts) else [])]
+    limits += [n for n in _LIMITS if any(getattr(c, n) is not None for c in contracts)]
+    said = "commit_every: of the contract {} of each commit alone: those before one that fails stay"
+    return (said.format(f"{', '.join(limits)} {'is' if len(limits) == 1 else 'are'}"),) if limits else ()
 
 
 def chosen(made: Increment | Bundle, step: str | None) -> tuple[Increment, str | None]:
