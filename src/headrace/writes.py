@@ -27,8 +27,8 @@ class Replace:
 
     An empty full read is refused unless `allow_empty`. With `keys` (unique among the rows, never NULL) a destination
     that can deletes what is absent, updates what differs and inserts what is new, rather than write it all again: the
-    table is the same afterwards. `truncate`: a destination that has TRUNCATE may use it; what readers see then, `plan`
-    says.
+    table is the same afterwards. `truncate`, without keys: a destination that has TRUNCATE uses it; what readers see
+    then, `plan` says.
     """
 
     type: ClassVar[str] = "replace"
@@ -38,6 +38,11 @@ class Replace:
 
     def __post_init__(self) -> None:
         _refuse_text(self)
+        if self.keys and self.truncate:
+            raise ConfigError(
+                'replace: "keys" and "truncate" exclude each other: by keys only what differs is touched',
+                hint="leave one of them out",
+            )
 
 
 @frozen(kw_only=True)

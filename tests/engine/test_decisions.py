@@ -364,10 +364,11 @@ def test_latest_without_keys_is_refused_before_any_row_is_read():
         (hr.History, {"keys": ("id",), "valid_from": ""}, "must be two names"),
         (hr.History, {"keys": ("id",), "valid_from": "x", "valid_to": "x"}, "must be two names"),
         (hr.Merge, {"keys": ("id",), "delete_when": " "}, '"delete_when" is empty'),
+        (hr.Replace, {"keys": ("id",), "truncate": True}, '"keys" and "truncate" exclude each other'),
         (hr.Contract, {"unique": ((),)}, "unique names no column"),
     ],
 )
-def test_what_names_nothing_is_refused_before_any_row_is_read(make, words, said):
+def test_what_cannot_be_meant_is_refused_before_any_row_is_read(make, words, said):
     with pytest.raises(hr.ConfigError, match=said):
         make(**words)
 

@@ -256,8 +256,11 @@ def test_truncate_is_used_only_when_it_is_asked_for_and_plan_says_what_readers_s
     shop.write("2.csv", "id,n\n2,a\n")
     truncating = shop.pipeline(hr.Replace(truncate=True))
     assert any("TRUNCATE locks table orders" in w for w in hr.plan(truncating).warnings)
-    hr.run(truncating)
-    assert shop.database.run("SELECT relfilenode FROM pg_class WHERE relname = 'orders'") != oid
+    for full_refresh in (False, True):
+        hr.run(truncating, full_refresh=full_refresh)
+        assert shop.database.run("SELECT relfilenode FROM pg_class WHERE relname = 'orders'") != oid
+        oid = shop.database.run("SELECT relfilenode FROM pg_class WHERE relname = 'orders'")
+    assert shop.rows() == [(1, "a"), (2, "a")]
     lake = hr.ParquetDestination(path=str(shop.folder / "lake"))
     with pytest.raises(ConfigError, match="truncate"):
         hr.run(hr.Pipeline(name="p", source=truncating.source, destination=lake, write=hr.Replace(truncate=True)))

@@ -27,7 +27,7 @@ from headrace.systems.postgres.connection import flushed, run
 from headrace.systems.postgres.encoding import Column, encoded, fits
 from headrace.systems.postgres.shaping import Shape
 from headrace.systems.postgres.tables import Table, past
-from headrace.writes import History, Merge
+from headrace.writes import History, Merge, Replace
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -152,7 +152,11 @@ class Load:
                 ) from error
 
     def empty(self) -> None:
-        """Delete all rows. Raises as `delete`."""
+        """Delete all rows, by TRUNCATE where the write says so. Raises as `delete`."""
+        if isinstance(self.change.write, Replace) and self.change.write.truncate:
+            self.counts["deleted"] += self.count(f"SELECT count(*) FROM {self.table.sql}")
+            self.run(f"TRUNCATE {self.table.sql}")
+            return
         self.counts["deleted"] += self.delete(f"FROM {self.table.sql}")
 
     def delete(self, doomed: str) -> int:

@@ -88,17 +88,12 @@ def replace(load: Load, write: Replace) -> None:
 
     Raises DataError as `merge` does for keys.
     """
-    table = load.table.sql
     load.run("DELETE FROM _headrace.tombstones WHERE name = $1", [load.table.key])  # the rows are all there is to know
     if write.keys:
         _replace_by_keys(load, write.keys)
         return
     if load.shape.there and not load.shape.anew:
-        if write.truncate:
-            load.counts["deleted"] += load.count(f"SELECT count(*) FROM {table}")
-            load.run(f"TRUNCATE {table}")
-        else:
-            load.empty()
+        load.empty()
     load.counts["inserted"] += load.insert()
 
 
