@@ -344,7 +344,8 @@ def test_texts_that_a_column_of_blanks_fills_go_in_filled_or_bare(shop):
     shop.database.run("CREATE TABLE orders (v char(3), w varchar(3))")
     texts = hr.MemorySource(frames=[pl.DataFrame({"v": ["a", "b  ", "   ", " c", None], "w": ["a "] * 5})])
     hr.run(shop.pipeline(adopt=True, source=texts))
-    assert sorted(shop.database.run("SELECT v FROM orders WHERE v IS NOT NULL")) == [("   ",), (" c ",), ("a  ",), ("b  ",)]
+    kept = shop.database.run("SELECT v FROM orders WHERE v IS NOT NULL")
+    assert sorted(kept) == [("   ",), (" c ",), ("a  ",), ("b  ",)]
     assert shop.database.run("SELECT DISTINCT w FROM orders") == [("a ",)]
 
 
