@@ -442,3 +442,21 @@ def test_a_replay_is_no_load_of_its_own_for_ceilings_and_bounds(place, tmp_path,
     failing = replace(contract, on_violation="fail")
     with pytest.raises(hr.ContractError, match="break the contract"):
         hr.replay(place.pipeline(**({"files": {"contract": failing}} if judges == "source" else {"contract": failing})))
+
+
+def test_a_reject_without_a_column_that_transforms_make_since_is_refused_by_name_until_it_is_mended(place, tmp_path):
+    """It would be NULL. A column that came with a later file is NULL in the row's own file."""
+    place.write("1.csv", "id,v\n1,1\n2,-5\n")
+    before = place.pipeline(transforms=(hr.sql("SELECT *, NULL::INT AS none FROM source"),), contract=QUARANTINE)
+    hr.run(before)
+    place.write("2.csv", "id,v,extra\n3,10,x\n")
+    more = hr.sql("SELECT *, NULL::INT AS none, v * 2 AS double FROM source")
+    after = place.pipeline(transforms=(more,), contract=hr.Contract(on_violation="quarantine"))
+    hr.run(after)
+    with pytest.raises(hr.DataError, match="quarantined rows have no column 'double'") as refused:
+        hr.replay(after)
+    assert "--export" in refused.value.hint
+    hr.replay(after, fixed=exported(after, tmp_path, double=pl.lit("-10")))
+    assert place.frame(after).filter(pl.col("id") == 2).select("v", "double", "none", "extra").rows() == [
+        (-5, -10, None, None)
+    ]

@@ -96,14 +96,21 @@ def _taken_again(this: Running, pipeline: Pipeline, rows: pl.DataFrame) -> None:
     how = replace(reading(pipeline, full_refresh=False), as_text=this.as_text)
     snapshot = this.inspect()
     result = rows.filter(pl.col("source").is_null())
-    replayed = Replayed(
-        ids=tuple(rows["id"]), result=lambda schema: _placed(result, schema).lazy() if result.height else None
-    )
     with ExitStack() as reads:
         batches = {
             n: _batch(pipeline, snapshot, n, rows.filter(pl.col("source") == n), how, reads)
             for n in pipeline.named_sources
         }
+
+        def entering(schema: pl.Schema) -> pl.LazyFrame | None:
+            if result.is_empty():
+                return None
+            rows = _placed(result, schema)
+            read = {c for b in batches.values() for c in b.frame.lazy.collect_schema()}
+            _refuse_short(result, [c for c in schema if c not in read])
+            return rows.lazy()
+
+        replayed = Replayed(ids=tuple(rows["id"]), result=entering)
         again = increment(pipeline, snapshot, how, batches, this.context, replayed=replayed)
         try:
             this.apply(again)
@@ -255,6 +262,18 @@ def _edited(reject: Mapping[str, Any], edited: Mapping[str, str | None], place: 
         elif cell:
             body[column] = cell
     return {**reject, "row": json.dumps(body, ensure_ascii=False)}
+
+
+def _refuse_short(rejects: pl.DataFrame, made: Sequence[str]) -> None:
+    """Refuse rows of the result without a column that the transforms have `made` since: it would be NULL."""
+    bodies = [json.loads(row) for row in rejects["row"]]
+    for column in made:
+        if count := sum(column not in body for body in bodies):
+            raise DataError(
+                f"{count:,} quarantined rows have no column {column!r}, which the transforms make now",
+                hint=f"headrace rejects --export, fill in {column!r}, then headrace replay --from; or --full-refresh",
+                details={"column": column, "rows": count},
+            )
 
 
 def _typed(rejects: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
