@@ -19,7 +19,7 @@ from headrace.frozen import frozen
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["EXAMPLES", "FLOATS", "INTEGERS", "PER_SECOND", "Type", "check_type", "parse_type", "widens"]
+__all__ = ["EXAMPLES", "FLOATS", "INTEGERS", "PER_SECOND", "Type", "check_type", "doubled", "parse_type", "widens"]
 
 _INTS = ("int8", "int16", "int32", "int64", "int128")
 _UINTS = ("uint8", "uint16", "uint32", "uint64")
@@ -354,6 +354,18 @@ def widens(old: Type, new: Type) -> bool:
             same = [n for n, _ in old.args] == [n for n, _ in new.args]
             return same and all(widens(a, b) for (_, a), (_, b) in zip(old.args, new.args, strict=True))
     return _widens_number(old, new)
+
+
+def doubled(type: Type) -> Type:
+    """The type with float64 for float32 at any depth: every value of `type` is one of it."""
+    match type.name, type.args:
+        case "float32", _:
+            return Type("float64")
+        case (("list" | "array"), (inner, *width)):
+            return Type(type.name, (doubled(inner), *width))
+        case "struct", fields:
+            return Type("struct", tuple((n, doubled(t)) for n, t in fields))
+    return type
 
 
 def _widens_number(old: Type, new: Type) -> bool:

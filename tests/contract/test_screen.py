@@ -62,13 +62,17 @@ def test_a_reject_carries_its_key_as_the_target_would_hold_it():
     assert sorted(rejects["key"]) == ['["1", "-1"]', '["2", "-1"]']
 
 
-def test_a_float32_in_a_key_is_spelled_as_the_number_that_it_is():
-    """As 0.1 it would be another one, once the table's column has grown to float64."""
-    frame = pl.DataFrame({"id": pl.Series([0.1], dtype=pl.Float32), "a": [-1]})
+def test_a_float32_in_a_reject_is_spelled_as_the_number_that_it_is():
+    """As 0.1 it would be another one, once the column has grown to float64."""
+    frame = pl.DataFrame(
+        {"id": [0.1], "l": [[0.1]], "a": [-1]}, schema_overrides={"id": pl.Float32, "l": pl.List(pl.Float32)}
+    )
     _, rejects, _ = drained(
         screened(Contract(columns={"a": Column(min=0)}, on_violation="quarantine"), frame, keys=("id",))
     )
     assert rejects["key"].to_list() == ['["0.10000000149011612"]']
+    row = json.loads(rejects["row"].item())
+    assert row == {"id": "0.10000000149011612", "l": '["0.10000000149011612"]', "a": "-1"}
 
 
 @settings(max_examples=20, deadline=None)

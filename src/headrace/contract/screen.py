@@ -17,9 +17,8 @@ import polars as pl
 
 from headrace.contract import Contract, Versions
 from headrace.errors import ContractError
-from headrace.exact import to_text
+from headrace.exact import lasting
 from headrace.frozen import frozen
-from headrace.logical import Type
 from headrace.schema import REJECTS, Schema, reject_id
 from headrace.stream import picked, scan_batches
 from headrace.stream.drawing import drawn
@@ -268,7 +267,7 @@ class _Origin:
     def rejects(self, rows: pl.DataFrame, rules: pl.Series) -> pl.DataFrame:
         """Bad rows as they came, and the rules of each → the columns of `schema.REJECTS`; equal rows have equal ids."""
         fields = [f for f in self.bound.raw if f.name not in (self.place or ())]
-        texts = rows.select(to_text(pl.col(f.name), f.type).alias(f.name) for f in fields)
+        texts = rows.select(lasting(pl.col(f.name), f.type).alias(f.name) for f in fields)
         values = list(texts.iter_rows(named=True))
         files, lines = self._place(rows)
         places = zip(files, lines, values, strict=True)
@@ -291,14 +290,10 @@ class _Origin:
         return rows[file].cast(pl.String).to_list(), rows[line].cast(pl.Int64).to_list()
 
     def _key_texts(self, rows: pl.DataFrame) -> list[str | None]:
-        """The keys as they would stand in the target; a row without a whole key has none. A float32 is spelled as the
-        float64 that it is: the table's column may grow, and the shorter text would be another number then.
-        """
+        """The keys as they would stand in the target; a row without a whole key has none."""
         if not self.keys:
             return [None] * rows.height
         cast = rows.select(self.bound.casts.get(k, pl.col(k)).alias(k) for k in self.keys)
         types = {k: self.bound.schema[k] for k in self.keys}
-        narrow = [k for k, t in types.items() if t.name == "float32"]
-        cast = cast.with_columns(pl.col(narrow).cast(pl.Float64))
-        texts = cast.select(to_text(pl.col(k), Type("float64") if k in narrow else t) for k, t in types.items())
+        texts = cast.select(lasting(pl.col(k), t) for k, t in types.items())
         return [None if None in key else json.dumps(key, ensure_ascii=False) for key in texts.iter_rows()]

@@ -290,7 +290,7 @@ class _Reader:
         return rows.filter((~at).scatter(at.arg_true(), keep))
 
     def _texts(self, rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-        return rows.select([exact.to_text(pl.col(n), self.schema[n]).alias(n) for n in columns])
+        return rows.select([exact.lasting(pl.col(n), self.schema[n]).alias(n) for n in columns])
 
     def _hashes(self, rows: pl.DataFrame, columns: Sequence[str]) -> list[str]:
         """By row, over values: equal numbers are equal in all number types. Nulls are left out."""

@@ -1,8 +1,8 @@
 """Exact conversion: a value becomes the same value of another type, or null. Never a rounded or a shifted one.
 
-Three expressions. `from_text` reads text, `to_text` writes text that `from_text` reads back to the same value, and
-`cast` goes from type to type. All three give null for null, and null for what the target cannot hold exactly, so
-that ``x.is_not_null() & converted.is_null()`` marks the rows that do not fit.
+Four expressions. `from_text` reads text, `to_text` writes text that `from_text` reads back to the same value, `lasting`
+too where the type may have grown meanwhile, and `cast` goes from type to type. All give null for null, and null for
+what the target cannot hold exactly, so that ``x.is_not_null() & converted.is_null()`` marks the rows that do not fit.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import polars as pl
 from headrace.errors import ConfigError, SchemaError
 from headrace.exact.text import read_text, write_text
 from headrace.exact.time import check_format
-from headrace.logical import FLOATS, INTEGERS, PER_SECOND, Type, widens
+from headrace.logical import FLOATS, INTEGERS, PER_SECOND, Type, doubled, widens
 from headrace.schema import Schema
 
-__all__ = ["cast", "from_text", "newest", "to_text"]
+__all__ = ["cast", "from_text", "lasting", "newest", "to_text"]
 
 _TEXTS = ("string", "json", "categorical", "enum")
 
@@ -63,6 +63,14 @@ def to_text(expr: pl.Expr, type: Type) -> pl.Expr:
     if type.name in (*INTEGERS, *_TEXTS, *FLOATS, "bool", "decimal", "null"):
         return expr.cast(pl.String)
     return expr.map_batches(partial(write_text, type=type), return_dtype=pl.String, is_elementwise=True)
+
+
+def lasting(expr: pl.Expr, type: Type) -> pl.Expr:
+    """As `to_text`, for text that outlives the column's type: a float32 at any depth is spelled as the float64 that it
+    is. Its own shorter text would be another number once the column has grown; this one is the same number in both.
+    """
+    wide = doubled(type)
+    return to_text(expr if wide == type else expr.cast(wide.polars()), wide)
 
 
 def newest(rows: pl.LazyFrame, column: str, schema: Schema) -> str | None:

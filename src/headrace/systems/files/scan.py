@@ -299,7 +299,7 @@ class Reading:
         if not bad.any():
             return made, ()
         texts = batch.filter(bad).select(
-            [exact.to_text(pl.col(n), native[n]).alias(n) for n in native.names if n in batch.columns]
+            [exact.lasting(pl.col(n), native[n]).alias(n) for n in native.names if n in batch.columns]
         )
         rejects = []
         for row, line, at in zip(
