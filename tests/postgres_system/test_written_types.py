@@ -233,3 +233,59 @@ def test_more_columns_than_postgres_takes_are_refused_by_number_before_a_row_mov
     with pytest.raises(hr.DataError, match="a row is larger than PostgreSQL takes"):
         load(1_590, pl.Int64)
     assert load(1_590).status == "loaded"
+
+
+_FLOATS = {
+    "v": "list(FLOAT)",
+    "a": "array(FLOAT, 1)",
+    "s": "struct(a: FLOAT)",
+    "l": "list(struct(a: FLOAT))",
+    "f": "FLOAT",
+}
+
+
+def floats(type):
+    schema = {name: parse_type(text.replace("FLOAT", type)).polars() for name, text in _FLOATS.items()}
+    return pl.DataFrame({"v": [[0.1]], "a": [[0.1]], "s": [{"a": 0.1}], "l": [[{"a": 0.1}]], "f": [0.1]}, schema=schema)
+
+
+@pytest.fixture
+def load_floats(postgres, tmp_path):
+    """A run of a file more, whose floats are of the type, and what the table holds then."""
+    with postgres.database() as database:
+        destination = hr.PostgresDestination(dsn=database.dsn, table="t")
+        source = hr.FileSource(path="*.parquet", base=tmp_path)
+
+        def load(type):
+            floats(type).write_parquet(tmp_path / f"{len(list(tmp_path.iterdir()))}.parquet")
+            hr.run(hr.Pipeline(name="p", source=source, destination=destination, write=hr.Append(), base=tmp_path))
+            return destination.inspect("p").scan().collect()
+
+        yield load, database
+
+
+@pytest.mark.parametrize("types", [("float32", "float64"), ("float64", "float32")])
+def test_a_float32_at_any_depth_is_the_same_number_in_a_column_of_float64(load_floats, types):
+    load, _ = load_floats
+    first, both = [load(type) for type in types]
+    wide = floats("float64").schema
+    assert first.rows() == floats(types[0]).rows()
+    assert both.equals(pl.concat(floats(type).cast(wide) for type in types))
+
+
+def test_a_float32_in_json_that_would_grow_into_another_number_is_refused(load_floats):
+    load, database = load_floats
+    load("float32")
+    database.run("""UPDATE t SET s = '{"a": "0.1"}'""")  # as it was spelled once
+    with pytest.raises(SchemaError, match="column 's' holds a float32 in JSON that would be another number"):
+        load("float64")
+    database.run("""UPDATE t SET s = '{"a": "0.5"}'""")
+    load("float64")
+
+
+def test_an_insert_of_float32_into_double_precision_is_the_same_number(postgres):
+    with postgres.database("CREATE TABLE t (v double precision[])") as database:
+        with hr.postgres.connect(database.dsn) as connection:
+            for name in ("v", "a"):
+                connection.insert(floats("float32").select(pl.col(name).alias("v")), "t")
+        assert database.run("SELECT v FROM t") == [([0.10000000149011612],)] * 2

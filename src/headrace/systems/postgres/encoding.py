@@ -16,7 +16,7 @@ import polars as pl
 from headrace.errors import DataError
 from headrace.exact import to_text
 from headrace.frozen import frozen
-from headrace.logical import INTEGERS, Type, parse_type, widens
+from headrace.logical import INTEGERS, Type, doubled, parse_type, widens
 from headrace.schema import Field
 from headrace.stream.drawing import said
 from headrace.systems.postgres.moments import datetimes, durations, moments, whole
@@ -282,15 +282,16 @@ _Write = Callable[[pl.Series], pl.Series]
 
 def _writer(name: str, type: Type, column: Column) -> _Write:
     """From a column's values to what Polars writes as COPY's text, or that text itself."""
-    kind = type
+    kind = doubled(type) if type.name in ("list", "array", "struct") else type
     if type != column.type and widens(type, column.type) and type.name in ("float32", "float64", "decimal"):
-        kind = column.type  # a float32's own digits would be another float64
+        kind = column.type
+    # a float32's own digits would be another float64, in JSON too, whose column may grow
     plain = _plain(name, kind)
     held, texts = column.over or column.held, type.name in _TEXTS or _of_texts(type)
 
     def write(values: pl.Series) -> pl.Series:
         refuse_longer(name, values, held)
-        made = plain(values if kind is type else values.cast(kind.polars())).alias(name)
+        made = plain(values if kind == type else values.cast(kind.polars())).alias(name)
         if texts and made.dtype == pl.String:
             refuse_rounded(name, made, held)
         if made.dtype != pl.String or not made.str.contains(_SPECIAL).any():

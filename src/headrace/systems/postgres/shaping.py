@@ -9,17 +9,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import polars as pl
 import psycopg
 
 from headrace.errors import ConfigError, ConflictError, SchemaError
+from headrace.exact import from_text
 from headrace.frozen import frozen
 from headrace.ledger import own_fields, refuse_foreign, refuse_unready, widened
+from headrace.logical import Type, doubled
 from headrace.schema import AddColumn, CreateTable, Field, Schema, SchemaChange, WidenColumn
 from headrace.sqltext import quoted
 from headrace.systems.postgres import ledger
 from headrace.systems.postgres.connection import run
 from headrace.systems.postgres.encoding import SYSTEM, Column, fits, natural, physical
 from headrace.systems.postgres.names import NAME_BYTES
+from headrace.systems.postgres.reading import batches
 from headrace.systems.postgres.tables import Table, columns_of, existing, keys_of, past, unique_on
 from headrace.writes import History, Replace
 
@@ -79,11 +83,12 @@ def shaped(
         statements = _creating(connection, table, wanted)
     else:
         have = columns_of(connection, oid, known.schema if known else None)
+        steps = (*change.changes, *widened(str(table), change, known, added))
         columns, statements = (
-            _reshaped(table, have, wanted, known)
-            if change.fresh
-            else _altered(table, change, have, (*change.changes, *widened(str(table), change, known, added)))
+            _reshaped(table, have, wanted, known) if change.fresh else _altered(table, change, have, steps)
         )
+        if not change.fresh:
+            _refuse_shorter(connection, table, have, steps)
         if not change.fresh:
             refuse_unready(table, added, [c.name for c in columns])
         _check_same(table, columns, wanted, known)
@@ -167,6 +172,32 @@ def _altered(
                 if wider != held:
                     statements += _retyping(table, change, name, wider)
     return tuple(columns.values()), statements
+
+
+def _refuse_shorter(
+    connection: Connection, table: Table, have: Sequence[Column], steps: Sequence[SchemaChange]
+) -> None:
+    """Refuse that a float32 in JSON becomes a float64 where that would be another number: it is not spelled as
+    `exact.lasting` does, since an earlier headrace or somebody else wrote it. Raises SchemaError.
+    """
+    grown = {step.name: step.new for step in steps if isinstance(step, WidenColumn)}
+    columns = [c for c in have if c.name in grown and c.held == "json" and doubled(c.type) != c.type]
+    texts = [replace(c, type=Type("string")) for c in columns]
+    names = ", ".join(quoted(c.name) for c in columns)
+    other = set()
+    for place in (table.sql, past(table)) if columns else ():
+        ((there,),) = run(connection, "SELECT to_regclass($1) IS NOT NULL", [place])
+        for rows in batches(connection, f"SELECT {names} FROM {place}", texts) if there else ():
+            for name, old in ((c.name, c.type) for c in columns):
+                was, now = (rows.select(from_text(pl.col(name), t)).to_series() for t in (old, grown[name]))
+                if not was.cast(now.dtype).equals(now, null_equal=True):
+                    other.add(name)
+    if other:
+        raise SchemaError(
+            f"table {table}: column {min(other)!r} holds a float32 in JSON that would be another number as a float64",
+            hint="cast the rows to float32 in a transform, or load the table anew with --full-refresh",
+            details={"column": min(other)},
+        )
 
 
 def _retyping(table: Table, change: TableChange, name: str, held: str) -> list[str]:
