@@ -46,6 +46,21 @@ def test_a_late_commit_under_the_servers_clock_is_read_and_what_holds_back_is_na
     assert reader.batch.news.empty
 
 
+def test_no_clock_reads_by_a_timestamp_that_each_writer_has_in_its_own_zone(database):
+    database.run("CREATE TABLE t (id int, at timestamp NOT NULL DEFAULT now()); CREATE INDEX ON t (at)")
+    with pytest.raises(ConfigError, match="'at' is timestamp, which each session writes in its own time zone") as told:
+        Reader(database, cursor=Cursor(column="at", late="clock")).read()
+    assert '"late": "snapshot"' in told.value.hint
+    reader, west = Reader(database, cursor="at"), "-c timezone=America/New_York"
+    with database.connect(options=west) as quick, database.connect(options=west) as slow:
+        quick.execute("INSERT INTO t VALUES (1)")
+        slow.execute("BEGIN; INSERT INTO t VALUES (2)")
+        quick.execute("INSERT INTO t VALUES (3)")
+        assert reader.read() == [1, 3]
+        slow.execute("COMMIT")
+    assert 2 in reader.read()
+
+
 def test_rows_that_are_dated_in_the_future_are_said_to_wait(database):
     database.run("CREATE TABLE t (id int, at timestamptz); CREATE INDEX ON t (at);")
     database.run(OLD.replace("(at) SELECT", "SELECT i,"))

@@ -33,9 +33,9 @@ class Cursor:
     Only PostgreSQL knows the others. `then` are further columns, which order the rows of one value. `nulls` are the
     rows without a value: rejected (``refuse``), loaded at every run (``load``), or counted and left out (``skip``).
     `late` says how rows are found whose transaction commits after a read has passed them: ``clock`` reads no further
-    than the start of the oldest open transaction (for columns that the server's clock sets), ``snapshot`` looks for
-    what the last read did not see, ``ignore`` does neither; ``auto``: ``clock`` for timestamptz, else ``snapshot``, and
-    neither where the server cannot tell (views, foreign tables, standbys). `lag` is a span (``10 minutes``), or a
+    than the start of the oldest open transaction (for a timestamptz that the server's clock sets), ``snapshot`` looks
+    for what the last read did not see, ``ignore`` does neither; ``auto``: ``clock`` for timestamptz, else ``snapshot``,
+    and neither where the server cannot tell (views, foreign tables, standbys). `lag` is a span (``10 minutes``), or a
     number where the column is one: a merge reads so much again at each run, an append stays so far behind.
     """
 

@@ -35,7 +35,6 @@ __all__ = ["Late"]
 
 Mode = Literal["clock", "snapshot", "ignore"]
 
-_CLOCKS = ("timestamptz", "timestamp")
 _WRAP = 2**31
 
 
@@ -93,9 +92,6 @@ class Late:
             horizon = str(after["horizon"])  # it began after that
         first = self.order.columns[0]
         value = f"CAST({literal(horizon)} AS timestamptz)"
-        if first.type.base == "timestamp":
-            zones = ", ".join(f"{value} AT TIME ZONE {literal(zone)}" for zone in ("UTC", session.zone))
-            value = f"LEAST({zones})"
         return replace(self, ceiling=f"{quoted(first.name)} < {value}", bound=value, horizon=horizon, held=held)
 
     # -- snapshot -----------------------------------------------------------------------------------------------
@@ -177,7 +173,7 @@ class Late:
             return f"CAST({end} AS int8) - CAST({lag} AS int8)"
         if base in ("numeric", "float4", "float8"):
             return f"{end} - CAST({lag} AS {base})"
-        if base in ("date", *_CLOCKS):
+        if base in ("date", "timestamptz", "timestamp"):
             return f"{end} - CAST({lag} AS interval)"
         raise ConfigError(
             f"cursor {self.order.cursor.column!r} is {self.order.columns[0].type.name}, from which no lag can be taken",
@@ -199,15 +195,12 @@ class Late:
             found = f"rows with a {column!r} below what was read, of sessions that this role may not see"
         return found if lag is None else f"{found}, by more than {lag}"
 
-    def future(self, session: Session) -> str | None:
+    def future(self) -> str | None:
         """SQL: of rows that are dated after the server's clock; None where that does not set the cursor."""
         first = self.order.columns[0]
         if self.mode != "clock":
             return None
         now = f"CAST({literal(self.activity.now)} AS timestamptz)"
-        if first.type.base == "timestamp":
-            zones = ", ".join(f"{now} AT TIME ZONE {literal(zone)}" for zone in ("UTC", session.zone))
-            now = f"GREATEST({zones})"
         return f"{quoted(first.name)} > {now}"
 
     def warnings(self, *, waiting: bool, future: bool) -> tuple[str, ...]:
@@ -243,7 +236,13 @@ def _mode(order: Order, activity: Activity) -> Mode:
         if not possible:
             return "ignore"
         return "clock" if base == "timestamptz" and not relation.replicated else "snapshot"
-    if cursor.late == "clock" and base not in _CLOCKS:
+    if cursor.late == "clock" and base == "timestamp":
+        raise ConfigError(
+            f"cursor {cursor.column!r} is timestamp, which each session writes in its own time zone: no clock says up"
+            " to where it is complete",
+            hint='say "late": "snapshot", or leave it out; or make the column timestamptz',
+        )
+    if cursor.late == "clock" and base != "timestamptz":
         raise ConfigError(
             f"cursor {cursor.column!r} is {order.columns[0].type.name}, which no clock sets",
             hint='say "late": "snapshot", or leave it out',

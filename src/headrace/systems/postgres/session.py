@@ -32,10 +32,7 @@ __all__ = ["Session", "opened"]
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _KEPT = {"idle_in_transaction_session_timeout": "1d"}  # the snapshot's keeper is idle for as long as others read
-_THEIRS = """
-SELECT max(reset_val) FILTER (WHERE name = 'search_path'), max(reset_val) FILTER (WHERE name = 'TimeZone')
-FROM pg_catalog.pg_settings WHERE name IN ('search_path', 'TimeZone')
-"""
+_THEIRS = "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'search_path'"
 _TURN_SECONDS = 60.0
 _PAUSES = (0.02, 0.08, 0.3, 0.6)
 
@@ -44,8 +41,7 @@ _PAUSES = (0.02, 0.08, 0.3, 0.6)
 class Session:
     """An open snapshot. `keeper` answers questions about it, of the thread that opened it alone; `exported` is the
     snapshot's name for other connections (None: there can be none), `snapshot` its text; `activity` who was open just
-    before it was taken. `theirs` and `zone` are the role's own search path and time zone, `path` the search path that
-    is set.
+    before it was taken. `theirs` is the role's own search path, `path` the one that is set.
     """
 
     dsn: Dsn
@@ -56,7 +52,6 @@ class Session:
     activity: Activity
     snapshot: str
     theirs: str
-    zone: str
     path: str = "pg_catalog"
     _working: set[Connection] = field(default_factory=set)
     _lock: Lock = field(default_factory=Lock)
@@ -167,10 +162,10 @@ def opened(dsn: Dsn, *, name: str, tables: Sequence[str] = (), reader: str = "")
     name = reader or name
     key = (repr(dsn if dsn is None or isinstance(dsn, str) else sorted(dsn.items())), reader)
     with connected(dsn, name=name, settings=_KEPT, reads=True) as keeper:
-        ((path, zone),) = keeper.execute(_THEIRS).fetchall()
+        ((path,),) = keeper.execute(_THEIRS).fetchall()
         activity, exported = _begun(keeper, tables, _sharing.get(key) if reader else None)
         ((snapshot,),) = keeper.execute("SELECT CAST(pg_catalog.pg_current_snapshot() AS text)").fetchall()
-        session = Session(dsn, name, endpoint(dsn), keeper, exported, activity, snapshot, path, zone)
+        session = Session(dsn, name, endpoint(dsn), keeper, exported, activity, snapshot, path)
         with _gate:
             first = bool(reader) and exported is not None and _sharing.setdefault(key, session) is session
         try:

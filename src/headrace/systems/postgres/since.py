@@ -260,7 +260,7 @@ class Part:
     def _future(self) -> bool:
         """Whether there are rows which are dated after the server's clock."""
         reading = self.reading
-        beyond = reading.late.future(reading.session)
+        beyond = reading.late.future()
         return beyond is not None and reading.order.greatest(reading.session.keeper, beyond) is not None
 
     def _where(self) -> str:
