@@ -303,8 +303,8 @@ def _writer(name: str, type: Type, column: Column) -> _Write:
 
 def refuse_longer(name: str, values: pl.Series, held: str) -> None:
     """Raises DataError for a text of more characters than the type takes, of which the server would cut blanks at the
-    end without a word, and for one whose blanks at the end ``character(n)`` would not tell from its own: of these a text
-    has all or none. Of an array's own text (not a list's items) the server is the judge.
+    end without a word, and for one whose blanks at the end ``character(n)`` would not tell from its own: of these a
+    text has all or none. Of an array's own text (not a list's items) the server is the judge.
     """
     if (limited := _LIMITED.fullmatch(held)) is None:
         return
