@@ -41,6 +41,21 @@ def test_a_row_that_repeats_the_version_before_makes_none(target):
     assert versions(target) == [(1, "a", 10, None)]
 
 
+ZEROS = {
+    "flat": lambda v: v,
+    "small": lambda v: v.cast(pl.Float32),
+    "list": lambda v: v.reshape((-1, 1)).arr.to_list(),
+    "struct": lambda v: pl.DataFrame({"x": v}).to_struct(),
+}
+
+
+@pytest.mark.parametrize("kind", ZEROS)
+def test_a_zero_keeps_its_sign(target, kind):
+    values = ZEROS[kind](pl.Series("v", [-0.0]))
+    load(target, pl.DataFrame({"id": [1], "at": [1], "v": values}), BY_AT)
+    assert "-0.0" in read(target).write_json()
+
+
 def test_a_late_version_goes_in_between_and_wakes_the_repeats_it_parts(target):
     load(target, {"id": [1, 1], "at": [10, 30], "v": ["a", "a"]}, BY_AT)
     load(target, {"id": [1], "at": [20], "v": ["b"]}, BY_AT)

@@ -87,7 +87,7 @@ def _tell(load: Load, write: History, *, rows: bool = True) -> None:
     order = ", ".join([f"{began} NULLS FIRST", _CLOSED, *(f"{quoted(c)} NULLS FIRST" for c in write.latest_by)])
     keys = ", ".join(map(quoted, write.keys))
     moment = ", ".join([keys, began, *map(quoted, write.latest_by), _CLOSED])
-    last_read = f"row_number() OVER (PARTITION BY {moment} ORDER BY {ORDINAL} DESC) = 1"
+    last_read = _first(moment, f"{ORDINAL} DESC")
     own = {*write.keys, *write.latest_by, write.valid_from, write.valid_to}
     track = write.track or tuple(c.name for c in load.columns if c.name not in own)
     # a constant beside them: a row of no columns, or of NULLs alone, must still be a row
@@ -114,6 +114,13 @@ def _tell(load: Load, write: History, *, rows: bool = True) -> None:
     load.run(f"DROP TABLE IF EXISTS {_REOPENED}")
 
 
+def _first(keys: str, order: str) -> str:
+    """SQL, for a QUALIFY: the row is the first of its keys. By row_number() DuckDB would make an aggregate of it, which
+    loses the sign of a zero in a FLOAT, a list or a struct.
+    """
+    return f"lag({ORDINAL}) OVER (PARTITION BY {keys} ORDER BY {order}) IS NULL"
+
+
 def _reopened(load: Load, write: History) -> str:
     """SQL for the keys that were closed and are there again, in a full read, with no newer moment than the closing:
     they come back at the commit's time. Other keys that come back have a moment of their own.
@@ -121,7 +128,7 @@ def _reopened(load: Load, write: History) -> str:
     if not (write.close_absent and load.change.complete and write.latest_by):
         return ""
     keys, began, latest = ", ".join(map(quoted, write.keys)), quoted(write.valid_from), quoted(write.latest_by[0])
-    newest = f"row_number() OVER (PARTITION BY {keys} ORDER BY {newest_first(write.latest_by)}) = 1"
+    newest = _first(keys, newest_first(write.latest_by))
     closed = f"SELECT {keys}, max({began}) AS _headrace_end FROM {past(load.table)} WHERE {_CLOSED} GROUP BY {keys}"
     still_open = f"SELECT {keys} FROM {load.table.sql} WHERE {quoted(write.valid_to)} IS NULL"
     load.run(
