@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import polars as pl
+import psycopg
 import pytest
 
 import headrace as hr
-from headrace.errors import UnavailableError
+from headrace.errors import ConfigError, UnavailableError
 from headrace.systems.memory import MemorySource
 from headrace.systems.postgres.connection import connected
 
 LIMITS = ("statement_timeout", "transaction_timeout")
+WAITS = ("connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
 
 
 @pytest.fixture
@@ -73,3 +75,61 @@ def test_an_older_server_has_no_time_out_of_a_transaction(older_postgres):
         database.run(f"ALTER DATABASE {database.name} SET statement_timeout = '100ms'")
         with connected(database.dsn, name="p") as connection:
             assert shown(connection, "statement_timeout") == ["0"]
+
+
+def test_where_a_session_waits_it_has_time_outs(database):
+    with connected(database.dsn, name="p") as connection:
+        names = ("lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
+        assert shown(connection, *names) == ["1min", "15min", "0"]
+        assert waits(connection) == {
+            "connect_timeout": "10",
+            "keepalives_idle": "30",
+            "keepalives_interval": "10",
+            "keepalives_count": "3",
+            "tcp_user_timeout": "60000",
+        }
+
+
+def waits(connection):
+    """How long libpq was told to wait for the network."""
+    told = connection.info.get_parameters()
+    return {name: told.get(name) for name in WAITS}
+
+
+@pytest.fixture
+def service(database, tmp_path, monkeypatch):
+    """A service file with the database, and waits of its own."""
+    known = psycopg.conninfo.conninfo_to_dict(database.dsn)
+    lines = [f"{key}={value}" for key, value in known.items()]
+    lines += [f"{key}={n}" for n, key in enumerate(WAITS, 71)]
+    (tmp_path / "services.conf").write_text("\n".join(["[shop]", *lines, ""]))
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services.conf"))
+    return {key: str(n) for n, key in enumerate(WAITS, 71)}
+
+
+@pytest.mark.parametrize("by", ["dsn", "variable"])
+def test_a_service_says_where_the_database_is_and_how_long_to_wait(database, service, monkeypatch, by):
+    if by == "variable":
+        monkeypatch.setenv("PGSERVICE", "shop")
+    with connected({"service": "shop"} if by == "dsn" else None, name="p") as connection:
+        assert connection.info.dbname == database.name
+        assert waits(connection) == service
+        assert connection.info.get_parameters()["application_name"] == "headrace p"
+    with connected("service=shop connect_timeout=5", name="p") as connection:
+        assert waits(connection) == {**service, "connect_timeout": "5"}
+
+
+def test_the_pg_variables_say_where_the_database_is_and_how_long_to_wait(database, monkeypatch):
+    known = psycopg.conninfo.conninfo_to_dict(database.dsn)
+    for key, name in {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "dbname": "PGDATABASE"}.items():
+        if key in known:
+            monkeypatch.setenv(name, str(known[key]))
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "88")
+    with connected(None, name="p") as connection:
+        assert connection.info.dbname == database.name
+        assert waits(connection)["connect_timeout"] == "88"
+
+
+def test_a_service_that_does_not_exist_is_told_as_that(service):
+    with pytest.raises(ConfigError, match="there is no such service"), connected({"service": "none"}, name="p"):
+        pass

@@ -17,7 +17,7 @@ from headrace.errors import ConfigError, UnavailableError
 try:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
-    from psycopg.pq import TransactionStatus
+    from psycopg.pq import PGconn, TransactionStatus
 except ImportError:
     raise ConfigError("PostgreSQL needs the package psycopg", hint='pip install "headrace[postgres]"') from None
 
@@ -25,7 +25,7 @@ from headrace.systems.postgres.errors import translated, violated
 
 if TYPE_CHECKING:
     from psycopg import Connection
-    from psycopg.pq.abc import PGconn, PGresult
+    from psycopg.pq import abc
 
 __all__ = [
     "LOCK_WAIT", "READING", "Dsn", "answered", "awaited", "cancelled", "connected", "drain", "endpoint", "flushed",
@@ -187,7 +187,7 @@ def drain(connection: Connection) -> None:
             pgconn.put_copy_end(b"cancelled")
 
 
-def awaited(pgconn: PGconn) -> None:
+def awaited(pgconn: abc.PGconn) -> None:
     """Wait until the server has sent more. libpq would wait for it with the interpreter's lock held: no other
     thread would run meanwhile, and no signal be heard.
     """
@@ -195,21 +195,21 @@ def awaited(pgconn: PGconn) -> None:
     pgconn.consume_input()
 
 
-def flushed(pgconn: PGconn) -> None:
+def flushed(pgconn: abc.PGconn) -> None:
     """Wait until the server has taken what was sent: libpq would keep all that it is slower to take."""
     while pgconn.flush():
         if _ready(pgconn, select.POLLIN | select.POLLOUT) & ~select.POLLOUT:
             pgconn.consume_input()  # what the server says meanwhile, an error too
 
 
-def _ready(pgconn: PGconn, events: int) -> int:
+def _ready(pgconn: abc.PGconn, events: int) -> int:
     """Wait for one of the events on the socket; which of them came. A poll, since an epoll takes four calls more."""
     poll = select.poll()
     poll.register(pgconn.socket, events)
     return poll.poll()[0][1]
 
 
-def told(pgconn: PGconn) -> PGresult | None:
+def told(pgconn: abc.PGconn) -> abc.PGresult | None:
     """The server's next result, None after the last. Waited for as `awaited` waits."""
     flushed(pgconn)
     while pgconn.is_busy():
@@ -217,9 +217,9 @@ def told(pgconn: PGconn) -> PGresult | None:
     return pgconn.get_result()
 
 
-def answered(pgconn: PGconn) -> PGresult:
+def answered(pgconn: abc.PGconn) -> abc.PGresult:
     """The answer to what was sent; of a COPY the first of it, before the rows. Raises what the server says."""
-    found: list[PGresult] = []
+    found: list[abc.PGresult] = []
     while not found or found[-1].status != psycopg.pq.ExecStatus.COPY_OUT:
         if (result := told(pgconn)) is None:
             break
@@ -250,9 +250,21 @@ def _shortened(name: str, spare: int) -> str:
 
 def _conninfo(dsn: Dsn, own: str) -> str:
     text = _text(dsn)
-    given = conninfo_to_dict(text)
-    more: dict[str, Any] = {k: v for k, v in _CONNECT.items() if k not in given}
-    return make_conninfo(text, client_encoding="UTF8", application_name=own, **more)
+    known = _known(text)
+    waits = {k: known.get(k, v) for k, v in _CONNECT.items()}  # psycopg waits by itself, and reads no service
+    return make_conninfo(text, client_encoding="UTF8", application_name=own, **dict[str, Any](waits))
+
+
+def _known(text: str) -> dict[str, str]:
+    """What libpq makes of a DSN: with its service, the PG* variables and what is built in.
+
+    Only a connection is told of the service's. A mode of TLS that does not exist ends it before it has begun.
+    """
+    begun = PGconn.connect_start(make_conninfo(text, sslmode="none of them").encode())
+    try:
+        return {o.keyword.decode(): o.val.decode() for o in begun.info if o.val}
+    finally:
+        begun.finish()
 
 
 def _text(dsn: Dsn) -> str:
