@@ -68,6 +68,7 @@ def test_a_constraint_that_is_deferred_until_commit_is_told_too(database):
 def test_a_table_that_somebody_has_locked_is_waited_for_and_then_unavailable(database, monkeypatch):
     from headrace.systems.postgres import connection
 
+    assert "lock_timeout" in connection._SESSION
     monkeypatch.setitem(connection._SESSION, "lock_timeout", "50ms")
     monkeypatch.setattr("headrace.systems.postgres.locks.LOCK_WAIT", "50ms")
     hr.run(pipeline(database.dsn))

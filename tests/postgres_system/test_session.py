@@ -78,6 +78,8 @@ def test_an_older_server_has_no_time_out_of_a_transaction(older_postgres):
 
 
 def test_where_a_session_waits_it_has_time_outs(database):
+    for setting in ("lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"):
+        database.run(f"ALTER DATABASE {database.name} SET {setting} = '9s'")
     with connected(database.dsn, name="p") as connection:
         names = ("lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
         assert shown(connection, *names) == ["1min", "15min", "0"]
