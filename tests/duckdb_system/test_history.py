@@ -56,6 +56,30 @@ def test_a_zero_keeps_its_sign(target, kind):
     assert "-0.0" in read(target).write_json()
 
 
+@pytest.mark.parametrize("kind", ZEROS)
+def test_zeros_of_two_signs_are_two_versions_and_nan_is_one(target, kind):
+    values = pl.Series("v", [0.0, -0.0, float("nan"), -float("nan"), None, None])
+    load(target, pl.DataFrame({"id": 1, "at": range(6), "v": ZEROS[kind](values)}), BY_AT)
+    assert [at for (at,) in versions(target, "at")] == [0, 1, 2, 4]
+    load(target, pl.DataFrame({"id": 1, "at": [9], "v": ZEROS[kind](values)[4:5]}), BY_AT)
+    assert len(versions(target, "at")) == 4
+
+
+@pytest.mark.parametrize(
+    ("held", "one", "other"),
+    [("INTERVAL", "30 days", "1 month"), ("VARCHAR COLLATE NOCASE", "a", "A")],
+)
+def test_values_that_an_adopted_column_takes_for_equal_are_versions(target, held, one, other):
+    with duckdb.connect(str(target._file)) as connection:
+        connection.execute(f'CREATE TABLE t (id BIGINT, "at" BIGINT, v {held}, valid_from BIGINT, valid_to BIGINT)')
+        connection.execute(f"INSERT INTO t VALUES (1, 1, '{one}', 1, NULL)")
+    adopted = replace(target, adopt=True)
+    load(adopted, pl.DataFrame({"id": 1, "at": [1, 2, 3], "v": [one, other, other]}), BY_AT)
+    with duckdb.connect(str(target._file)) as connection:
+        told = connection.execute("SELECT v::VARCHAR, valid_from, valid_to FROM t ORDER BY 2").fetchall()
+    assert told == [(one, 1, 2), (other, 2, None)]
+
+
 def test_a_late_version_goes_in_between_and_wakes_the_repeats_it_parts(target):
     load(target, {"id": [1, 1], "at": [10, 30], "v": ["a", "a"]}, BY_AT)
     load(target, {"id": [1], "at": [20], "v": ["b"]}, BY_AT)

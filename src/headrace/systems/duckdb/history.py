@@ -7,6 +7,7 @@ closed. So the versions do not depend on how the rows were split into commits.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -23,6 +24,8 @@ from headrace.systems.duckdb.tables import past
 from headrace.transform.columns import Column
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headrace.systems.duckdb.ledger import Key
     from headrace.writes import History
 
@@ -32,6 +35,7 @@ _TOUCHED = "temp.main._headrace_touched"
 _TOLD = "temp.main._headrace_told"
 _REOPENED = "temp.main._headrace_reopened"
 _CLOSED = "_headrace_closed"
+_WIDE = re.compile(r"\b(?:FLOAT|DOUBLE|INTERVAL)\b")
 
 
 def history(load: Load, write: History) -> None:
@@ -91,7 +95,7 @@ def _tell(load: Load, write: History, *, rows: bool = True) -> None:
     own = {*write.keys, *write.latest_by, write.valid_from, write.valid_to}
     track = write.track or tuple(c.name for c in load.columns if c.name not in own)
     # a constant beside them: a row of no columns, or of NULLs alone, must still be a row
-    value = f"struct_pack(headrace := {_CLOSED}{''.join(f', c{i} := {quoted(c)}' for i, c in enumerate(track))})"
+    value = f"struct_pack(headrace := {_CLOSED}{_compared(load, track)})"
     story = f"(PARTITION BY {keys} ORDER BY {order})"
     load.run(
         f"CREATE TEMP TABLE {_TOLD} AS WITH e AS (SELECT * FROM ({known}{new if rows else ''}{reopened})"
@@ -112,6 +116,22 @@ def _tell(load: Load, write: History, *, rows: bool = True) -> None:
     )
     load.run(f"DROP TABLE {_TOLD}")
     load.run(f"DROP TABLE IF EXISTS {_REOPENED}")
+
+
+def _compared(load: Load, track: Sequence[str]) -> str:
+    """SQL for the fields by which versions are told apart: the columns, and what values that DuckDB calls equal differ
+    in (the sign of a zero, the parts of an interval, what a collation overlooks).
+    """
+    held = {c.name: c.held for c in load.columns}
+    fields = []
+    for at, name in enumerate(track):
+        column = quoted(name)
+        fields.append(f", c{at} := {column}" + (' COLLATE "binary"' if held[name] == "VARCHAR" else ""))
+        if held[name] in ("FLOAT", "DOUBLE"):
+            fields.append(f", d{at} := {column} = 0 AND signbit({column})")
+        elif _WIDE.search(held[name]):
+            fields.append(f", d{at} := replace(CAST({column} AS VARCHAR), '-nan', 'nan')")  # NaN has no sign
+    return "".join(fields)
 
 
 def _first(keys: str, order: str) -> str:
