@@ -42,6 +42,8 @@ class Source(Protocol):
       read is not read again).
     - `cuts`: whether what is new comes as several batches where `Range.batch_bytes` asks for them (False: as one, and
       `plan` says that `commit_every` does nothing).
+    - `outward`: those of its fields that say where and when it reads, and not what a row of it is: another value in one
+      of the others changes what earlier rows mean, so that a replace and a recompute write all anew (none).
     """
 
     def batches(self, range: Range, snapshot: Snapshot, name: str) -> Iterator[Batch]:

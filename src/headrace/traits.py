@@ -34,6 +34,7 @@ class SourceTraits:
     deletes: Deletes | None = None
     rereads: frozenset[str] | None = None
     cuts: bool = False
+    outward: frozenset[str] = frozenset()
     matching: Callable[[str], Sequence[str]] | None = None
     together: Callable[..., Iterator[Mapping[str, Batch]]] | None = None
     reparse: Callable[..., Batch] | None = None

@@ -65,6 +65,7 @@ def test_a_source_of_the_protocols_methods_alone_has_the_documented_defaults() -
         "deletes": None,
         "rereads": None,
         "cuts": False,
+        "outward": frozenset(),
         "matching": None,
         "together": None,
         "reparse": None,

@@ -40,6 +40,7 @@ __all__ = [
     "fingerprint",
     "holds_versions",
     "key_columns",
+    "read_otherwise",
     "reading",
     "refuse_another",
     "refuse_mixing",
@@ -322,9 +323,9 @@ def _refuse_step(pipeline: Pipeline, step: Bound) -> str:
     return f'{what}; "recompute" would see all rows, and "rows": true says that each stands alone'
 
 
-def fingerprint(pipeline: Pipeline) -> dict[str, str]:
+def fingerprint(pipeline: Pipeline) -> dict[str, Any]:
     """Short hashes: `config` of all that the pipeline says, `transforms` of what it makes of a row (the transforms' own
-    text, params, contracts).
+    text, params, contracts), `sources` by name of what a row of each is.
     """
     code = [_code(s, pipeline.base) for s in pipeline.steps]
     config = {
@@ -332,7 +333,27 @@ def fingerprint(pipeline: Pipeline) -> dict[str, str]:
     }
     contracts = [pipeline.contract, *(SourceTraits.of(s).contract for s in pipeline.named_sources.values())]
     meaning = [code, _plain(pipeline.params), [_plain(c) for c in contracts]]
-    return {"config": _hash(config), "transforms": _hash(meaning)}
+    rows = {name: _hash(_row(source)) for name, source in pipeline.named_sources.items()}
+    return {"config": _hash(config), "transforms": _hash(meaning), "sources": rows}
+
+
+def read_otherwise(pipeline: Pipeline, snapshot: Snapshot) -> str | None:
+    """In words, the source whose rows are others than they were at the last commit, since it says otherwise how they
+    are read; None: there is none, or the ledger is of a version that did not keep it.
+    """
+    before, now = snapshot.record.get("sources_fingerprint", {}), fingerprint(pipeline)["sources"]
+    changed = [name for name, hashed in now.items() if before.get(name, hashed) != hashed]
+    return f"how {changed[0]!r} is read has changed since the last commit" if changed else None
+
+
+def _row(source: Source) -> Any:
+    """What says how a source's rows are read: all but its contract, and what is `outward`; of a cursor only what
+    becomes of rows without a value.
+    """
+    traits, plain = SourceTraits.of(source), _plain(source)
+    aside = {*traits.outward, "contract", "cursor"}
+    told = {k: v for k, v in plain.items() if k not in aside} if isinstance(plain, Mapping) else plain
+    return [told, traits.cursor and traits.cursor.nulls]
 
 
 def _hash(value: Any) -> str:

@@ -20,6 +20,7 @@ from headrace.engine.decisions import (
     Reading,
     fingerprint,
     key_columns,
+    read_otherwise,
     refuse_another,
     refuse_mixing,
     refuse_sharing,
@@ -200,7 +201,8 @@ def _regrouped(
     if not how.whole:
         return Regrouped()
     meaning = fingerprint(pipeline)["transforms"]
-    anew = "it is a replay" if how.anew else why_anew(batches, how.drivers, snapshot, meaning, pipeline.write.type)
+    changed = why_anew(batches, how.drivers, snapshot, meaning, pipeline.write.type)
+    anew = "it is a replay" if how.anew else changed or read_otherwise(pipeline, snapshot)
     write = pipeline.write
     if not isinstance(write, Recompute):
         return Regrouped(anew)
@@ -325,6 +327,8 @@ def _warnings(
             "the transforms, params or contract have changed since the last commit: rows loaded before stay as they "
             "are (--full-refresh loads them anew)"
         )
+    elif not how.whole and not how.full_refresh and (otherwise := read_otherwise(pipeline, snapshot)):
+        said.append(f"{otherwise}: rows loaded before stay as they are (--full-refresh loads them anew)")
     return tuple(said)
 
 

@@ -31,6 +31,7 @@ class TableSource:
     """
 
     type: ClassVar[str] = "table"
+    outward: ClassVar[frozenset[str]] = frozenset(("of", "read", "destination"))
     of: str
     read: Literal["new", "all"] = "new"
     rename: Mapping[str, str] = field(default_factory=dict)

@@ -177,6 +177,7 @@ class DuckDBSource:
     """
 
     type: ClassVar[str] = "duckdb"
+    outward: ClassVar[frozenset[str]] = frozenset(("path", "table", "read", "deletes"))
     path: str
     table: str | None = None
     query: str | None = None

@@ -52,6 +52,7 @@ class FileSource:
     """
 
     type: ClassVar[str] = "files"
+    outward: ClassVar[frozenset[str]] = frozenset(("path", "read", "settle", "changed", "allow_missing", "block"))
     path: str | tuple[str, ...]
     format: Format | None = None
     read: Literal["new", "all"] = "new"

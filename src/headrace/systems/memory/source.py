@@ -33,6 +33,7 @@ class MemorySource:
 
     type: ClassVar[str] = "memory"
     cuts: ClassVar[bool] = True
+    outward: ClassVar[frozenset[str]] = frozenset(("frames", "read", "name"))
     frames: Sequence[pl.DataFrame]
     read: Literal["new", "all"] = "new"
     latest: Latest | None = None

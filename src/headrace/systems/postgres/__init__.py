@@ -195,6 +195,7 @@ class PostgresSource:
     """
 
     type: ClassVar[str] = "postgres"
+    outward: ClassVar[frozenset[str]] = frozenset(("dsn", "table", "read", "deletes"))
     current: ClassVar[bool] = True
     dsn: str | Mapping[str, str | int] | None = field(default=None, repr=False)
     table: str | None = None

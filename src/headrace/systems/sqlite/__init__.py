@@ -31,6 +31,7 @@ class SQLiteSource:
     """
 
     type: ClassVar[str] = "sqlite"
+    outward: ClassVar[frozenset[str]] = frozenset(("path", "table", "read"))
     path: str
     table: str | None = None
     query: str | None = None
