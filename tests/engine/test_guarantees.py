@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -299,3 +300,24 @@ def test_a_run_that_is_broken_off_stands_in_the_history(place, error, said):
     run = hr.history(place.pipeline())[0]
     assert (run["kind"], run["status"]) == ("run", "failed")
     assert said in run["error"]["message"]
+
+
+@pytest.mark.parametrize("write", [hr.Replace(), hr.Recompute(by=("city",))])
+def test_a_look_up_that_cannot_tell_its_change_is_said_to_wait_for_news(place, write):
+    place.write("1.csv", "id,code\n1,U\n")
+    with duckdb.connect(str(place.folder / "s.duckdb")) as connection:
+        connection.execute("CREATE TABLE cities AS SELECT 'U' AS code, 'Ulm' AS city")
+    sources = {
+        "orders": hr.FileSource(path="in/*.csv", base=place.folder),
+        "cities": hr.DuckDBSource(path=str(place.folder / "s.duckdb"), table="cities", read="all"),
+    }
+    joined = (hr.sql("SELECT city, count(*) AS n FROM orders JOIN cities USING (code) GROUP BY city"),)
+    pipeline = place.pipeline(sources=sources, transforms=joined, write=write)
+    hr.run(pipeline)
+    with duckdb.connect(str(place.folder / "s.duckdb")) as connection:
+        connection.execute("UPDATE cities SET city = 'Kiel'")
+    assert hr.plan(pipeline).status == "nothing_new"
+    assert "but not seen: cities: a change of it, before other sources have news" in hr.plan(pipeline).guarantee
+    place.write("2.csv", "id,code\n2,U\n")
+    hr.run(pipeline)
+    assert place.rows(pipeline, "city") == [("Kiel", 2)]

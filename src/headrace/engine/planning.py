@@ -107,7 +107,7 @@ def _promised(pipeline: Pipeline, increment: Increment | Bundle) -> tuple[str, s
     """The guarantee, and why; of many tables that of each write among them, and what all have in common."""
     misses = [f"{n}: {b.news.misses}" for n, b in increment.batches.items() if b.news.misses]
     if isinstance(increment, Increment):
-        misses += _regrouping(increment)
+        misses += [*_regrouping(increment), *_unseen_changes(increment)]
         return guarantee(increment.change.write, pipeline.destination, misses=misses)
     writes = {type(part.change.write): part.change.write for part in increment.parts.values()}
     told = [guarantee(write, pipeline.destination) for write in writes.values()]
@@ -126,6 +126,14 @@ def _regrouping(increment: Increment) -> list[str]:
         for n, source in changing.items()
         if SourceTraits.of(source).cursor is not None
     ]
+
+
+def _unseen_changes(increment: Increment) -> list[str]:
+    """A look-up that cannot tell whether it has changed is no news by itself to a write that sees everything."""
+    if not isinstance(increment.change.write, Replace | Recompute):
+        return []
+    looked = {n: b for n, b in increment.batches.items() if n not in increment.drivers}
+    return [f"{n}: a change of it, before other sources have news" for n, b in looked.items() if b.news.empty is None]
 
 
 def _write_words(increment: Increment) -> dict[str, Any]:
