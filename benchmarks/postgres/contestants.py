@@ -37,11 +37,20 @@ def duckdb_psql_floor(dsn: str, folder: Path) -> None:
 
 
 def duckdb_by_hand(dsn: str, folder: Path) -> None:
-    """The fastest form by hand: COPY CSV through psycopg, PyArrow's reader, DuckDB."""
+    """By hand: COPY CSV through psycopg, PyArrow's reader, DuckDB."""
     import duckdb
 
     with duckdb.connect(str(folder / "out.duckdb")) as target:
         rows = _arrow(dsn)  # noqa: F841  # DuckDB finds it by its name
+        target.execute(f"CREATE TABLE {TABLE} AS SELECT * FROM rows")
+
+
+def duckdb_psql_by_hand(dsn: str, folder: Path) -> None:
+    """The same by hand, with psql at the other end of a pipe in psycopg's place."""
+    import duckdb
+
+    with duckdb.connect(str(folder / "out.duckdb")) as target:
+        rows = _piped(dsn)  # noqa: F841  # DuckDB finds it by its name
         target.execute(f"CREATE TABLE {TABLE} AS SELECT * FROM rows")
 
 
@@ -102,9 +111,17 @@ def parquet_headrace(dsn: str, folder: Path) -> None:
 
 def parquet_by_hand(dsn: str, folder: Path) -> None:
     """COPY CSV through psycopg, PyArrow's reader and writer."""
+    _parquet(_arrow(dsn), folder)
+
+
+def parquet_psql_by_hand(dsn: str, folder: Path) -> None:
+    """The same by hand, with psql at the other end of a pipe in psycopg's place."""
+    _parquet(_piped(dsn), folder)
+
+
+def _parquet(rows: Any, folder: Path) -> None:
     import pyarrow.parquet as pq
 
-    rows = _arrow(dsn)
     with pq.ParquetWriter(folder / "out.parquet", rows.schema, compression="zstd") as writer:
         for batch in rows:
             writer.write_batch(batch)
@@ -160,16 +177,11 @@ def load_adbc(dsn: str, folder: Path) -> None:
 
 
 def _arrow(dsn: str) -> Any:
-    """The table as a RecordBatchReader, by COPY CSV in blocks of a megabyte."""
+    """The table as a RecordBatchReader, by COPY CSV through psycopg in blocks of a megabyte."""
     import io
 
     import psycopg
-    import pyarrow as pa
-    from pyarrow import csv
 
-    money, text, day = pa.decimal128(15, 2), pa.string(), pa.date32()
-    kinds = [pa.int64(), pa.int64(), pa.int64(), pa.int32(), money, money, money, money, text, text, day, day, day]
-    kinds += [text, text, text]
     connection = psycopg.connect(dsn)
 
     def blocks() -> Iterator[bytes]:
@@ -196,9 +208,27 @@ def _arrow(dsn: str) -> Any:
             into[:taken], self.left = self.left[:taken], self.left[taken:]
             return taken
 
-    names = [row[0] for row in connection.execute(f"SELECT * FROM {TABLE} LIMIT 0").description or ()]
+    return _read(Stream(), dsn)
+
+
+def _piped(dsn: str) -> Any:
+    """The same, by psql at the other end of a pipe: no row passes through Python."""
+    command = ["psql", dsn, "-qc", f"COPY {TABLE} TO STDOUT (FORMAT csv)"]
+    return _read(subprocess.Popen(command, stdout=subprocess.PIPE).stdout, dsn)
+
+
+def _read(stream: Any, dsn: str) -> Any:
+    import psycopg
+    import pyarrow as pa
+    from pyarrow import csv
+
+    money, text, day = pa.decimal128(15, 2), pa.string(), pa.date32()
+    kinds = [pa.int64(), pa.int64(), pa.int64(), pa.int32(), money, money, money, money, text, text, day, day, day]
+    kinds += [text, text, text]
+    with psycopg.connect(dsn) as connection:
+        names = [row[0] for row in connection.execute(f"SELECT * FROM {TABLE} LIMIT 0").description or ()]
     return csv.open_csv(
-        Stream(),
+        stream,
         csv.ReadOptions(column_names=names, block_size=1 << 20),
         convert_options=csv.ConvertOptions(
             column_types=dict(zip(names, kinds, strict=True)),
