@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -192,6 +193,23 @@ def test_a_run_finds_nothing_new_while_there_is_no_file_yet(orders, write):
     assert (hr.run(pipeline).status, hr.plan(pipeline).status) == ("nothing_new", "nothing_new")
     for name, text in held.items():
         orders.write(name, text)
+    assert hr.run(pipeline).status == "loaded"
+    assert orders.rows(pipeline)
+
+
+@pytest.mark.parametrize("types", [{}, {"id": "int64"}])
+@pytest.mark.parametrize("why", [{"allow_missing": True}, {"settle": "1h"}])
+def test_a_cursor_finds_nothing_new_while_there_is_no_file_yet(orders, why, types):
+    pipeline = orders.pipeline(files={"cursor": "v", "types": types, **why})
+    held = {file: file.read_text() for file in (orders.folder / "in").iterdir()}
+    for file in held:
+        if "allow_missing" in why:
+            file.unlink()
+    assert [verb(pipeline).status for verb in (hr.run, hr.plan)] == ["nothing_new"] * 2
+    assert hr.check(pipeline).warnings
+    for file, text in held.items():
+        file.write_text(text)
+        os.utime(file, (0, 0))
     assert hr.run(pipeline).status == "loaded"
     assert orders.rows(pipeline)
 

@@ -16,7 +16,7 @@ import polars as pl
 from headrace.cursor import Cursor, track
 from headrace.cursor.batches import Parted
 from headrace.errors import ConfigError, DataError, HeadraceError
-from headrace.flow import PLACE, Batch, Counts, FileStamp, Frame, News, Range, Retold, Snapshot, Superseded
+from headrace.flow import FILE, LINE, PLACE, Batch, Counts, FileStamp, Frame, News, Range, Retold, Snapshot, Superseded
 from headrace.stream import scan_generator
 from headrace.stream.direct import direct, readable
 from headrace.stream.drawing import passed
@@ -39,7 +39,9 @@ def batches(source: FileSource, range: Range, snapshot: Snapshot, name: str) -> 
     files = find(source.patterns, source.base, format=source.format, allow_missing=source.allow_missing, root=root)
     kept = moved(source, root)
     if source.cursor is not None:
-        yield _SinceCursor(source, _settled(source, files), range, snapshot, name).batch(kept)
+        settled = _settled(source, files)
+        first = not settled and range.after is None  # then the cursor's column is not known either
+        yield _UNSEEN if first else _SinceCursor(source, settled, range, snapshot, name).batch(kept)
         return
     if source.read == "all":
         yield _all(source, files, range, snapshot, name)
@@ -52,6 +54,18 @@ def batches(source: FileSource, range: Range, snapshot: Snapshot, name: str) -> 
         batch, pinned = _new(source, old, part, pinned, seen, name, kept)
         yield batch
         old = _together(old, part)
+
+
+_UNSEEN = Batch(
+    frame=Frame(lazy=pl.LazyFrame(), placed=pl.LazyFrame(schema={FILE: pl.String, LINE: pl.Int64})),
+    news=News(rows=0, bytes=0, empty=True),
+    position=dict,
+    counts=lambda: Counts(rows=0),
+    rejects=Retold,
+    files=tuple,
+    complete=False,
+)
+"""There is no file yet."""
 
 
 def _settled(source: FileSource, files: Sequence[File]) -> list[File]:
