@@ -47,7 +47,11 @@ class Replace:
 
 @frozen(kw_only=True)
 class Partitions:
-    """Replace the partitions that the batch touches: all rows whose `by` columns equal those of a new row."""
+    """Replace the partitions that the batch touches: all rows whose `by` columns equal those of a new row.
+
+    A batch should bring whole partitions: one more row of an earlier partition replaces all that it had. A source's
+    cursor must be among `by`; its last partition is then read again whole.
+    """
 
     type: ClassVar[str] = "partitions"
     by: tuple[str, ...]

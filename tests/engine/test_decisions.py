@@ -110,12 +110,31 @@ def test_a_file_that_is_read_again_needs_a_write_that_replaces_its_rows(orders):
     hr.plan(orders.pipeline(files={"changed": "reread"}))
 
 
-def test_partitions_by_the_file_are_refused_under_a_cursor(orders):
-    files = {"changed": "reread", "add_columns": {"_file": "file"}}
-    hr.plan(orders.pipeline(files=files, write=hr.Partitions(by=("_file",))))
-    with pytest.raises(hr.ConfigError, match=r"source 'source': by a cursor only a file's new rows") as refused:
-        hr.plan(orders.pipeline(files={**files, "cursor": "id"}, write=hr.Partitions(by=("_file",))))
-    assert 'leave "cursor" out' in refused.value.hint
+@pytest.mark.parametrize("more", [{}, {"changed": "reread"}])
+def test_partitions_under_a_cursor_are_refused_where_its_new_rows_are_a_part_of_one(orders, more):
+    files = {"add_columns": {"_file": "file"}, **more}
+    by_file = hr.Partitions(by=("_file",))
+    hr.plan(orders.pipeline(files=files, write=by_file))
+    for verb in (hr.plan, hr.check, hr.run):
+        with pytest.raises(
+            hr.ConfigError, match=r"source 'source': by the cursor id only a partition's new rows"
+        ) as told:
+            verb(orders.pipeline(files={**files, "cursor": "id"}, write=by_file))
+        assert 'leave "cursor" out' in told.value.hint
+
+
+def test_a_partition_by_the_cursor_is_read_again_whole(orders):
+    def days(name, *rows):
+        orders.write(name, "id,g\n" + "".join(f"{id},{g}\n" for id, g in rows))
+
+    for file in (orders.folder / "in").iterdir():
+        file.unlink()
+    pipeline = orders.pipeline(files={"cursor": "g"}, write=hr.Partitions(by=("g",)))
+    days("1.csv", (1, 1), (2, 1), (3, 2), (4, 2))
+    hr.run(pipeline)
+    days("2.csv", (5, 2), (6, 3))
+    hr.run(pipeline)
+    assert orders.rows(pipeline) == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 2), (6, 3)]
 
 
 def test_another_source_under_the_same_name_is_refused(orders):

@@ -148,6 +148,8 @@ class Scenario:
         }
         if self.source == "postgres":  # each try reads a copy of the database, which is another one by its name
             document["was"] = "source"
+        if self.write == "partitions" and "cursor" in document["source"]:  # only such a partition is read again whole
+            document["write"] = {"type": "partitions", "by": ["at"]}
         if self.write == "replace_keyed":
             newest = 'SELECT * FROM source QUALIFY row_number() OVER (PARTITION BY id ORDER BY "at" DESC) = 1'
             document["transforms"] = [{"sql": newest}]

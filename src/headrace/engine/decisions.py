@@ -22,6 +22,7 @@ from uuid import UUID
 import polars as pl
 
 from headrace.engine.census import refuse_deletes
+from headrace.engine.keys import refuse_parts
 from headrace.errors import ConfigError
 from headrace.frozen import frozen
 from headrace.paths import rooted
@@ -117,6 +118,7 @@ def refuse_start(pipeline: Pipeline, snapshot: Snapshot, *, full_refresh: bool, 
         raise ConfigError(f"commit_every cannot cut this load: {reason}", hint="leave commit_every out")
     for name, source in pipeline.named_sources.items():
         _refuse_reread(pipeline.write, name, source)
+        refuse_parts(pipeline.write, name, source)
         _refuse_latest(pipeline.write, name, source)
         if not full_refresh:
             refuse_another(pipeline, name, snapshot.identities.get(name), source.identity())
@@ -256,18 +258,11 @@ def _refuse_latest(write: Write, name: str, source: Source) -> None:
 
 def _refuse_reread(write: Write, name: str, source: Source) -> None:
     """A changed file that is read again must find its old rows, to replace them."""
-    traits = SourceTraits.of(source)
-    named = traits.rereads
+    named = SourceTraits.of(source).rereads
     if named is None or isinstance(write, Merge | Replace | Recompute):
         return
     if isinstance(write, Partitions) and set(write.by) <= named:
-        if traits.cursor is None:
-            return
-        raise ConfigError(
-            f"source {name!r}: by a cursor only a file's new rows are read, and partitions by the file would replace"
-            " all of its rows by them",
-            hint='leave "cursor" out: a file that has changed is read again as a whole; or use merge',
-        )
+        return
     raise ConfigError(
         f'source {name!r}: "changed": "reread" would double a file\'s rows with {write.type}',
         hint='use merge, or partitions by the file: "add_columns": {"_file": "file"} and "by": ["_file"]',

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from headrace.contract import Versions
 from headrace.errors import ConfigError
 from headrace.traits import SourceTraits
-from headrace.writes import Merge, Write
+from headrace.writes import Merge, Partitions, Write
 
 if TYPE_CHECKING:
     import polars as pl
 
     from headrace.flow import Batch
     from headrace.pipeline import Pipeline
+    from headrace.protocols import Source
 
 __all__ = ["keyed", "require", "settled", "versions"]
 
@@ -61,3 +62,18 @@ def require(keys: Sequence[str], lazy: pl.LazyFrame, write: str) -> None:
         if key not in columns:
             have = ", ".join(columns)
             raise ConfigError(f"{write} names the column {key!r}, and the rows have none", hint=f"they have: {have}")
+
+
+def refuse_parts(write: Write, name: str, source: Source) -> None:
+    """By a cursor new rows are read, and again those of its last value: a partition is whole only where it is that.
+
+    Raises ConfigError.
+    """
+    cursor = SourceTraits.of(source).cursor
+    if cursor is None or not isinstance(write, Partitions) or set(cursor.columns) <= set(write.by):
+        return
+    raise ConfigError(
+        f"source {name!r}: by the cursor {', '.join(cursor.columns)} only a partition's new rows are read, and they"
+        " would replace all of its rows",
+        hint='use merge, or recompute by the same columns; or a cursor that is among "by"; or leave "cursor" out',
+    )
